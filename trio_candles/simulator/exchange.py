@@ -1,0 +1,296 @@
+"""One simulated venue: its WebSocket connections, its REST answers, its faults, and what it noticed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
+
+from .coinbase import CoinbaseSession
+from .coinbase_rest import CoinbaseRest
+from .faults import Faults, RestFault
+from .instruments import VENUES
+from .kraken import KrakenSession
+from .kraken_rest import KrakenRest
+from .limits import TokenBucket
+from .okx import OkxSession
+from .okx_rest import OkxRest
+from .session import Line, Session, run_session
+from .text import Request, Response, to_json
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_websocket import WebSocketRequest
+
+    from .market import Market
+
+SESSIONS: dict[str, Callable[[Line], Session]] = {
+    "coinbase": CoinbaseSession,
+    "kraken": KrakenSession,
+    "okx": OkxSession,
+}
+PATHS = {"coinbase": ("/",), "kraken": ("/v2",), "okx": ("/ws/v5/business", "/ws/v5/public")}
+# Connections per second, and at once.
+CONNECTION_LIMITS = {"coinbase": (8.0, 20.0), "kraken": (0.25, 150.0), "okx": (3.0, 3.0)}
+
+# A subscription of OKX has at most 64 kB; nobody sends a venue more than that.
+LARGEST_MESSAGE = 1 << 20
+# The venue waits so long for the answer to a close.
+CLOSE_SECONDS = 5
+GARBAGE = b"SSH-2.0-OpenSSH_9.6\r\n"
+HTML = b"<html><head><title>Error</title></head><body><center><h1>Error</h1></center></body></html>"
+
+# More than a day at one request a second.
+REQUESTS_KEPT = 100_000
+
+# What a client, or the way to it, can do to a connection.
+CLIENT_TROUBLE = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    ConnectionClosed,
+    HandshakeError,
+    # What we say while trio-websocket closes the connection because the client broke the protocol.
+    LocalProtocolError,
+)
+
+
+class Disconnected(Exception):
+    """The connection breaks instead of an answer."""
+
+
+class Rest(Protocol):
+    """A venue's REST API at given moments."""
+
+    def within_limits(self, request: Request, now_ms: int) -> bool:
+        """Whether the request may be answered."""
+
+    def throttled(self) -> Response:
+        """What a client that asks too often gets."""
+
+    def overrun(self) -> Response:
+        """The same, for the fault of that name."""
+
+    def busy(self) -> Response:
+        """What everybody gets when the service is unwell."""
+
+    def misdirect(self, request: Request) -> Request:
+        """The same question about another instrument."""
+
+    def answer(self, request: Request, now_ms: int) -> Response:
+        """The answer."""
+
+
+@attrs.define(eq=False)
+class Connection:
+    """A WebSocket connection that the venue accepted."""
+
+    number: int
+    path: str
+    #: Unix milliseconds of the service's clock.
+    connected_at: int
+    closed_at: int | None = None
+    #: Everything the client said, in order, pings included.
+    heard: list[str] = attrs.Factory(list)
+    _line: Line | None = None
+    _scope: trio.CancelScope | None = None
+
+    def close(self, code: int = 1001, reason: str = "") -> None:
+        """Close with a closing handshake, as for a deployment."""
+        if self._line is not None and self._line.closing is None:
+            self._line.closing = (code, reason)
+            self._line.wake.set()
+
+    def drop(self) -> None:
+        """Break the connection without a word."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+class SimulatedExchange:
+    """One venue: turn the knobs of ``faults``; read what it noticed in the other attributes."""
+
+    def __init__(self, venue: str, market: Market, now: Callable[[], int]) -> None:
+        if venue not in VENUES:
+            raise ValueError(f"{venue!r} is none of {', '.join(VENUES)}")
+        self.venue = venue
+        self.market = market
+        self.now = now
+        self.faults = Faults()
+        #: What clients did that the venue's rules forbid: "rest", "connections", "messages".
+        self.violations: Counter[str] = Counter()
+        #: Every connection whose handshake was completed, the closed ones included.
+        self.connections: list[Connection] = []
+        #: When somebody dialled, whatever came of it; Unix milliseconds.
+        self.attempts: list[int] = []
+        #: The newest REST requests with their times, the refused ones included.
+        self.requests: deque[tuple[int, Request]] = deque(maxlen=REQUESTS_KEPT)
+        rests = {"coinbase": CoinbaseRest, "kraken": KrakenRest, "okx": OkxRest}
+        self._rest: Rest = rests[venue](self.market, self.faults)
+        per_second, burst = CONNECTION_LIMITS[venue]
+        self._dials = TokenBucket(per_second, burst)
+
+    @property
+    def open_connections(self) -> list[Connection]:
+        """The connections that are open now."""
+        return [connection for connection in self.connections if connection.closed_at is None]
+
+    def drop_connections(self) -> None:
+        """Break every open connection without a word."""
+        for connection in self.open_connections:
+            connection.drop()
+
+    def close_connections(self, code: int = 1001, reason: str = "") -> None:
+        """Close every open connection with a closing handshake."""
+        for connection in self.open_connections:
+            connection.close(code, reason)
+
+    def admit(self) -> None:
+        """Note that somebody dials; ConnectionRefusedError if the venue refuses connections."""
+        self.attempts.append(self.now())
+        if self.faults.refuse_connections:
+            self.faults.fired["refuse_connections"] += 1
+            raise ConnectionRefusedError(f"{self.venue} refuses connections")
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a REST request; Disconnected if a fault says so."""
+        now_ms = self.now()
+        self.requests.append((now_ms, request))
+        if not self.faults.lift_limits and not self._rest.within_limits(request, now_ms):
+            self.violations["rest"] += 1
+            await trio.lowlevel.checkpoint()
+            return self._rest.throttled()
+        fault = self.faults.rest_fault(request.target)
+        if fault is not None and fault.kind == "slow":
+            await trio.sleep(fault.seconds)
+        else:
+            await trio.lowlevel.checkpoint()
+        if fault is None:
+            return self._rest.answer(request, self.now())
+        return self._spoilt(request, fault)
+
+    def _spoilt(self, request: Request, fault: RestFault) -> Response:
+        rest, now_ms = self._rest, self.now()
+        match fault.kind:
+            case "status" if fault.status == 429:
+                return attrs.evolve(rest.throttled(), status=429)
+            case "status":
+                return Response(fault.status, {"content-type": "text/html"}, HTML)
+            case "html":
+                return Response(200, {"content-type": "text/html"}, HTML)
+            case "throttle":
+                return rest.overrun()
+            case "busy":
+                return rest.busy()
+            case "slow":
+                return rest.answer(request, now_ms)
+            case "stale":
+                return rest.answer(request, now_ms - round(fault.seconds * 1000))
+            case "wrong_symbol":
+                return rest.answer(rest.misdirect(request), now_ms)
+            case "truncated":
+                whole = rest.answer(request, now_ms)
+                return attrs.evolve(whole, body=whole.body[: len(whole.body) * 2 // 3])
+            case "empty":
+                return cut_rows(rest.answer(request, now_ms), lambda count: 0)
+            case "short":
+                return cut_rows(rest.answer(request, now_ms), lambda count: (count + 1) // 2)
+            case "disconnect":
+                raise Disconnected(f"{self.venue} hangs up on {request.target}")
+
+    async def serve(self, stream: trio.abc.Stream, read_ahead: bytes = b"") -> None:
+        """Serve one WebSocket connection, from the HTTP request to the end of the stream."""
+        opened_ms = self.now()
+        wire = Wire(stream, self.faults, lambda: (self.now() - opened_ms) / 1000, read_ahead)
+        scope = trio.CancelScope()
+        try:
+            with scope:
+                await self._serve_wire(wire, scope)
+                if wire.half_open:
+                    await wire.linger()
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve_wire(self, wire: Wire, scope: trio.CancelScope) -> None:
+        handshake = self.faults.handshake
+        if handshake != "normal":
+            self.faults.fired[f"handshake {handshake}"] += 1
+        try:
+            if handshake in ("close", "garbage", "silent"):
+                await wire.receive_some()
+                if handshake == "garbage":
+                    await wire.send_all(GARBAGE)
+                if handshake != "close":
+                    await wire.linger()
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give_up_when_ended, wire, nursery.cancel_scope)
+                request = await wrap_server_stream(nursery, wire, max_message_size=LARGEST_MESSAGE)
+                if (status := self._objection(request, handshake)) is not None:
+                    await request.reject(status, extra_headers=[], body=HTML)
+                else:
+                    await self._converse(request, wire, scope)
+                nursery.cancel_scope.cancel()
+        except* CLIENT_TROUBLE:
+            pass  # A client that misbehaves or leaves costs its own connection and nothing else.
+
+    def _objection(self, request: WebSocketRequest, handshake: str | int) -> int | None:
+        """The HTTP status with which a handshake is refused, if it is."""
+        if not self.faults.lift_limits and not self._dials.take(self.now()):
+            self.violations["connections"] += 1
+            return 429
+        if isinstance(handshake, int):
+            return handshake
+        return None if path_of(request) in PATHS[self.venue] else 404
+
+    async def _converse(self, request: WebSocketRequest, wire: Wire, scope: trio.CancelScope) -> None:
+        number, now_ms, path = len(self.connections) + 1, self.now(), path_of(request)
+        line = Line(self.market, self.faults, self.now, self.violations, path, number, now_ms)
+        line.spoke_ms = line.heard_ms = now_ms
+        record = Connection(number, path, now_ms, heard=line.heard, line=line, scope=scope)
+        self.connections.append(record)
+        try:
+            websocket = await request.accept()
+            await run_session(websocket, SESSIONS[self.venue](line), line)
+            code, reason = line.closing or (1000, "")
+            with trio.move_on_after(CLOSE_SECONDS):
+                await websocket.aclose(code, reason)
+            if wire.half_open:
+                await wire.linger()
+        finally:
+            record.closed_at = self.now()
+
+
+def path_of(request: WebSocketRequest) -> str:
+    """The path of a handshake, without its query."""
+    return request.path.partition("?")[0]
+
+
+async def give_up_when_ended(wire: Wire, scope: trio.CancelScope) -> None:
+    """Cancel *scope* a moment after the wire ended: a client may leave before it has said what it wants."""
+    await wire.ended.wait()
+    if not wire.half_open:
+        # What was received before the end is still handled.
+        await trio.sleep(CLOSE_SECONDS)
+        scope.cancel()
+
+
+def cut_rows(response: Response, keep: Callable[[int], int]) -> Response:
+    """The answer with only its first rows, as many as *keep* makes of their number."""
+    document: Any = json.loads(response.body)
+    holder: Any = document
+    if isinstance(document, dict):
+        holder = document.get("result", document)
+    if isinstance(holder, list):
+        document = holder[: keep(len(holder))]
+    else:
+        for key, value in holder.items():
+            if isinstance(value, list) and key != "error":
+                holder[key] = value[: keep(len(value))]
+    return attrs.evolve(response, body=to_json(document).encode())

@@ -1,0 +1,183 @@
+"""What can go wrong with a venue, as knobs that a test turns while the simulation runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: What happens to the WebSocket handshake; an integer is the HTTP status of a refusal.
+Handshake = Literal["normal", "close", "garbage", "silent"] | int
+
+#: What is wrong with one frame. The first three spoil the frame, "binary" sends it with the wrong opcode,
+#: "not_json" and "giant" replace it; "unknown" is sent before it, which stays whole.
+Corruption = Literal["truncated", "nan", "wrong_type", "binary", "not_json", "giant", "unknown"]
+
+#: What is wrong with a REST answer.
+RestKind = Literal[
+    "status",  # *status* instead of an answer; 5xx with an HTML body, 429 with the venue's own
+    "throttle",  # the venue's way to say "too many requests"; HTTP 200 on Kraken and OKX
+    "busy",  # HTTP 200 with the venue's "service unavailable" in it
+    "slow",  # the answer comes after *seconds*
+    "stale",  # the answer of *seconds* ago
+    "truncated",  # the body ends in the middle
+    "html",  # HTTP 200 with a page of HTML
+    "empty",  # a good answer without a row
+    "short",  # only the first half of the rows
+    "wrong_symbol",  # another instrument's data, under that one's name where the venue gives a name
+    "disconnect",  # the connection breaks instead of an answer
+]
+
+FOREVER = 1 << 60
+GIANT_BYTES = 8 << 20
+
+
+@attrs.define
+class RestFault:
+    """One thing that is wrong with REST answers, for the next *times* requests whose path it fits."""
+
+    kind: RestKind
+    #: Only requests whose path and query contain this text.
+    path: str = ""
+    times: int = 1
+    status: int = 503
+    seconds: float = 0.0
+
+
+@attrs.define(eq=False)
+class Faults:
+    """One venue's faults; as made, nothing is wrong.
+
+    Symbols are written as the venue writes them, minutes are Unix milliseconds of their start.
+    """
+
+    # -- the connection ----------------------------------------------------------------------------------
+    #: Dialling raises ConnectionRefusedError; over TCP the connection is closed before a byte was said.
+    refuse_connections: bool = False
+    #: "close": closed during the handshake; "garbage": something that is no HTTP; "silent": never answered.
+    handshake: Handshake = "normal"
+    #: From now on not one byte comes from the venue, pongs and closes included; TCP stays open.
+    mute: bool = False
+    #: The same, for every connection from this age in seconds on.
+    mute_after: float | None = None
+    #: A closing handshake is never answered, and TCP never closed by the venue.
+    ignore_close: bool = False
+    #: Every connection is closed with code 1001 at this age in seconds, without notice.
+    longest_connection: float | None = None
+
+    # -- what is said ------------------------------------------------------------------------------------
+    #: The zombie: subscriptions are acknowledged and heartbeats sent, but no data of these symbols.
+    silent_symbols: set[str] = attrs.Factory(set)
+    #: The zombie for all symbols.
+    silent: bool = False
+    #: The zombie for all symbols from this age of a connection on, in seconds.
+    silent_after: float | None = None
+    #: False: not even heartbeats, though pings are answered.
+    heartbeats: bool = True
+    #: Refused as if the venue did not list them (Coinbase: the whole message fails).
+    refused_symbols: set[str] = attrs.Factory(set)
+    #: Coinbase says "is delisted" instead.
+    delisted_symbols: set[str] = attrs.Factory(set)
+    #: Subscribed in silence: data comes, the acknowledgement does not.
+    unacknowledged_symbols: set[str] = attrs.Factory(set)
+    #: (symbol, trade id): not sent on the trades channel; last_trade_id and the candles count it.
+    drop_trade: Callable[[str, int], bool] | None = None
+    #: (symbol, trade id) to seconds by which that trade's message comes late, after its successors.
+    delay_trade: Callable[[str, int], float] | None = None
+    #: (symbol, trade id): sent twice on the trades channel.
+    duplicate_trade: Callable[[str, int], bool] | None = None
+    #: Every n-th data frame is sent twice; 0 for none.
+    duplicate_every: int = 0
+    #: One for each of the next data frames.
+    corrupt: list[Corruption] = attrs.Factory(list)
+
+    # -- Coinbase ----------------------------------------------------------------------------------------
+    #: heartbeat.last_trade_id is 0, as in 2019.
+    last_trade_id_zero: bool = False
+    #: REST candle volumes are sums of doubles, 14.697630010000001.
+    float_artefacts: bool = False
+    #: REST candles begin so many minutes before the start that was asked for.
+    early_rows: int = 0
+
+    # -- Kraken ------------------------------------------------------------------------------------------
+    #: What status messages and SystemStatus say; a change is announced on every connection.
+    system: str = "online"
+    #: (symbol, trade id): no ohlc update after that trade; the next one counts it.
+    skip_ohlc: Callable[[str, int], bool] | None = None
+    #: (symbol, trade id) to seconds by which the ohlc update after that trade comes late.
+    delay_ohlc: Callable[[str, int], float] | None = None
+    #: REST OHLC and Trades treat since as exclusive, as older documentation has it.
+    since_exclusive: bool = False
+    #: "last" of OHLC is the forming row (2026) or the newest committed one (2025).
+    last_is_forming: bool = True
+    #: REST OHLC leaves minutes without trades out, as in 2019.
+    omit_empty_rows: bool = False
+
+    # -- OKX ---------------------------------------------------------------------------------------------
+    #: (symbol, minute in ms): no confirm "1" row.
+    lose_confirm: Callable[[str, int], bool] | None = None
+    #: (symbol, minute in ms): two identical confirm "1" rows, the second two seconds later.
+    duplicate_confirm: Callable[[str, int], bool] | None = None
+    #: (symbol, minute in ms): a second confirm "1" row two seconds later that differs in its volume.
+    revise_confirm: Callable[[str, int], bool] | None = None
+    #: Seconds by which confirm "1" rows come later than usual.
+    confirm_delay: float = 0.0
+    #: Silent minutes are not confirmed at all; the documents do not say whether they are.
+    no_flat_rows: bool = False
+    #: Rows end after volCcy, as in 2022.
+    seven_fields: bool = False
+    #: Connections get notice 64008 now and are closed this many seconds later.
+    notice: float | None = None
+    #: history-candles lags behind by so many minutes.
+    history_lag: int = 0
+
+    # -- REST --------------------------------------------------------------------------------------------
+    #: The first that fits a request is applied to it.
+    rest: list[RestFault] = attrs.Factory(list)
+    #: True: no rate limit is enforced, nor a violation counted.
+    lift_limits: bool = False
+
+    #: How often each knob had an effect.
+    fired: Counter[str] = attrs.Factory(Counter)
+
+    def rest_fault(self, target: str) -> RestFault | None:
+        """The fault for a request to this path and query, used up by one."""
+        for fault in self.rest:
+            if fault.times > 0 and fault.path in target:
+                fault.times -= 1
+                self.fired[f"rest {fault.kind}"] += 1
+                return fault
+        return None
+
+    def is_silent(self, symbol: str, age: float) -> bool:
+        """Whether a connection of this age in seconds gets no data of a symbol."""
+        silent = (
+            self.silent or symbol in self.silent_symbols or (self.silent_after is not None and age >= self.silent_after)
+        )
+        if silent:
+            self.fired["silent"] += 1
+        return silent
+
+    def is_mute(self, age: float) -> bool:
+        """Whether a connection of this age in seconds gets no byte at all."""
+        return self.mute or (self.mute_after is not None and age >= self.mute_after)
+
+    def holds(self, knob: str, symbol: str, number: int) -> bool:
+        """Whether the predicate of that name is set and holds; counted if so."""
+        predicate: Callable[[str, int], bool] | None = getattr(self, knob)
+        if predicate is None or not predicate(symbol, number):
+            return False
+        self.fired[knob] += 1
+        return True
+
+    def delay(self, knob: Literal["delay_trade", "delay_ohlc"], symbol: str, number: int) -> float:
+        """The extra delay in seconds that the knob of that name gives; counted if there is one."""
+        seconds: Callable[[str, int], float] | None = getattr(self, knob)
+        if seconds is None or not (late := seconds(symbol, number)):
+            return 0.0
+        self.fired[knob] += 1
+        return late

@@ -1,0 +1,231 @@
+"""Kraken's REST API: OHLC, trades, asset pairs, time and status."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .kraken import VENUE
+from .limits import TokenBucket
+from .market import MINUTE_MS, Market, MarketTrade, fold
+from .text import Request, Response, answer_json, answer_text, average, fixed, iso, parse_decimal, parse_whole
+
+if TYPE_CHECKING:
+    from .faults import Faults
+
+COMMITTED_ROWS = 720
+MOST_TRADES = 1000
+CACHED_MS = 2_000
+CACHED_ANSWERS = 500
+# Above this a "since" is in nanoseconds.
+NANOSECONDS_FROM = 10**15
+
+# Kraken's own names: where both sides have an old one, the canonical pair is made of these.
+OLD_ASSETS = {
+    "BTC": "XXBT", "ETH": "XETH", "XRP": "XXRP", "LTC": "XLTC", "ZEC": "XZEC", "XLM": "XXLM", "ETC": "XETC",
+}  # fmt: skip
+OLD_QUOTES = {"USD": "ZUSD", "EUR": "ZEUR", "GBP": "ZGBP", "BTC": "XXBT"}
+ALIASES = {"BTC": "XBT", "DOGE": "XDG"}
+
+
+@attrs.frozen
+class Pair:
+    """One market and its many names."""
+
+    symbol: str
+    #: XBTUSD
+    altname: str
+    #: XXBTZUSD, the key of every answer.
+    canonical: str
+    #: XBT/USD, which the WebSocket API v2 does not accept.
+    wsname: str
+
+
+def make_pair(symbol: str) -> Pair:
+    """The names of a pair written as in BTC/USD."""
+    base, quote = symbol.split("/")
+    old_base, old_quote = ALIASES.get(base, base), ALIASES.get(quote, quote)
+    canonical = old_base + old_quote
+    if base in OLD_ASSETS and quote in OLD_QUOTES:
+        canonical = OLD_ASSETS[base] + OLD_QUOTES[quote]
+    return Pair(symbol, old_base + old_quote, canonical, f"{old_base}/{old_quote}")
+
+
+@attrs.define(eq=False)
+class KrakenRest:
+    """Answers requests at a given moment."""
+
+    market: Market
+    faults: Faults
+    _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=1, burst=15))
+    _pairs: dict[str, Pair] = attrs.Factory(dict)
+    _cache: dict[str, tuple[int, Response]] = attrs.Factory(dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Enter every pair under each of its names."""
+        for symbol in self.market.symbols(VENUE):
+            pair = make_pair(symbol)
+            for name in (pair.symbol, pair.altname, pair.canonical, pair.wsname):
+                self._pairs[name] = pair
+
+    def within_limits(self, request: Request, now_ms: int) -> bool:
+        """Whether the request may be answered; one a second, fifteen at once."""
+        return self._bucket.take(now_ms)
+
+    def throttled(self) -> Response:
+        """What a client that asks too often gets: HTTP 200."""
+        return failure("EGeneral:Too many requests")
+
+    def overrun(self) -> Response:
+        """The same, for the fault of that name."""
+        return self.throttled()
+
+    def busy(self) -> Response:
+        """What everybody gets when the service is unwell: HTTP 200."""
+        return failure("EService:Unavailable")
+
+    def misdirect(self, request: Request) -> Request:
+        """The same question about another pair."""
+        other = "XETHZUSD" if self._pairs.get(request.query.get("pair", "")) is not self._pairs[
+            "XETHZUSD"
+        ] else "XXBTZUSD"  # fmt: skip
+        return attrs.evolve(request, query=request.query | {"pair": other})
+
+    def answer(self, request: Request, now_ms: int) -> Response:
+        """The answer; that of an identical question within two seconds is repeated."""
+        kept = self._cache.get(request.target)
+        if kept is not None and 0 <= now_ms - kept[0] < CACHED_MS:
+            return kept[1]
+        response = self._answer(request, now_ms)
+        if len(self._cache) >= CACHED_ANSWERS:
+            self._cache.clear()
+        self._cache[request.target] = (now_ms, response)
+        return response
+
+    def _answer(self, request: Request, now_ms: int) -> Response:
+        second = now_ms // 1000
+        match request.path.strip("/").split("/"):
+            case ["0", "public", "Time"]:
+                text = datetime.fromtimestamp(second, UTC).strftime("%a, %d %b %y %H:%M:%S +0000")
+                return success({"unixtime": second, "rfc1123": text})
+            case ["0", "public", "SystemStatus"]:
+                now_text = iso(second * 1_000_000)[:-8] + "Z"
+                return success({"status": self.faults.system, "timestamp": now_text})
+            case ["0", "public", "AssetPairs"]:
+                return self._asset_pairs(request)
+            case ["0", "public", "OHLC" | "Trades" as question]:
+                pair = self._pairs.get(request.query.get("pair", ""))
+                if pair is None:
+                    return failure("EQuery:Unknown asset pair")
+                if question == "OHLC":
+                    return self._ohlc(pair, request, now_ms)
+                return self._trades(pair, request, now_ms)
+        return failure("EGeneral:Unknown method")
+
+    def _asset_pairs(self, request: Request) -> Response:
+        names = request.query["pair"].split(",") if "pair" in request.query else None
+        if names is not None and not all(name in self._pairs for name in names):
+            return failure("EQuery:Unknown asset pair")
+        pairs = self._pairs.values() if names is None else [self._pairs[name] for name in names]
+        return success({pair.canonical: self._describe(pair) for pair in pairs})
+
+    def _describe(self, pair: Pair) -> dict[str, object]:
+        instrument = self.market.instrument(VENUE, pair.symbol)
+        decimals = -instrument.tick_exponent
+        return {
+            "altname": pair.altname,
+            "wsname": pair.wsname,
+            "aclass_base": "currency",
+            "base": OLD_ASSETS.get(instrument.base, ALIASES.get(instrument.base, instrument.base)),
+            "aclass_quote": "currency",
+            "quote": OLD_QUOTES.get(instrument.quote, instrument.quote),
+            "pair_decimals": decimals,
+            "lot_decimals": 8,
+            "cost_decimals": 5,
+            "ordermin": "0.0001",
+            "costmin": "0.5",
+            "tick_size": f"{10.0**instrument.tick_exponent:.{decimals}f}",
+            "status": "delisted" if pair.symbol in self.faults.delisted_symbols else "online",
+            "execution_venue": "international",
+        }
+
+    def _ohlc(self, pair: Pair, request: Request, now_ms: int) -> Response:
+        """The newest 720 committed rows and the forming one; minutes without trades are zero rows."""
+        query = request.query
+        since = parse_whole(query.get("since", "0"))
+        if query.get("interval", "1") != "1" or since is None:
+            return failure("EGeneral:Invalid arguments")
+        if self.faults.since_exclusive:
+            self.faults.fired["since_exclusive"] += 1
+            since += 1
+        forming = now_ms // MINUTE_MS * 60
+        rows = []
+        oldest = max(forming - COMMITTED_ROWS * 60, -(-since // 60) * 60)
+        for second in range(oldest, forming + 1, 60):
+            if row := self._row(pair, second * 1000, now_ms):
+                rows.append(row)
+        last = forming if self.faults.last_is_forming else forming - 60
+        return answer_text(f'{{"error":[],"result":{{"{pair.canonical}":[{",".join(rows)}],"last":{last}}}}}')
+
+    def _row(self, pair: Pair, minute_ms: int, now_ms: int) -> str | None:
+        tick_exponent = self.market.instrument(VENUE, pair.symbol).tick_exponent
+        second = minute_ms // 1000
+        candle = self.market.candle(VENUE, pair.symbol, minute_ms)
+        if candle is not None and minute_ms + MINUTE_MS > now_ms:
+            trades = self.market.trades(VENUE, pair.symbol, minute_ms)
+            past = tuple(trade for trade in trades if trade.time_us < now_ms * 1000)
+            candle = fold(minute_ms, past) if past else None
+        if candle is not None:
+            prices = f'"{candle.open:f}","{candle.high:f}","{candle.low:f}","{candle.close:f}"'
+            vwap = f"{average(candle, tick_exponent):f}"
+            return f'[{second},{prices},"{vwap}","{candle.volume:.8f}",{candle.trades_count}]'
+        if self.faults.omit_empty_rows:
+            self.faults.fired["omit_empty_rows"] += 1
+            return None
+        before = self.market.first_id_from(VENUE, pair.symbol, minute_ms * 1000) - 1
+        if not before:
+            return None
+        close = f'"{self.market.trade(VENUE, pair.symbol, before).price:f}"'
+        return f'[{second},{close},{close},{close},{close},"{0:.{-tick_exponent}f}","0.00000000",0]'
+
+    def _trades(self, pair: Pair, request: Request, now_ms: int) -> Response:
+        """Oldest first from "since" on, so that the next page repeats the last trade of this one."""
+        query = request.query
+        count = parse_whole(query.get("count", str(MOST_TRADES)))
+        since = parse_decimal(query["since"]) if "since" in query else None
+        if count is None or not 1 <= count <= MOST_TRADES or (since is None and "since" in query):
+            return failure("EGeneral:Invalid arguments")
+        market = self.market
+        end = market.first_id_from(VENUE, pair.symbol, now_ms * 1000)
+        if since is None:
+            first, last = max(end - count, 1), now_ms * 1_000_000
+        else:
+            last = int(since if since >= NANOSECONDS_FROM else since * 10**9)
+            nanoseconds = last + 1 if self.faults.since_exclusive else last
+            first = market.first_id_from(VENUE, pair.symbol, max(-(-nanoseconds // 1000), 0))
+        trades = [market.trade(VENUE, pair.symbol, i) for i in range(first, min(first + count, end))]
+        if trades:
+            last = trades[-1].time_us * 1000
+        rows = ",".join(map(trade_text, trades))
+        return answer_text(f'{{"error":[],"result":{{"{pair.canonical}":[{rows}],"last":"{last}"}}}}')
+
+
+def trade_text(trade: MarketTrade) -> str:
+    """Price, volume, seconds as a float, side, kind, nothing, id."""
+    kind = "m" if trade.trade_id % 3 else "l"
+    seconds = f"{trade.time_us // 1_000_000}.{trade.time_us % 1_000_000:06}"
+    return (
+        f'["{fixed(trade.price, 5)}","{fixed(trade.size, 8)}",{seconds},"{trade.side[0]}","{kind}","",{trade.trade_id}]'
+    )
+
+
+def success(result: object) -> Response:
+    """An answer without an error."""
+    return answer_json({"error": [], "result": result})
+
+
+def failure(error: str) -> Response:
+    """An error, which is HTTP 200."""
+    return answer_json({"error": [error]})

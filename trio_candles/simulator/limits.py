@@ -1,0 +1,49 @@
+"""Rate limits, on the service's clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+
+@attrs.define
+class TokenBucket:
+    """Lets *burst* requests through at once and *per_second* in the long run."""
+
+    per_second: float
+    burst: float
+    _tokens: float = attrs.field(init=False)
+    _filled_ms: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        """Start full."""
+        self._tokens = self.burst
+
+    def take(self, now_ms: int) -> bool:
+        """Whether a request at this moment is within the limit; one outside costs nothing."""
+        gained = max(now_ms - self._filled_ms, 0) * self.per_second / 1000
+        self._tokens = min(self._tokens + gained, self.burst)
+        self._filled_ms = now_ms
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@attrs.define
+class Window:
+    """Lets *most* requests through in any *span_ms*."""
+
+    most: int
+    span_ms: int
+    _taken: deque[int] = attrs.field(init=False, factory=deque)
+
+    def take(self, now_ms: int) -> bool:
+        """Whether a request at this moment is within the limit; one outside costs nothing."""
+        while self._taken and self._taken[0] <= now_ms - self.span_ms:
+            self._taken.popleft()
+        if len(self._taken) >= self.most:
+            return False
+        self._taken.append(now_ms)
+        return True

@@ -1,0 +1,142 @@
+"""All the simulated venues together, in memory or on loopback TCP."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import attrs
+import httpx
+import trio
+import trio.testing
+
+from .exchange import Disconnected, SimulatedExchange
+from .instruments import VENUES
+from .serving import serve_stream
+from .text import Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from .market import Market
+
+WEBSOCKET_PATHS = {"coinbase": "/", "kraken": "/v2", "okx": "/ws/v5/business"}
+LOOPBACK = "127.0.0.1"
+
+
+@attrs.frozen
+class Endpoint:
+    """Where a simulated venue is found."""
+
+    #: The whole URL, path included.
+    websocket_url: str
+    #: Scheme, host and port.
+    rest_url: str
+
+
+@attrs.frozen
+class SimulatedExchanges:
+    """The venues of one world, all on the same market and clock."""
+
+    market: Market
+    exchanges: Mapping[str, SimulatedExchange]
+    endpoints: Mapping[str, Endpoint]
+
+    def __getitem__(self, venue: str) -> SimulatedExchange:
+        """The exchange of that venue."""
+        return self.exchanges[venue]
+
+
+@attrs.frozen
+class MemoryExchanges(SimulatedExchanges):
+    """Venues that are reached without any socket: dial for WebSocket streams, transport for httpx."""
+
+    transport: MemoryTransport
+    _nursery: trio.Nursery
+
+    async def dial(self, url: str) -> trio.abc.Stream:
+        """A byte stream to the venue whose host the URL names; OSError if there is none or it refuses.
+
+        The stream is as a TCP connection would be: the WebSocket handshake is still to come.
+        """
+        await trio.lowlevel.checkpoint()
+        exchange = by_host(self.exchanges).get(urlsplit(url).hostname or "")
+        if exchange is None:
+            raise OSError(f"no such host: {url}")
+        exchange.admit()
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(exchange.serve, ours, name=f"{exchange.venue}/simulated connection")
+        return theirs
+
+
+class MemoryTransport(httpx.AsyncBaseTransport):
+    """Answers httpx requests to the simulated hosts."""
+
+    def __init__(self, exchanges: Mapping[str, SimulatedExchange]) -> None:
+        self._exchanges = by_host(exchanges)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The venue's answer; httpx's own errors where there is no host or the connection breaks."""
+        exchange = self._exchanges.get(request.url.host)
+        if exchange is None:
+            raise httpx.ConnectError(f"no such host: {request.url.host}", request=request)
+        question = Request(
+            request.method,
+            request.url.path,
+            dict(request.url.params.multi_items()),
+            {name.lower(): value for name, value in request.headers.items()},
+        )
+        try:
+            answer = await exchange.answer(question)
+        except Disconnected as broken:
+            raise httpx.RemoteProtocolError(str(broken), request=request) from broken
+        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+
+
+def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, SimulatedExchange]:
+    """The exchanges by the host names they have in memory."""
+    return {f"{venue}.simulated": exchange for venue, exchange in exchanges.items()}
+
+
+def endpoint(venue: str, authority: str) -> Endpoint:
+    """Where a venue is found on a host, with or without a port."""
+    return Endpoint(f"ws://{authority}{WEBSOCKET_PATHS[venue]}", f"http://{authority}")
+
+
+@asynccontextmanager
+async def open_exchanges_in_memory(
+    market: Market, now: Callable[[], int], venues: tuple[str, ...] = VENUES
+) -> AsyncIterator[MemoryExchanges]:
+    """Venues inside this process; leaving the block ends their connections."""
+    exchanges = {venue: SimulatedExchange(venue, market, now) for venue in venues}
+    endpoints = {venue: endpoint(venue, f"{venue}.simulated") for venue in venues}
+    async with trio.open_nursery() as nursery:
+        yield MemoryExchanges(market, exchanges, endpoints, MemoryTransport(exchanges), nursery)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_exchanges_on_loopback(
+    market: Market, now: Callable[[], int], venues: tuple[str, ...] = VENUES
+) -> AsyncIterator[SimulatedExchanges]:
+    """Venues on 127.0.0.1, each on a port of its own; leaving the block closes ports and connections."""
+    exchanges = {venue: SimulatedExchange(venue, market, now) for venue in venues}
+    endpoints = {}
+    async with trio.open_nursery() as nursery:
+        for venue, exchange in exchanges.items():
+            listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
+            port = listeners[0].socket.getsockname()[1]
+            endpoints[venue] = endpoint(venue, f"{LOOPBACK}:{port}")
+            nursery.start_soon(listen, exchange, listeners, name=f"{venue}/simulated port")
+        yield SimulatedExchanges(market, exchanges, endpoints)
+        nursery.cancel_scope.cancel()
+
+
+async def listen(exchange: SimulatedExchange, listeners: list[trio.SocketListener]) -> None:
+    """Serve everybody who connects, for ever."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await serve_stream(exchange, stream)
+
+    await trio.serve_listeners(serve, listeners)
