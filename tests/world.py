@@ -1,0 +1,196 @@
+"""A collector and its exchanges in memory, under the mock clock: what the whole-service tests stand on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import attrs
+import pyarrow.parquet as pq
+
+from trio_candles.clock import SimulatedTime
+from trio_candles.config import (
+    Aggregation,
+    Config,
+    GapDetection,
+    Shutdown,
+    Status,
+    Storage,
+    VenueConfig,
+)
+from trio_candles.model import MINUTE, Millis, Series
+from trio_candles.network import Network
+from trio_candles.service import Service, inline, open_service
+from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
+from trio_candles.store.store import Store, open_store
+
+SYMBOLS = {
+    "coinbase": ("BTC-USD", "ETH-USD"),
+    "kraken": ("BTC/USD", "ETH/USD"),
+    "okx": ("BTC-USDT", "ETH-USDT"),
+}
+NOON = Millis(1_768_046_400_000)
+"""2026-01-10 12:00:00 UTC."""
+
+
+def config_of(root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: float = 0.0) -> Config:
+    venues = tuple(
+        VenueConfig(name, enabled=True, symbols=some, websocket_url=None, rest_url=None) for name, some in symbols.items()
+    )
+    return Config(
+        data_dir=root,
+        log_dir=root / "logs",
+        venues=venues,
+        gap_detection=GapDetection(enabled=True, lookback_days=lookback_days),
+        aggregation=Aggregation(enabled=False, base_timeframe="1m", timeframes=()),
+        storage=Storage(flush_interval_seconds=60),
+        status=Status(interval_seconds=30),
+        shutdown=Shutdown(timeout_seconds=10),
+    )
+
+
+@attrs.frozen
+class World:
+    """Everything that a whole-service test looks at."""
+
+    service: Service
+    exchanges: MemoryExchanges
+    market: Market
+    time: SimulatedTime
+    store: Store
+    shown: list[str]
+
+
+@asynccontextmanager
+async def collecting(
+    root: Path,
+    symbols: dict[str, tuple[str, ...]] | None = None,
+    *,
+    epoch: int = NOON,
+    seed: int = 7,
+    lookback_days: float = 0.0,
+    market: Market | None = None,
+) -> AsyncIterator[World]:
+    """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero."""
+    symbols = symbols or SYMBOLS
+    time = SimulatedTime(Millis(epoch))
+    market = market or Market(seed)
+    shown: list[str] = []
+    async with open_exchanges_in_memory(market, time.now) as exchanges:
+        config = config_of(root, symbols, lookback_days)
+        config = attrs.evolve(
+            config,
+            venues=tuple(
+                attrs.evolve(venue, websocket_url=exchanges.endpoints[venue.name].websocket_url)
+                for venue in config.venues
+            ),
+        )
+        with open_store(root) as store:
+            network = Network(exchanges.dial)
+            async with open_service(
+                config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append
+            ) as service:
+                yield World(service, exchanges, market, time, store, shown)
+
+
+# --- what lies on disk, read without the product's reading code --------------------------------------------
+
+
+def rows_on_disk(root: Path, series: Series) -> dict[int, dict[str, object]]:
+    """Every row of *series*' day files by open time; fails on a duplicate."""
+    rows: dict[int, dict[str, object]] = {}
+    for path in sorted((root / series.folder).glob("*.parquet")):
+        for row in pq.ParquetFile(str(path)).read(use_threads=False).to_pylist():
+            assert row["open_time_ms"] not in rows, f"{path} has {row['open_time_ms']} twice"
+            rows[row["open_time_ms"]] = row
+    return rows
+
+
+@contextmanager
+def ledger(root: Path) -> Iterator[Ledger]:
+    """The ledger of a directory that is at rest."""
+    import sqlite3
+
+    database = sqlite3.connect(root / "journal.sqlite3")
+    try:
+        yield Ledger(database)
+    finally:
+        database.close()
+
+
+@attrs.frozen
+class Ledger:
+    """Reads the ledger's tables with SQL of its own."""
+
+    _db: object
+
+    def _spans(self, table: str, series: Series, what: str) -> dict[int, str]:
+        rows = self._db.execute(  # type: ignore[attr-defined]
+            f"SELECT since_ms, until_ms, {what} FROM {table} JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND timeframe = ?",
+            (series.venue, series.symbol, series.timeframe),
+        )
+        found: dict[int, str] = {}
+        for since, until, word in rows:
+            for minute in range(since, until, MINUTE):
+                assert minute not in found, f"{table}: {series} {minute} twice"
+                found[minute] = word
+        return found
+
+    def gaps(self, series: Series) -> dict[int, str]:
+        """Open gap minutes and their reasons."""
+        return self._spans("gap", series, "reason")
+
+    def empties(self, series: Series) -> dict[int, str]:
+        """Empty minutes and their evidence."""
+        return self._spans("empty", series, "evidence")
+
+    def range(self, series: Series) -> range:
+        """The minutes that are accounted for."""
+        first, mark = self._db.execute(  # type: ignore[attr-defined]
+            "SELECT first_ms, mark_ms FROM series WHERE venue = ? AND symbol = ? AND timeframe = ?",
+            (series.venue, series.symbol, series.timeframe),
+        ).fetchone()
+        return range(first, mark, MINUTE)
+
+    def one(self, sql: str, *args: object) -> object:
+        """The first value of a query."""
+        return self._db.execute(sql, args).fetchone()[0]  # type: ignore[attr-defined]
+
+
+def check_against_truth(root: Path, market: Market, series: Series) -> dict[str, int]:
+    """Every stored row equals the market's candle, every minute is exactly one thing; how many of each."""
+    rows = rows_on_disk(root, series)
+    counts = {"candles": 0, "empty": 0, "gap": 0}
+    with ledger(root) as books:
+        gaps, empties, minutes = books.gaps(series), books.empties(series), books.range(series)
+    assert set(rows) <= set(minutes)
+    assert set(gaps) <= set(minutes)
+    assert set(empties) <= set(minutes)
+    for minute in minutes:
+        kinds = (minute in rows) + (minute in gaps) + (minute in empties)
+        assert kinds == 1, f"{series} {minute}: is {kinds} things"
+        true = market.candle(series.venue, series.symbol, minute)
+        if minute in rows:
+            row = rows[minute]
+            counts["candles"] += 1
+            assert row["close_time_ms"] == minute + MINUTE
+            assert (row["venue"], row["symbol"], row["timeframe"]) == (series.venue, series.symbol, "1m")
+            if true is None:  # only OKX publishes rows of minutes without trades
+                assert series.venue == "okx"
+                assert row["volume"] == 0.0
+                assert row["open"] == row["high"] == row["low"] == row["close"]
+                continue
+            found = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+            wanted = tuple(float(x) for x in (true.open, true.high, true.low, true.close, true.volume))
+            assert found == wanted, f"{series} {minute}: {found} is not {wanted}"
+            if row["trades_count"] is not None:
+                assert row["trades_count"] == true.trades_count
+        elif minute in empties:
+            counts["empty"] += 1
+            assert true is None, f"{series} {minute}: called empty, had {true}"
+        else:
+            counts["gap"] += 1
+    return counts

@@ -1,0 +1,284 @@
+"""The collector as a command: options in, exit code out.
+
+======= ==========================================================================================
+0       stopped cleanly, by a signal or after ``--duration``
+1       an unexpected failure (its traceback is on the console and in the log), or not all could be
+        written in time (what is missing is named on stderr)
+2       bad configuration or usage, or a data directory that belongs to another kind of run
+3       another collector holds the data directory
+130     a second SIGINT
+======= ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from trio_candles import __version__
+from trio_candles.clock import ServiceClock, WallTime, remembered_meta
+from trio_candles.config import Config, ConfigError, is_loopback_url, load_config
+from trio_candles.console import Console, open_console
+from trio_candles.feed import leaves
+from trio_candles.network import Network, dial_tcp, paced_ticks
+from trio_candles.service import Service, open_service
+from trio_candles.signals import Signals
+from trio_candles.status import banner, render
+from trio_candles.store.lock import Locked
+from trio_candles.store.store import Store, WrongDirectory, open_store
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+DEFAULT_SEED = 0
+
+
+class UsageError(Exception):
+    """Said on stderr; exit code 2."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The collector's options."""
+    parser = argparse.ArgumentParser(
+        prog="trio-candles", description="Collect closed 1-minute candles of several crypto exchanges into parquet."
+    )
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument(
+        "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
+    )
+    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
+    parser.add_argument(
+        "--duration", type=duration, metavar="D", help="stop after D of the service's time: 90s, 10m, 2h"
+    )
+    parser.add_argument(
+        "--log-level", type=str.upper, default="WARNING", metavar="LEVEL",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], help="of the console (default WARNING)",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+    return parser
+
+
+def duration(text: str) -> float:
+    """``90s``, ``10m``, ``2h``, ``1d`` in seconds."""
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def positive(text: str) -> float:
+    """A number above zero."""
+    number = finite(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number, not ``nan`` and not ``inf``."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not -1e12 < number < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
+    return number
+
+
+@attrs.frozen
+class Plan:
+    """What this run is to do, decided before anything is started."""
+
+    config: Config
+    time: WallTime
+    simulate: bool
+    seed: int | None
+    duration: float | None
+    accelerated: bool
+
+    @property
+    def kind(self) -> str:
+        """What the data directory remembers."""
+        return "simulated" if self.simulate else "real"
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    """Options and configuration as one; ConfigError or :class:`UsageError` for what does not go together."""
+    data_dir = options.data_dir
+    if data_dir is None and options.simulate:
+        data_dir = Path("data-simulated")
+    config = load_config(options.config, data_dir=data_dir)
+    if options.seed is not None and not options.simulate:
+        raise UsageError("--seed goes with --simulate only")
+    meta = remembered_meta(config.data_dir)
+    kind = "simulated" if options.simulate else "real"
+    if meta.get("kind", kind) != kind:
+        raise UsageError(f"{config.data_dir} holds {meta['kind']} candles; this run would write {kind} ones")
+    time = _clock(options, meta)
+    accelerated = time.speed != 1.0
+    if (accelerated or options.speed is not None or options.pivot is not None) and not options.simulate:
+        _refuse_real_endpoints(config)
+    seed = _seed(options.seed, meta) if options.simulate else None
+    return Plan(config, time, options.simulate, seed, options.duration, accelerated)
+
+
+def _clock(options: argparse.Namespace, meta: dict[str, str]) -> WallTime:
+    """The clock asked for; without a pivot, the directory's own clock continued."""
+    remembers = "latest_ms" in meta and (meta.get("kind") == "simulated" or float(meta.get("speed", "1")) != 1.0)
+    if not remembers:
+        return WallTime.starting(options.speed or 1.0, options.pivot)
+    latest, speed = int(meta["latest_ms"]), float(meta["speed"])
+    if options.pivot is None:
+        time = WallTime.continuing(speed, float(meta["pivot"]), latest, options.speed or speed)
+    else:
+        time = WallTime.starting(options.speed or speed, options.pivot)
+    if time.now() < latest:
+        raise UsageError(
+            f"the clock asked for is {(latest - time.now()) / 1000:.0f} s before the directory's latest time;"
+            " leave out --speed and --pivot to continue it"
+        )
+    return time
+
+
+def _seed(asked: int | None, meta: dict[str, str]) -> int:
+    remembered = meta.get("seed")
+    if remembered is None:
+        return DEFAULT_SEED if asked is None else asked
+    if asked is not None and asked != int(remembered):
+        raise UsageError(f"the directory's market has seed {remembered}, not {asked}")
+    return int(remembered)
+
+
+def _refuse_real_endpoints(config: Config) -> None:
+    for venue in config.enabled_venues:
+        urls = (venue.websocket_url, venue.rest_url)
+        if not all(url is not None and is_loopback_url(url) for url in urls):
+            raise UsageError(
+                f"--speed and --pivot go with --simulate, or with loopback endpoints only; {venue.name} has others"
+            )
+
+
+def run(arguments: Sequence[str], signals: Signals) -> int:
+    """Run the collector until it is asked to stop; the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        planned = plan(options)
+    except (ConfigError, UsageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    level = logging.getLevelNamesMapping()[options.log_level]
+    with ExitStack() as stack:
+        try:
+            console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
+            store = stack.enter_context(open_store(planned.config.data_dir))
+            store.claim(
+                planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
+                latest_ms=planned.time.now(),
+            )  # fmt: skip
+        except Locked:
+            print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
+            return 3
+        except (WrongDirectory, OSError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        return _run(planned, store, console, signals)
+
+
+def _run(planned: Plan, store: Store, console: Console, signals: Signals) -> int:
+    try:
+        service = trio.run(collect, planned, store, console, signals, clock=ServiceClock(planned.time.speed))
+    # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
+    except BaseException as error:
+        report(error)
+        return 1
+    if not service.writing.finished:
+        complain(service)
+        console.stop()
+        # A thread may hang in the disk; it is not waited for. What is durable stays durable.
+        os._exit(1)
+    return 0
+
+
+async def collect(planned: Plan, store: Store, console: Console, signals: Signals) -> Service:
+    """Collect until a signal or the end of the duration; the service as it was at the end."""
+    stop = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    signals.tell(lambda: token.run_sync_soon(stop.set))
+    time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
+    console.show(banner(venues), final=True)
+    async with _world(planned) as config:
+        network = Network(dial_tcp(paced_ticks(time.now)), time.speed)
+        async with open_service(config, network, store, time, show=console.show) as service:
+            log.info("started: %s", planned)
+            with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
+                await stop.wait()
+            log.info("stopping")
+    console.show(render(service.board, time.now()), final=True)
+    return service
+
+
+@asynccontextmanager
+async def _world(planned: Plan) -> AsyncIterator[Config]:
+    """The configuration to collect by: as it is, or pointed at exchanges simulated for the block."""
+    if not planned.simulate:
+        yield planned.config
+        return
+    from trio_candles.simulator import Market, open_exchanges_on_loopback
+
+    assert planned.seed is not None
+    names = tuple(venue.name for venue in planned.config.enabled_venues)
+    async with open_exchanges_on_loopback(Market(planned.seed), planned.time.now, names) as world:
+        venues = tuple(
+            attrs.evolve(
+                venue,
+                websocket_url=world.endpoints[venue.name].websocket_url,
+                rest_url=world.endpoints[venue.name].rest_url,
+            )
+            if venue.enabled
+            else venue
+            for venue in planned.config.venues
+        )
+        yield attrs.evolve(planned.config, venues=venues)
+
+
+def report(error: BaseException) -> None:
+    """The traceback whole, and each leaf of a group in a line with its notes: five groups deep is usual here."""
+    log.critical("the service has failed", exc_info=error)
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    for leaf in leaves(group):
+        notes = "".join(f" ({note})" for note in getattr(leaf, "__notes__", ()))
+        last = traceback.extract_tb(leaf.__traceback__)[-1:]
+        where = f" at {last[0].filename}:{last[0].lineno}" if last else ""
+        log.critical("%s: %s%s%s", type(leaf).__name__, leaf, notes, where)
+
+
+def complain(service: Service) -> None:
+    """Name on stderr what could not be written in time."""
+    writing = service.writing
+    print("not everything could be written in time:", file=sys.stderr)
+    if writing.pending:
+        series = sorted({str(verdict.series) for verdict in writing.pending})
+        print(
+            f"  {len(writing.pending)} verdicts are lost (their minutes will be gaps): {', '.join(series)}",
+            file=sys.stderr,
+        )
+    if writing.unflushed:
+        print(f"  {writing.unflushed} day files lag behind; the next start completes them", file=sys.stderr)
+    if service.board.store_error is not None:
+        print(f"  the store says: {service.board.store_error}", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""The service's clock, and the only place that reads the machine's.
+
+The service's time is ``T + X * (wall clock - T)``: X is the speed, T the pivot. Deadlines are trio's and run at
+the same speed, so a simulated hour at speed 60 is a minute of everything: sleeps, timeouts, intervals.
+Only ``shutdown.timeout_seconds`` and the floor under network deadlines are wall time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_candles.model import Millis
+from trio_candles.store.schema import JOURNAL
+
+__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime", "remembered_meta", "tool_clock"]
+
+
+class Time(Protocol):
+    """What the service asks about time."""
+
+    @property
+    def speed(self) -> float:
+        """Service seconds per wall second."""
+        ...
+
+    def now(self) -> Millis:
+        """The service's time, Unix ms UTC."""
+        ...
+
+
+@attrs.frozen
+class WallTime:
+    """The wall clock, sped up *speed* times around *pivot* (Unix seconds)."""
+
+    speed: float = 1.0
+    pivot: float = 0.0
+
+    def now(self) -> Millis:
+        """``pivot + speed * (wall - pivot)``."""
+        return self.at(time.time())
+
+    def at(self, wall: float) -> Millis:
+        """The service's time at the wall time *wall* (Unix seconds), as for a log record made then."""
+        if self.speed == 1.0:
+            return Millis(int(wall * 1000))
+        return Millis(int((self.pivot + self.speed * (wall - self.pivot)) * 1000))
+
+    @classmethod
+    def starting(cls, speed: float, pivot: float | None) -> WallTime:
+        """A clock with the given pivot, by default this moment."""
+        return cls(speed, time.time() if pivot is None else pivot)
+
+    @classmethod
+    def continuing(cls, old_speed: float, old_pivot: float, latest_ms: int, speed: float) -> WallTime:
+        """A clock at *speed* that goes on after *latest_ms* of an older one, as much later as the wall has moved.
+
+        At speed 1 there is only one clock, the wall's; it may lie before *latest_ms*.
+        """
+        if speed == 1.0:
+            return cls(1.0, time.time())
+        wall, latest = time.time(), latest_ms / 1000
+        stopped_at = old_pivot + (latest - old_pivot) / old_speed
+        start = latest + max(0.0, wall - stopped_at)
+        # pivot + speed * (wall - pivot) = start, solved for the pivot.
+        return cls(speed, (speed * wall - start) / (speed - 1.0))
+
+
+@attrs.frozen
+class SimulatedTime:
+    """Time under ``trio.testing.MockClock``: *epoch* plus trio's time."""
+
+    epoch: Millis
+    speed: float = 1.0
+
+    def now(self) -> Millis:
+        """*epoch* plus what trio's clock shows."""
+        return Millis(self.epoch + round(trio.current_time() * 1000))
+
+    def at(self, wall: float) -> Millis:
+        """The same: a log record made in a simulation is stamped with the simulation's time."""
+        return self.now()
+
+
+class ServiceClock(trio.abc.Clock):
+    """Trio's clock at the service's speed: ``trio.sleep(60)`` takes a second at speed 60."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._origin = time.perf_counter()
+
+    def start_clock(self) -> None:
+        """Begin at zero."""
+        self._origin = time.perf_counter()
+
+    def current_time(self) -> float:
+        """Service seconds since the start."""
+        return (time.perf_counter() - self._origin) * self._speed
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Wall seconds until *deadline*."""
+        return (deadline - self.current_time()) / self._speed
+
+
+def remembered_meta(data_dir: Path) -> dict[str, str]:
+    """What *data_dir*'s journal remembers about itself; nothing if there is none that can be read."""
+    path = data_dir / JOURNAL
+    if not path.is_file():
+        return {}
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
+    except sqlite3.Error:
+        return {}
+
+
+def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+    """The clock by which a tool should read *data_dir*: the one given, else the one it was written under."""
+    if speed is not None:
+        return WallTime.starting(speed, pivot).now
+    meta = remembered_meta(data_dir)
+    try:
+        return WallTime(float(meta["speed"]), float(meta["pivot"])).now
+    except (KeyError, ValueError):
+        return WallTime().now

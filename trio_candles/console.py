@@ -1,0 +1,186 @@
+"""What people see: the status table on stdout, warnings on stderr, everything in the log file.
+
+All of it is written by one thread behind a bounded queue. A terminal that is paused, a full pipe or a full disk
+holds up that thread and nobody else; what does not fit into the queue is counted and said later.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import attrs
+
+from trio_candles.model import utc_text
+
+__all__ = ["Console", "open_console"]
+
+QUEUED = 10_000
+"""Records and tables; some megabytes."""
+LOG_BYTES = 20_000_000
+LOG_FILES = 5
+GOODBYE_SECONDS = 2.0
+"""Wall seconds for the thread to write what is left when we end."""
+
+_COLOURS = (
+    ("[OK]", "\x1b[32m"), ("HEALTHY", "\x1b[32m"), ("[WAIT]", "\x1b[33m"), ("STARTING", "\x1b[33m"),
+    ("[DISC]", "\x1b[31m"), ("DEGRADED", "\x1b[31m"), ("[STALE", "\x1b[33m"),
+)  # fmt: skip
+
+
+@attrs.frozen
+class _Table:
+    text: str
+    final: bool
+
+
+class _Stamp(logging.Formatter):
+    """One line per record, on the service's clock, with nothing in it that a terminal would obey."""
+
+    def __init__(self, at: Callable[[float], int], *, names: bool) -> None:
+        super().__init__()
+        self._at = at
+        self._names = names
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = self._at(record.created)
+        name = f" {record.name}" if self._names else ""
+        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.getMessage())
+        text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
+        if record.exc_info:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return text
+
+
+class _Queue(logging.Handler):
+    """Puts records into the bounded queue, or counts them as dropped."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.DEBUG)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage()
+        self._console.put(record)
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """A log file that cannot be written (a full disk) is said once on stderr, not with a traceback a record."""
+
+    broken = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.broken:
+            self.broken = True
+            print(f"the log file cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+
+
+class Console:
+    """The thread that writes, and its queue; made by :func:`open_console`."""
+
+    def __init__(self, out: TextIO, err: TextIO, level: int, file: logging.Handler, stamp: logging.Formatter) -> None:
+        self._out, self._err, self._level = out, err, level
+        self._file, self._stamp = file, stamp
+        self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
+        self._dropped = 0
+        self._redraws = out.isatty()
+        self._coloured = self._redraws and "NO_COLOR" not in os.environ
+        self._drawn = 0
+        """Lines of the table that stands at the bottom of the terminal."""
+        self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
+
+    def put(self, item: logging.LogRecord | _Table | None) -> None:
+        """Queue *item*, or count it as dropped; never waits."""
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            self._dropped += 1
+
+    def show(self, text: str, *, final: bool = False) -> None:
+        """Print *text*; on a terminal it takes the place of what was shown before, until a *final* one."""
+        self.put(_Table(text, final))
+
+    def start(self) -> None:
+        if sys.platform == "win32" and self._redraws:
+            os.system("")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread finish, for a moment: a terminal that takes nothing must not keep us alive."""
+        self.put(None)
+        self._thread.join(GOODBYE_SECONDS)
+
+    def _write_all(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if isinstance(item, _Table):
+                    self._draw(item)
+                else:
+                    self._file.handle(item)
+                    if item.levelno >= self._level:
+                        self._say(self._stamp.format(item))
+                if self._dropped:
+                    dropped, self._dropped = self._dropped, 0
+                    self._say(f"{dropped} log records or tables were dropped: the console or the disk is too slow")
+            except (OSError, ValueError):
+                # Nobody is there to be told: the reader of our pipe has gone, or the stream is closed.
+                continue
+
+    def _say(self, text: str) -> None:
+        if self._drawn and self._err.isatty():
+            self._out.write(f"\x1b[{self._drawn}F\x1b[J")
+            self._out.flush()
+            self._drawn = 0
+        self._err.write(text + "\n")
+        self._err.flush()
+
+    def _draw(self, table: _Table) -> None:
+        text = table.text
+        if self._drawn:
+            self._out.write(f"\x1b[{self._drawn}F\x1b[J")
+        if self._coloured:
+            for word, colour in _COLOURS:
+                text = text.replace(word, f"{colour}{word}\x1b[0m") if word[0] != "[" or "]" in word else text
+        self._out.write(text)
+        self._out.flush()
+        self._drawn = 0 if table.final or not self._redraws else table.text.count("\n")
+
+
+@contextmanager
+def open_console(
+    log_dir: Path, level: int, at: Callable[[float], int], *, out: TextIO | None = None, err: TextIO | None = None
+) -> Iterator[Console]:
+    """The console for the block, with Python's logging leading to it and to ``log_dir/collector.log``.
+
+    OSError if the log file cannot be opened.
+    """
+    log_dir.mkdir(parents=True, exist_ok=True)
+    file = _File(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file.setFormatter(_Stamp(at, names=True))
+    console = Console(out or sys.stdout, err or sys.stderr, level, file, _Stamp(at, names=False))
+    handler = _Queue(console)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    # Libraries that describe every frame at DEBUG would fill the disk and cost more than the frames.
+    quiet = [logging.getLogger(name) for name in ("trio-websocket", "httpcore", "httpx")]
+    for logger in quiet:
+        logger.setLevel(logging.INFO)
+    console.start()
+    try:
+        yield console
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        console.stop()
+        file.close()

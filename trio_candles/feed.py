@@ -1,0 +1,423 @@
+"""One venue's nursery: listen, watch, reconnect.
+
+::
+
+    {venue}/socket n    keep_listening   one turn per connection: subscribe, check every ack, hear
+    {venue}/watchdog    watch            once a second: silence per socket and per symbol, acks, due minutes
+    {venue}/sender      send_verdicts    outbox → the writer's channel
+
+A venue with more symbols than one connection carries has several, each with its own back-off, so that a lost one
+makes gaps of its own symbols only. Only :class:`Lost` is answered by reconnecting; anything else is a bug, and
+takes the service down.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+
+import attrs
+import trio
+
+from trio_candles.clock import Time
+from trio_candles.desk import Desk
+from trio_candles.network import Backoff, Budget, Network, Socket, wall_floor
+from trio_candles.venues.protocol import (
+    Acked,
+    Doubt,
+    Event,
+    Leaving,
+    Limits,
+    Lost,
+    Misunderstood,
+    Refused,
+    Skipped,
+    Told,
+    Venue,
+)
+from trio_candles.writer import Batch
+
+__all__ = ["run_feed"]
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS = 5.0
+"""For an acknowledgement; then the symbol is asked for alone, and after as long again it counts as refused."""
+REFUSED_SECONDS = 300.0
+"""After which a refused symbol is asked for again: listings come and go."""
+HEALTHY_SECONDS = 60.0
+"""A connection that lasted so long was a good one: the next attempt starts without delay's history."""
+DRIFT_SECONDS = 2.0
+"""Between trio's clock and the service's: more means that the machine slept, or its clock was set."""
+TICK = 1.0
+
+
+@attrs.define
+class _Request:
+    """A symbol that we asked for."""
+
+    missing: set[str]
+    """Channels not yet acknowledged."""
+    asked_at: float
+    alone: bool = False
+    """Whether it has been asked for in a message of its own."""
+    refused: bool = False
+
+
+@attrs.define
+class Line:
+    """One connection's state: read and changed by its reader and by the venue's watchdog."""
+
+    number: int
+    symbols: tuple[str, ...]
+    say: trio.MemorySendChannel[str]
+    scope: trio.CancelScope
+    last_frame: float
+    heard: dict[str, float]
+    """When each symbol was last spoken of."""
+    requests: dict[str, _Request] = attrs.field(factory=dict)
+    remedies: dict[str, float] = attrs.field(factory=dict)
+    """Seconds until a silent symbol is next subscribed anew; doubling."""
+    pinged: bool = False
+    hung_up: str | None = None
+
+    def hang_up(self, why: str) -> None:
+        """End this turn of the connection; its task reports it as lost."""
+        if self.hung_up is None:
+            self.hung_up = why
+            self.scope.cancel()
+
+
+@attrs.define
+class Feed:
+    """What the tasks of one venue share."""
+
+    venue: Venue
+    url: str
+    desk: Desk
+    network: Network
+    time: Time
+    lines: dict[int, Line] = attrs.field(factory=dict)
+    refused_until: dict[str, float] = attrs.field(factory=dict)
+    """Symbols not to be asked for before that time."""
+    requests_sent: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The venue's."""
+        return self.venue.limits
+
+    def floor(self, seconds: float) -> float:
+        """A network deadline: *seconds*, but never under a wall second."""
+        return wall_floor(seconds, self.time.speed)
+
+
+async def run_feed(
+    venue: Venue,
+    url: str,
+    desk: Desk,
+    network: Network,
+    time: Time,
+    verdicts: trio.MemorySendChannel[Batch],
+    chance: random.Random,
+) -> None:
+    """Collect from *venue* until cancelled; closes *verdicts* when the last verdict is sent."""
+    feed = Feed(venue, url, desk, network, time)
+    symbols = tuple(desk.assemblers)
+    size = venue.limits.symbols_per_connection
+    batches = [symbols[start : start + size] for start in range(0, len(symbols), size)]
+    desk.board.lines = len(batches)
+    connects = Budget(venue.limits.connects_per_second, venue.limits.connects_burst)
+    with verdicts:
+        try:
+            async with trio.open_nursery() as nursery:
+                for number, batch in enumerate(batches):
+                    backoff = Backoff(random.Random(chance.random()))
+                    name = f"{venue.name}/socket {number}"
+                    nursery.start_soon(keep_listening, feed, number, batch, connects, backoff, name=name)
+                nursery.start_soon(watch, feed, name=f"{venue.name}/watchdog")
+                nursery.start_soon(send_verdicts, desk, verdicts, name=f"{venue.name}/sender")
+        finally:
+            # Every minute that is over gets its verdict, also when we are being cancelled; the writer's own
+            # deadline bounds this.
+            desk.settle_all(time.now())
+            with trio.CancelScope(shield=True):
+                rest = desk.take()
+                if rest:
+                    await _send_last(verdicts, rest)
+
+
+async def _send_last(verdicts: trio.MemorySendChannel[Batch], rest: Batch) -> None:
+    try:
+        await verdicts.send(rest)
+    except trio.BrokenResourceError:
+        log.error("the writer has gone; %d verdicts are lost, their minutes will be gaps", len(rest))
+
+
+async def send_verdicts(desk: Desk, verdicts: trio.MemorySendChannel[Batch]) -> None:
+    """Pass on what the desk has, for ever."""
+    while True:
+        await desk.filled.wait()
+        batch = desk.take()
+        try:
+            await verdicts.send(batch)
+        except trio.Cancelled:
+            desk.outbox[:0] = batch  # not sent: the feed's last words begin with it
+            raise
+
+
+# --- one connection ---------------------------------------------------------------------------------------
+
+
+async def keep_listening(feed: Feed, number: int, symbols: tuple[str, ...], connects: Budget, backoff: Backoff) -> None:
+    """Listen to *symbols* for ever, on one connection after another."""
+    first = True
+    while True:
+        await _wait_until_wanted(feed, symbols)
+        await connects.take()
+        if not first:
+            feed.desk.board.reconnects += 1
+        first = False
+        began = trio.current_time()
+        try:
+            await listen(feed, number, symbols)
+        except* Lost as group:
+            log.warning("%s/%d: %s", feed.venue.name, number, "; ".join(str(lost) for lost in leaves(group)))
+        if trio.current_time() - began >= HEALTHY_SECONDS:
+            backoff.reset()
+        delay = backoff.next()
+        log.info("%s/%d: next attempt in %.1f s", feed.venue.name, number, delay)
+        await trio.sleep(delay)
+
+
+async def _wait_until_wanted(feed: Feed, symbols: Iterable[str]) -> None:
+    """A connection on which every symbol is refused is not worth making; venues close it anyway."""
+    await trio.sleep_until(min(feed.refused_until.get(symbol, 0.0) for symbol in symbols))
+
+
+async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
+    """One turn: connect, subscribe, hear until :class:`Lost`."""
+    desk, board = feed.desk, feed.desk.board
+    async with feed.network.connect(feed.url) as socket, trio.open_nursery() as nursery:
+        say, said = trio.open_memory_channel[str](1000)  # a connection's subscriptions, twice over
+        now = trio.current_time()
+        heard = dict.fromkeys(symbols, now)
+        line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard)
+        board.lines_up += 1
+        if board.connected:
+            board.up_since = feed.time.now()
+        log.info("%s/%d: connected to %s", feed.venue.name, number, feed.url)
+        try:
+            nursery.start_soon(speak, socket, said, feed.limits, name=f"{feed.venue.name}/speaker {number}")
+            ask(feed, line, [symbol for symbol in symbols if feed.refused_until.get(symbol, 0.0) <= now])
+            await hear(feed, line, socket)
+        finally:
+            del feed.lines[number]
+            board.lines_up -= 1
+            desk.disconnected(symbols, feed.time.now())
+            desk.doubted(symbols, None)
+    if line.hung_up is not None:
+        raise Lost(line.hung_up)
+
+
+async def speak(socket: Socket, said: trio.MemoryReceiveChannel[str], limits: Limits) -> None:
+    """Send what there is to say, not faster than the venue allows."""
+    async for text in said:
+        log.debug("saying %s", text)
+        await socket.send(text)
+        await trio.sleep(1 / limits.messages_per_second)
+
+
+async def hear(feed: Feed, line: Line, socket: Socket) -> None:
+    """Read for ever; never waits for anything but the socket."""
+    desk, read, now = feed.desk, feed.venue.read, feed.time.now
+    while True:
+        message = await socket.receive()
+        line.last_frame = trio.current_time()
+        line.pinged = False
+        if isinstance(message, bytes):
+            desk.remark("binary_message", f"{len(message)} bytes")
+            continue
+        try:
+            events = read(message)
+        except Misunderstood as error:
+            desk.remark(error.reason, printable(str(error)))
+            continue
+        moment = now()
+        for event in events:
+            symbol = getattr(event, "symbol", None)
+            if symbol in line.heard:
+                line.heard[symbol] = line.last_frame
+                desk.hear(event, moment)
+            if isinstance(event, _ABOUT_US):
+                heed(feed, line, event)
+            elif symbol is not None and symbol not in line.heard:
+                desk.remark("unknown_symbol", printable(repr(symbol)))
+
+
+_ABOUT_US = (Acked, Refused, Told, Doubt, Leaving, Skipped)
+
+
+def heed(feed: Feed, line: Line, event: Event) -> None:
+    """An event about the connection itself."""
+    name = f"{feed.venue.name}/{line.number}"
+    match event:
+        case Acked(symbol, channel):
+            _acknowledged(feed, line, symbol, channel)
+        case Refused(symbol, text):
+            _refused(feed, line, symbol, printable(text))
+        case Told(text):
+            log.warning("%s says: %s", name, printable(text))
+        case Doubt(text):
+            if text is not None:
+                log.warning("%s: the venue is not in normal operation: %s", name, printable(text))
+            feed.desk.doubted(line.symbols, text and printable(text))
+        case Leaving(text):
+            line.hang_up(f"the venue is leaving: {printable(text)}")
+        case Skipped(reason):
+            feed.desk.board.skipped[reason] += 1
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------
+
+
+def ask(feed: Feed, line: Line, symbols: Sequence[str], *, alone: bool = False) -> None:
+    """Ask for *symbols*; their acknowledgements are awaited from now on."""
+    channels = set(feed.venue.channels)
+    for symbol in symbols:
+        line.requests[symbol] = _Request(set(channels), trio.current_time(), alone)
+    feed.requests_sent += 1
+    _say(line, feed.venue.subscribe(symbols, feed.requests_sent) if symbols else ())
+
+
+def _say(line: Line, texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            line.say.send_nowait(text)
+        except trio.WouldBlock:
+            line.hang_up("the connection does not take what we say")
+
+
+def _acknowledged(feed: Feed, line: Line, symbol: str, channel: str) -> None:
+    request = line.requests.get(symbol)
+    if request is None or channel not in request.missing:
+        return  # Coinbase lists all current subscriptions in every acknowledgement
+    request.missing.discard(channel)
+    if not request.missing:
+        feed.refused_until.pop(symbol, None)
+        feed.desk.assemblers[symbol].connected(feed.time.now())
+        line.heard[symbol] = trio.current_time()
+        log.info("%s/%d: %s is subscribed", feed.venue.name, line.number, symbol)
+
+
+def _refused(feed: Feed, line: Line, symbol: str | None, text: str) -> None:
+    if symbol is not None and symbol in line.requests:
+        _refuse(feed, line, symbol, text)
+    else:
+        log.error("%s/%d: refused: %s", feed.venue.name, line.number, text)
+    # One bad symbol may have spoiled the whole message: ask for the others at once, one by one.
+    for request in line.requests.values():
+        if request.missing and not request.alone:
+            request.asked_at = float("-inf")
+
+
+def _refuse(feed: Feed, line: Line, symbol: str, text: str) -> None:
+    request = line.requests[symbol]
+    if not request.refused:
+        log.error(
+            "%s/%d: %s is refused: %s; its minutes are gaps, it is asked for again every %.0f minutes",
+            feed.venue.name, line.number, symbol, text, REFUSED_SECONDS / 60,
+        )  # fmt: skip
+    request.refused = True
+    feed.refused_until[symbol] = trio.current_time() + REFUSED_SECONDS
+    feed.desk.assemblers[symbol].refused(text)
+
+
+def check_requests(feed: Feed, line: Line, now: float) -> None:
+    """Ask again for what was not acknowledged, alone; then call it refused; later, try once more."""
+    for symbol in line.symbols:
+        request = line.requests.get(symbol)
+        if request is None or request.refused:
+            if feed.refused_until.get(symbol, 0.0) <= now:
+                ask(feed, line, [symbol], alone=True)
+        elif request.missing and now - request.asked_at >= feed.floor(ACK_SECONDS):
+            if request.alone:
+                _refuse(feed, line, symbol, f"no acknowledgement of {', '.join(sorted(request.missing))}")
+            else:
+                ask(feed, line, [symbol], alone=True)
+
+
+# --- the watchdog -----------------------------------------------------------------------------------------
+
+
+async def watch(feed: Feed) -> None:
+    """Once a second: end silent connections, chase acknowledgements, settle minutes that are due; for ever."""
+    drift = feed.time.now() / 1000 - trio.current_time()
+    while True:
+        due = trio.current_time() + TICK
+        await trio.sleep(TICK)
+        late = trio.current_time() - due
+        if late > feed.floor(0.5):
+            # We were held up, not the venue: the readers drain first, and our own lateness is nobody's silence.
+            for line in feed.lines.values():
+                _forgive(line, late)
+            log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
+            continue
+        jumped = feed.time.now() / 1000 - trio.current_time() - drift
+        if abs(jumped) > feed.floor(DRIFT_SECONDS):
+            drift += jumped
+            log.error("%s: the clock jumped by %+.1f s (suspended, or set); reconnecting", feed.venue.name, jumped)
+            for line in feed.lines.values():
+                line.hang_up("the clock jumped")
+        for line in list(feed.lines.values()):
+            check_line(feed, line, trio.current_time())
+        feed.desk.settle(feed.time.now())
+
+
+def _forgive(line: Line, late: float) -> None:
+    line.last_frame += late
+    line.heard = {symbol: moment + late for symbol, moment in line.heard.items()}
+
+
+def check_line(feed: Feed, line: Line, now: float) -> None:
+    """Judge one connection's silences."""
+    limits, silent = feed.limits, now - line.last_frame
+    if silent >= feed.floor(limits.silence):
+        line.hang_up(f"silent for {silent:.0f} s")
+    elif limits.ping_after is not None and silent >= limits.ping_after and not line.pinged:
+        line.pinged = True
+        _say(line, [feed.venue.ping] if feed.venue.ping is not None else [])
+    check_requests(feed, line, now)
+    if limits.symbol_silence is not None:
+        for symbol, request in line.requests.items():
+            if not request.missing and now - line.heard[symbol] >= feed.floor(limits.symbol_silence):
+                _remedy(feed, line, symbol, now)
+
+
+def _remedy(feed: Feed, line: Line, symbol: str, now: float) -> None:
+    silent = now - line.heard[symbol]
+    if feed.limits.symbol_remedy == "reconnect":
+        line.hang_up(f"{symbol} silent for {silent:.0f} s")
+        return
+    # Only a suspicion: subscribe it anew, ever more rarely, and leave the others alone.
+    wait = line.remedies.get(symbol, feed.limits.symbol_silence or 0.0)
+    if silent >= wait:
+        line.remedies[symbol] = silent + wait
+        log.warning("%s/%d: %s silent for %.0f s; subscribing it anew", feed.venue.name, line.number, symbol, silent)
+        feed.requests_sent += 1
+        _say(line, feed.venue.unsubscribe([symbol], feed.requests_sent))
+        _say(line, feed.venue.subscribe([symbol], feed.requests_sent))
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions in *group*, however deep."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def printable(text: str) -> str:
+    """*text* from a venue, fit for a terminal and a log: no control characters, not endless."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:500])

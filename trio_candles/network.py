@@ -1,0 +1,264 @@
+"""Opens WebSocket connections; library errors become :class:`~trio_candles.venues.protocol.Lost`.
+
+The only module that imports trio_websocket. What that library does on a hostile network was measured before
+this was written, and each trap has its answer here:
+
+- a peer that closes during the handshake makes it wait for ever: one deadline around the whole opening;
+- garbage instead of the HTTP reply raises from the library's own task: that task runs in a nursery of its own,
+  apart from ours, and whatever it raises is the connection's end and nothing else's;
+- a silent peer is never reported: the feed's watchdog does;
+- closing towards a deaf peer waits: two seconds, then the stream is closed without asking;
+- pings are answered by the task that reads, which stops when nobody takes messages: the queue is long, and
+  whoever takes messages never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import attrs
+import httpx
+import trio
+import trio_websocket
+
+from trio_candles.venues.protocol import Lost
+
+__all__ = ["Backoff", "Budget", "Dial", "Network", "PacedStream", "Socket", "dial_tcp", "paced_ticks", "wall_floor"]
+
+Dial = Callable[[str], Awaitable[trio.abc.Stream]]
+"""Opens a byte stream to a WebSocket URL's host, TLS included; raises OSError or trio.BrokenResourceError."""
+
+CONNECT_SECONDS = 10.0
+"""For name, TCP, TLS and WebSocket handshake together."""
+CLOSE_SECONDS = 2.0
+LARGEST_MESSAGE = 256 * 1024
+"""Bytes; the largest real one is a snapshot of some 20 KB."""
+MESSAGES_QUEUED = 1024
+"""So that the library's task goes on answering pings while a burst is being read."""
+READ_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+def wall_floor(seconds: float, speed: float) -> float:
+    """*seconds* of service time, but never less than one wall second: networks do not run faster in simulations."""
+    return max(seconds, speed)
+
+
+class Socket(Protocol):
+    """An open WebSocket connection."""
+
+    async def receive(self) -> str | bytes:
+        """The next message; :class:`Lost` once there will be none."""
+        ...
+
+    async def send(self, text: str) -> None: ...
+
+
+@attrs.frozen
+class Network:
+    """The way to the venues: real over TCP and TLS, in tests over memory streams; the frames are real in both."""
+
+    dial: Dial
+    speed: float = 1.0
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Socket]:
+        """An open connection to *url* for the block; ``Lost`` if it cannot be had, says so when it ends."""
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(wall_floor(CONNECT_SECONDS, self.speed)) as deadline:
+                carrier = _Carrier(wall_floor(CLOSE_SECONDS, self.speed))
+                try:
+                    socket: Socket = await nursery.start(carrier.carry, self.dial, url)
+                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    raise Lost(f"cannot connect to {url}: {error!r}") from error
+            if deadline.cancelled_caught:
+                raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
+            try:
+                yield socket
+            finally:
+                await carrier.close()
+                nursery.cancel_scope.cancel()
+
+
+@attrs.define
+class _Carrier:
+    """Keeps the library's task apart from ours, and what it raises."""
+
+    _close_seconds: float
+    _connection: trio_websocket.WebSocketConnection | None = None
+    _stream: trio.abc.Stream | None = None
+    _failure: BaseException | None = None
+
+    async def carry(self, dial: Dial, url: str, task_status: trio.TaskStatus[Socket]) -> None:
+        """Open the connection and run the library's reading task until it ends."""
+        stream = self._stream = await dial(url)
+        parts = urlsplit(url)
+        resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        try:
+            async with trio.open_nursery() as library:
+                self._connection = await trio_websocket.wrap_client_stream(
+                    library,
+                    stream,  # type: ignore[arg-type]  # annotated as a socket, documented as any stream
+                    parts.netloc,
+                    resource,
+                    message_queue_size=MESSAGES_QUEUED,
+                    max_message_size=LARGEST_MESSAGE,
+                    receive_buffer_size=READ_BYTES,
+                )
+                task_status.started(self)
+        # Only the library's own code runs in that block, and the peer decides what it is fed: anything that it
+        # raises (h11 and wsproto have error trees of their own) ends this connection and is reported by it.
+        except* Exception as group:
+            self._failure = _leaf(group)
+            log.debug("%s ended: %r", url, self._failure)
+        if self._connection is None:
+            raise Lost(f"cannot connect to {url}: {self._failure!r}") from self._failure
+
+    async def receive(self) -> str | bytes:
+        """See :class:`Socket`."""
+        assert self._connection is not None
+        try:
+            return await self._connection.get_message()
+        except trio_websocket.ConnectionClosed as error:
+            raise Lost(f"connection closed: {self._failure or error.reason}") from error
+
+    async def send(self, text: str) -> None:
+        """See :class:`Socket`."""
+        assert self._connection is not None
+        try:
+            await self._connection.send_message(text)
+        except trio_websocket.ConnectionClosed as error:
+            raise Lost(f"connection closed: {error.reason}") from error
+
+    async def close(self) -> None:
+        """Say goodbye for at most two seconds, then close the stream without asking."""
+        if self._connection is not None:
+            with trio.move_on_after(self._close_seconds, shield=True):
+                await self._connection.aclose()
+        if self._stream is not None:
+            await trio.aclose_forcefully(self._stream)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+# --- the real network -------------------------------------------------------------------------------------
+
+
+def dial_tcp(tick: Callable[[], float]) -> Dial:
+    """Dial over TCP and, for ``wss``, TLS with the certificate and host name verified."""
+    context = httpx.create_ssl_context()
+
+    async def dial(url: str) -> trio.abc.Stream:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        secure = parts.scheme == "wss"
+        tcp = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
+        paced = PacedStream(tcp, tick)
+        if not secure:
+            return paced
+        tls = trio.SSLStream(paced, context, server_hostname=host, https_compatible=True)
+        try:
+            await tls.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(tls)
+            raise
+        return tls
+
+    return dial
+
+
+@attrs.define
+class PacedStream(trio.abc.Stream):
+    """A stream that lets bytes gather: between two reads it waits, as long as the last read emptied the kernel.
+
+    At real rates a feed costs wake-ups, not parsing: reading ten times a second instead of at every frame
+    divides the cost by four and delays a message by a tenth of a second at most. It paces the bytes below TLS,
+    because a TLS stream hands out one record a call.
+    """
+
+    _stream: trio.abc.Stream
+    _tick: Callable[[], float]
+    """Seconds to the next read."""
+    _not_before: float = 0.0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """At most *max_bytes* of what has gathered; waits for at least one."""
+        if self._not_before > trio.current_time():
+            await trio.sleep_until(self._not_before)
+        data = await self._stream.receive_some(max_bytes)
+        full = max_bytes is not None and len(data) >= max_bytes
+        self._not_before = 0.0 if full else trio.current_time() + self._tick()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send at once."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the stream below."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self._stream.aclose()
+
+
+# --- when to try again ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Budget:
+    """A token bucket on trio's clock (GCRA): *rate* a second sustained, *burst* at once, never more.
+
+    First come, first served: a turn is booked before it is waited for.
+    """
+
+    rate: float
+    burst: int
+    _full_at: float = float("-inf")
+    """When the bucket would be full again."""
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        now = trio.current_time()
+        start = max(self._full_at, now)
+        self._full_at = start + 1 / self.rate
+        await trio.sleep_until(max(now, self._full_at - self.burst / self.rate))
+
+
+@attrs.define
+class Backoff:
+    """Seconds to wait before each next attempt: doubling from one to sixty, each multiplied by chance."""
+
+    _chance: random.Random
+    _step: int = 0
+
+    def reset(self) -> None:
+        """Things have been well: begin anew."""
+        self._step = 0
+
+    def next(self) -> float:
+        """Between half and the whole of 1, 2, 4, ... 60 seconds."""
+        whole = min(60.0, 2.0**self._step)
+        self._step = min(self._step + 1, 10)
+        return whole * self._chance.uniform(0.5, 1.0)
+
+
+def paced_ticks(now: Callable[[], int]) -> Callable[[], float]:
+    """A tenth of a second, and a hundredth around the turn of a minute, when candles close."""
+
+    def tick() -> float:
+        into_minute = now() % 60_000
+        return 0.01 if into_minute < 1_500 or into_minute >= 59_900 else 0.1
+
+    return tick

@@ -1,0 +1,134 @@
+"""The whole service as one block: everything that runs, and the order in which it stops.
+
+::
+
+    open_service
+    ├ writer      shielded: it gets a deadline, not a cancellation
+    └ venues
+      ├ status
+      └ {venue}   one nursery each (trio_candles.feed)
+
+Leaving the block cancels the venues; each says its last verdicts and closes its end of the channel; the writer
+finds the channel's end, writes what it has into parquet, and is done. An exception anywhere does the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from trio_candles.clock import Time
+from trio_candles.config import Config
+from trio_candles.desk import open_desk
+from trio_candles.feed import run_feed
+from trio_candles.model import DAY, Millis, Series
+from trio_candles.network import Network
+from trio_candles.status import Board, VenueBoard, render
+from trio_candles.store.store import Store
+from trio_candles.venues import VENUES
+from trio_candles.writer import Batch, Offload, Writing, write_verdicts
+
+__all__ = ["Service", "in_thread", "inline", "open_service"]
+
+T = TypeVar("T")
+
+BATCHES_QUEUED = 16
+"""Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
+writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
+
+
+@attrs.frozen
+class Service:
+    """A running service, for whoever has to show it or to say how it ended."""
+
+    board: Board
+    writing: Writing
+
+
+async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run blocking *work* in a thread. Abandoned if the writer's deadline passes: then the process is ending."""
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
+async def inline(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run *work* here: under a mock clock a thread counts as idle, and time would leap."""
+    await trio.lowlevel.checkpoint()
+    return work(*args)
+
+
+def all_series(config: Config) -> dict[str, list[Series]]:
+    """The 1m series to collect, by venue."""
+    return {venue.name: [Series(venue.name, symbol) for symbol in venue.symbols] for venue in config.enabled_venues}
+
+
+@asynccontextmanager
+async def open_service(
+    config: Config,
+    network: Network,
+    store: Store,
+    time: Time,
+    *,
+    offload: Offload = in_thread,
+    chance: random.Random | None = None,
+    show: Callable[[str], None] | None = None,
+) -> AsyncIterator[Service]:
+    """The collector at work for the block; when the block is left, everything received is in parquet.
+
+    *show* is given the status table every ``status.interval_seconds``. If the writer cannot finish within
+    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` says what was left.
+    """
+    chance = chance or random.Random()
+    series = all_series(config)
+    now = time.now()
+    everything = [one for some in series.values() for one in some]
+    earliest = Millis(int(now - config.gap_detection.lookback_days * DAY))
+    marks = await offload(store.expect, everything, earliest, now)
+    board = Board(now, {name: VenueBoard(name) for name in series})
+    gaps = await offload(store.open_gap_minutes)
+    for name, venue in board.venues.items():
+        venue.open_gap_minutes = gaps.get(name, 0)
+    service = Service(board, Writing())
+    send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
+    shelter = trio.CancelScope(shield=True)
+    flush_seconds = config.storage.flush_interval_seconds
+    async with trio.open_nursery() as outer:
+        outer.start_soon(
+            _shelter, shelter, write_verdicts, receive, store, board, time, flush_seconds, offload, service.writing,
+            name="writer",
+        )  # fmt: skip
+        try:
+            async with trio.open_nursery() as venues:
+                with send:
+                    for settings in config.enabled_venues:
+                        protocol = VENUES[settings.name]
+                        desk = open_desk(
+                            board.venues[protocol.name], {one: marks[one] for one in series[protocol.name]}
+                        )
+                        url = settings.websocket_url or protocol.websocket_url
+                        venues.start_soon(
+                            run_feed, protocol, url, desk, network, time, send.clone(), chance, name=protocol.name
+                        )
+                if show is not None:
+                    venues.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
+                yield service
+                venues.cancel_scope.cancel()
+        finally:
+            # From here on the writer has its time, on the wall clock.
+            shelter.deadline = trio.current_time() + config.shutdown.timeout_seconds * time.speed
+
+
+async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:
+    with scope:
+        await run(*args)  # type: ignore[misc]
+
+
+async def show_status(board: Board, time: Time, seconds: float, show: Callable[[str], None]) -> None:
+    """Show the table every *seconds*, for ever."""
+    while True:
+        await trio.sleep(seconds)
+        show(render(board, time.now()))

@@ -1,0 +1,47 @@
+"""Signals, held from the first instant: imported before anything heavy, and imports nothing heavy itself.
+
+First SIGINT or SIGTERM (on Windows Ctrl-C or Ctrl-Break): ask for a clean stop. SIGINT while stopping: leave at
+once with 130, waiting for no thread; what is durable stays durable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["Signals", "hold_signals"]
+
+
+class Signals:
+    """Whether we were asked to stop, and whom to tell."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._tell: Callable[[], object] | None = None
+
+    def tell(self, callback: Callable[[], object]) -> None:
+        """Call *callback*, which must be safe in a signal handler, when a stop is asked for, or now if it was."""
+        self._tell = callback
+        if self.asked:
+            callback()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Python's signal handler."""
+        if self.asked:
+            if number != getattr(signal, "SIGTERM", None):
+                os._exit(130)
+            return
+        self.asked = True
+        if self._tell is not None:
+            self._tell()
+
+
+def hold_signals() -> Signals:
+    """Take over the signals that ask for a stop; only in the main thread."""
+    signals = Signals()
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signals.handle)
+    return signals

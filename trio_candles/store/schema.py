@@ -1,0 +1,124 @@
+"""The data directory's shape: file names, the day files' columns and the journal's tables.
+
+Shared by the writing path and by the read-only tools, and the only thing that they share.
+
+::
+
+    {data_dir}/{venue}/{BASE-QUOTE}/{timeframe}/{YYYY-MM-DD}.parquet     day files
+    {data_dir}/journal.sqlite3                                          journal and ledger
+    {data_dir}/collector.lock                                           held while a collector runs
+    {data_dir}/.tmp/                                                    day files being written
+    {data_dir}/quarantine/                                              day files that did not match their digest
+
+Every ``*_ms`` is Unix milliseconds on the service's clock; every span is half-open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+JOURNAL = "journal.sqlite3"
+LOCK = "collector.lock"
+TMP = ".tmp"
+QUARANTINE = "quarantine"
+
+FORMAT = "1"
+"""Of the journal's tables; a journal of another format is refused, never guessed at."""
+
+_FIELDS: list[pa.Field[pa.DataType]] = [
+    pa.field("venue", pa.string(), nullable=False),
+    pa.field("symbol", pa.string(), nullable=False),
+    pa.field("timeframe", pa.string(), nullable=False),
+    pa.field("open_time_ms", pa.int64(), nullable=False),
+    pa.field("close_time_ms", pa.int64(), nullable=False),
+    pa.field("open", pa.float64(), nullable=False),
+    pa.field("high", pa.float64(), nullable=False),
+    pa.field("low", pa.float64(), nullable=False),
+    pa.field("close", pa.float64(), nullable=False),
+    pa.field("volume", pa.float64(), nullable=False),
+    pa.field("quote_volume", pa.float64(), nullable=True),
+    pa.field("vwap", pa.float64(), nullable=True),
+    pa.field("trades_count", pa.int64(), nullable=True),
+    pa.field("is_closed", pa.bool_(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("ingest_time_ms", pa.int64(), nullable=False),
+]
+COLUMNS = pa.schema(_FIELDS)
+"""A day file's columns, in order, exactly."""
+
+TABLES = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,     -- format, kind (real | simulated), seed, speed, pivot, latest_ms, stopped_at_ms
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    venue TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+    first_ms INTEGER NOT NULL,          -- the first expected minute
+    mark_ms INTEGER NOT NULL,           -- every minute in [first_ms, mark_ms) is accounted for
+    last_candle_ms INTEGER,             -- open time of the newest accepted candle
+    expected INTEGER NOT NULL,          -- 1 while the configuration names it
+    UNIQUE (venue, symbol, timeframe)
+);
+
+CREATE TABLE candle (                   -- accepted, durable, not yet in a day file
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    open_ms INTEGER NOT NULL,
+    open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
+    quote_volume REAL, vwap REAL, trades_count INTEGER,
+    source TEXT NOT NULL, ingest_ms INTEGER NOT NULL,
+    PRIMARY KEY (series_id, open_ms)
+);
+
+CREATE TABLE gap (                      -- disjoint within a series
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,                -- open | unfillable
+    reason TEXT NOT NULL, detail TEXT NOT NULL,
+    first_seen_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, last_error TEXT
+);
+CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
+
+CREATE TABLE gap_event (                -- appended only: the history of every gap
+    at_ms INTEGER NOT NULL,
+    series_id INTEGER NOT NULL, since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    event TEXT NOT NULL,                -- opened | stored | empty
+    detail TEXT NOT NULL
+);
+
+CREATE TABLE empty (                    -- nothing traded; disjoint within a series, and from its gaps
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    evidence TEXT NOT NULL,
+    PRIMARY KEY (series_id, since_ms)
+);
+
+CREATE TABLE revision (                 -- two different closed candles of one minute were heard
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
+    stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
+    outcome TEXT NOT NULL               -- kept | replaced
+);
+
+CREATE TABLE rejection (                -- since the directory began
+    venue TEXT NOT NULL, reason TEXT NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (venue, reason)
+) WITHOUT ROWID;
+
+CREATE TABLE day_file (
+    path TEXT PRIMARY KEY,              -- below the data directory, with /
+    digest TEXT,                        -- of the whole file; NULL before the first replacement is done
+    pending TEXT                        -- digest of a replacement under way; until it is done either one is valid
+) WITHOUT ROWID;
+"""
+
+
+def digest_of(content: bytes | memoryview | pa.Buffer) -> str:
+    """The whole-file digest kept in ``day_file``: BLAKE2b, 32 bytes, as hex."""
+    return hashlib.blake2b(content, digest_size=32).hexdigest()

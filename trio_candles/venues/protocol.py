@@ -1,0 +1,277 @@
+"""What a venue must be able to say and to read: its limits, its events, its errors.
+
+A venue is a description of a wire protocol: text in, events out. It opens nothing, waits for nothing and
+keeps no state, so one instance serves every connection. What a stream of events proves is decided in
+:mod:`trio_candles.assembly`.
+
+::
+
+    VenueError
+    ├── Misunderstood      a message that is not what the venue's documentation promises: skipped, counted
+    └── Lost               a connection that is of no more use: reconnect
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+
+import attrs
+import msgspec
+
+from trio_candles.model import Millis, Trade
+
+__all__ = [
+    "Acked",
+    "Alive",
+    "Beat",
+    "Doubt",
+    "Event",
+    "Forming",
+    "Leaving",
+    "Limits",
+    "Lost",
+    "Misunderstood",
+    "Refused",
+    "Row",
+    "Seen",
+    "Skipped",
+    "Told",
+    "Traded",
+    "Venue",
+    "VenueError",
+    "exact",
+    "plain_float",
+    "time_of",
+]
+
+
+class VenueError(Exception):
+    """Something about a venue that is expected to go wrong and is handled where it occurs."""
+
+
+class Misunderstood(VenueError):
+    """A message that cannot be what it claims; costs that message, never the process, never becomes a row.
+
+    ``reason`` is one of a few words, fit for a counter; the text may quote what was said.
+    """
+
+    def __init__(self, reason: str, text: str = "") -> None:
+        super().__init__(f"{reason}: {text}" if text else reason)
+        self.reason = reason
+
+
+class Lost(VenueError):
+    """The connection is gone, silent or useless; the one error that is answered by reconnecting."""
+
+
+# --- what a venue says -----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Acked:
+    """The venue confirmed our subscription of *symbol* to *channel*."""
+
+    symbol: str
+    channel: str
+
+
+@attrs.frozen
+class Refused:
+    """The venue refused a subscription; *symbol* is ``None`` where it does not say which."""
+
+    symbol: str | None
+    text: str
+
+
+@attrs.frozen
+class Traded:
+    """A trade, live or replayed at subscription: ids make the difference harmless."""
+
+    symbol: str
+    trade: Trade
+
+
+@attrs.frozen
+class Seen:
+    """A trade's id and time, where the venue's own rows carry the numbers and ids only prove them."""
+
+    symbol: str
+    trade_id: int
+    time: Millis
+
+
+@attrs.frozen
+class Beat:
+    """At *time* the newest trade of *symbol* was *last_trade_id*: the venue's own proof of completeness."""
+
+    symbol: str
+    time: Millis
+    last_trade_id: int
+
+
+@attrs.frozen
+class Forming:
+    """*symbol*'s current minute moved, at a venue that states its closes: a sign of life, never a number."""
+
+    symbol: str
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A candle as the venue states it. Numbers are as stated, not yet validated.
+
+    A msgspec record where its neighbours are attrs: rows are what a busy feed consists of, and this one is
+    built in a fifth of the time.
+    """
+
+    symbol: str
+    open_time: Millis
+    close_time: Millis
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float | None
+    vwap: float | None
+    trades_count: int | None
+    closed: bool
+    """Whether the venue said so; a row of a venue that never says is ``False``."""
+
+
+@attrs.frozen
+class Alive:
+    """The venue is there (heartbeat, pong); nothing more."""
+
+
+@attrs.frozen
+class Told:
+    """The venue tells people something that changes nothing for us; logged."""
+
+    text: str
+
+
+@attrs.frozen
+class Doubt:
+    """The venue says that its market is not in normal operation (*text*), or is again (``None``)."""
+
+    text: str | None
+
+
+@attrs.frozen
+class Leaving:
+    """The venue announces that it will close this connection; leave before it does."""
+
+    text: str
+
+
+@attrs.frozen
+class Skipped:
+    """A message that we know and do not need, or a type that did not exist when this was written."""
+
+    reason: str
+
+
+Event = Acked | Refused | Traded | Seen | Beat | Forming | Row | Alive | Told | Doubt | Leaving | Skipped
+
+
+# --- what we may do --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Limits:
+    """A venue's published limits, and what its heartbeats make knowable. Seconds are the service's."""
+
+    connects_per_second: float
+    """Sustained; every attempt counts, successful or not."""
+    connects_burst: int
+    symbols_per_connection: int
+    symbols_per_message: int
+    messages_per_second: float
+    """What we send."""
+    silence: float
+    """No frame at all for this long: the connection is dead, whatever TCP believes."""
+    ping_after: float | None
+    """Ask (:attr:`Venue.ping`) after this much silence; ``None``: the venue beats by itself."""
+    symbol_silence: float | None
+    """No frame about one symbol for this long is a fault; ``None``: silence of a symbol is legitimate."""
+    symbol_remedy: str
+    """``reconnect`` where a heartbeat per symbol proves the fault, ``resubscribe`` where it is a suspicion."""
+
+
+class Venue(Protocol):
+    """One venue's protocol; see the module for what it must not do."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def websocket_url(self) -> str:
+        """The built-in endpoint; the configuration may override it."""
+        ...
+
+    @property
+    def rest_url(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Every symbol must be acknowledged once on each of these."""
+        ...
+
+    @property
+    def ping(self) -> str | None:
+        """The text that asks "are you there?", where the venue wants to be asked."""
+        ...
+
+    def subscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
+        """The messages that subscribe *symbols*, within the venue's size limits, in sending order."""
+        ...
+
+    def unsubscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]: ...
+    def read(self, text: str) -> Sequence[Event]:
+        """What *text* says; :class:`Misunderstood` if it is not what the protocol promises."""
+        ...
+
+
+# --- reading numbers and times, strictly ------------------------------------------------------------------
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+
+
+def exact(text: str) -> Decimal:
+    """*text* as an exact number; ``Misunderstood`` unless it is plain digits.
+
+    Decimal itself accepts ``NaN``, ``1_000``, surrounding blanks and Arabic digits; no venue writes those.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        raise Misunderstood("bad_number", repr(text[:40]))
+    return Decimal(text)
+
+
+def plain_float(text: str) -> float:
+    """*text* as the nearest float, under the same rule as :func:`exact`."""
+    if _NUMBER.fullmatch(text) is None:
+        raise Misunderstood("bad_number", repr(text[:40]))
+    return float(text)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def time_of(text: str) -> Millis:
+    """An ISO 8601 time in UTC (``2026-01-10T12:00:00.028459Z``, up to ns) floored to ms; else Misunderstood."""
+    # fromisoformat reads much that no venue writes (weeks, offsets, commas): the shape is checked first.
+    if not (20 <= len(text) <= 30 and text[7] == "-" and text[10] == "T" and text[19] in ".Z" and text[-1] == "Z"):
+        raise Misunderstood("bad_time", repr(text[:40]))
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Misunderstood("bad_time", repr(text[:40])) from None
+    if not 2009 <= time.year <= 2100:
+        # Coinbase has sent 0001-01-01; no trade of these markets is older than 2009.
+        raise Misunderstood("bad_time", repr(text[:40]))
+    return Millis((time - _EPOCH) // _MILLISECOND)

@@ -1,0 +1,183 @@
+"""The one task that writes: verdicts come in, and count only once they are durable.
+
+It never loses what it holds: while the disk takes nothing, the batch in hand waits and is offered again; the
+channel fills, and behind it each feed's outbox, which has the bound and turns what is beyond it into gaps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import attrs
+import trio
+
+from trio_candles.assembly import Rejected
+from trio_candles.clock import Time
+from trio_candles.model import DAY, Candle, Millis, Verdict
+from trio_candles.status import Board
+from trio_candles.store.journal import Judged
+from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
+from trio_candles.validation import Rule
+
+__all__ = ["Batch", "Offload", "Writing", "write_verdicts"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Batch = Sequence[Verdict | Rejected]
+"""What a feed sends at once."""
+
+RETRY_SECONDS = 1.0
+"""Between two offers of the same batch to a disk that does not take it."""
+HELD_LONG = 60_000
+"""Ms after which a day file that another program holds open is worth a warning."""
+
+
+class Offload(Protocol):
+    """Runs blocking work: in a thread in the service, inline in tests (a thread is idleness to a mock clock)."""
+
+    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...  # noqa: ANN401
+
+
+@attrs.define
+class Writing:
+    """What the writer has in hand, for whoever has to say what was lost when time ran out."""
+
+    pending: list[Verdict] = attrs.field(factory=list)
+    unflushed: int = 0
+    """Day files whose newest rows are only in the journal; durable, and the next start writes them."""
+    finished: bool = False
+
+
+async def write_verdicts(
+    batches: trio.MemoryReceiveChannel[Batch],
+    store: Store,
+    board: Board,
+    time: Time,
+    flush_seconds: float,
+    offload: Offload,
+    writing: Writing,
+) -> None:
+    """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
+
+    Ends when every sender has gone and everything is in parquet.
+    """
+    writer = _Writer(store, board, time, offload, writing)
+    next_flush = trio.current_time() + flush_seconds
+    day = time.now() // DAY
+    open_end = True
+    while open_end:
+        with trio.move_on_at(next_flush):
+            open_end = await _receive(batches, writer)
+        await writer.commit()
+        if trio.current_time() >= next_flush or time.now() // DAY != day:
+            day = time.now() // DAY
+            await writer.flush(batches)
+            next_flush = max(next_flush + flush_seconds, trio.current_time())
+    while not await writer.flush(batches):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
+        await trio.sleep(RETRY_SECONDS)
+    await offload(store.stopped, time.now())
+    writing.finished = True
+
+
+async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -> bool:
+    """Wait for a batch and take all that are there; ``False`` at the channel's end."""
+    try:
+        writer.take(await batches.receive())
+    except trio.EndOfChannel:
+        return False
+    writer.take_waiting(batches)
+    return True
+
+
+@attrs.define
+class _Writer:
+    _store: Store
+    _board: Board
+    _time: Time
+    _offload: Offload
+    _writing: Writing
+    _held_since: dict[str, Millis] = attrs.field(factory=dict)
+
+    def take(self, batch: Batch) -> None:
+        for outcome in batch:
+            if isinstance(outcome, Rejected):
+                self._reject(outcome.candle, outcome.rule)
+            else:
+                self._writing.pending.append(outcome)
+
+    def take_waiting(self, batches: trio.MemoryReceiveChannel[Batch]) -> None:
+        """Take what has come meanwhile: one transaction costs the same for one verdict as for a thousand."""
+        while True:
+            try:
+                self.take(batches.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+
+    async def commit(self) -> None:
+        """Make what is in hand durable, however long the disk takes to be willing."""
+        while self._writing.pending:
+            verdicts = list(self._writing.pending)
+            try:
+                judged = await self._offload(self._store.commit, verdicts, self._time.now())
+                gaps = await self._offload(self._store.open_gap_minutes)
+            except StoreUnavailable as error:
+                self._unwell(str(error), f"{len(verdicts)} verdicts wait in memory")
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            del self._writing.pending[: len(verdicts)]
+            self._well()
+            self._tell(judged)
+            for name, venue in self._board.venues.items():
+                venue.open_gap_minutes = gaps.get(name, 0)
+
+    async def flush(self, batches: trio.MemoryReceiveChannel[Batch]) -> bool:
+        """Bring the day files up to date, committing what comes in between; whether all of it is written."""
+        files = await self._offload(self._store.waiting)
+        self._writing.unflushed = len(files)
+        held: list[str] = []
+        for start in range(0, len(files), FILES_AT_ONCE):
+            some = files[start : start + FILES_AT_ONCE]
+            flushed = await self._offload(self._store.flush, some)
+            for venue, rows in flushed.saved.items():
+                self._board.venues[venue].saved += rows
+            held += flushed.held
+            if flushed.error is not None:
+                self._unwell(flushed.error, "its rows stay in the journal")
+                return False
+            self._writing.unflushed -= len(some) - len(flushed.held)
+            self.take_waiting(batches)
+            await self.commit()
+        self._warn_of_held(held)
+        self._well()
+        return self._writing.unflushed == 0
+
+    def _tell(self, judged: Judged) -> None:
+        for candle, rule in judged.rejected:
+            self._reject(candle, rule)
+        for stored, offered in judged.conflicts:
+            log.warning("conflict: stored %s, offered %s; the stored row stays", stored, offered)
+
+    def _reject(self, candle: Candle, rule: Rule) -> None:
+        self._board.venues[candle.series.venue].rejected[rule.value] += 1
+        level = logging.DEBUG if rule is Rule.DUPLICATE else logging.WARNING
+        log.log(level, "rejected (%s): %s", rule.value, candle)
+
+    def _unwell(self, error: str, consequence: str) -> None:
+        if self._board.store_error != error:
+            log.error("the store cannot write: %s; %s, and are tried again", error, consequence)
+        self._board.store_error = error
+
+    def _well(self) -> None:
+        if self._board.store_error is not None:
+            log.warning("the store writes again, after: %s", self._board.store_error)
+        self._board.store_error = None
+
+    def _warn_of_held(self, held: Iterable[str]) -> None:
+        now = self._time.now()
+        self._held_since = {path: self._held_since.get(path, now) for path in held}
+        for path, since in self._held_since.items():
+            if now - since >= HELD_LONG:
+                log.warning("%s is held open by another program; its rows wait in the journal", path)
