@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from trio_candles.network import Network
 from trio_candles.service import Service, inline, open_service
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import Store, open_store
+from trio_candles.venues import VENUES
+from trio_candles.venues.protocol import Venue
 
 SYMBOLS = {
     "coinbase": ("BTC-USD", "ETH-USD"),
@@ -51,6 +53,25 @@ def config_of(root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: fl
     )
 
 
+@attrs.define
+class AdjustableTime:
+    """The service's clock, which a test may set wrong; the venues' is never touched."""
+
+    epoch: Millis
+    speed: float = 1.0
+    _ahead: int = 0
+
+    def now(self) -> Millis:
+        return Millis(self.true_now() + self._ahead)
+
+    def true_now(self) -> Millis:
+        return SimulatedTime(self.epoch).now()
+
+    def jump(self, by: int) -> None:
+        """Set the clock *by* ms ahead."""
+        self._ahead += by
+
+
 @attrs.frozen
 class World:
     """Everything that a whole-service test looks at."""
@@ -58,7 +79,7 @@ class World:
     service: Service
     exchanges: MemoryExchanges
     market: Market
-    time: SimulatedTime
+    time: AdjustableTime
     store: Store
     shown: list[str]
 
@@ -72,13 +93,16 @@ async def collecting(
     seed: int = 7,
     lookback_days: float = 0.0,
     market: Market | None = None,
+    venues: Mapping[str, Venue] = VENUES,
+    wrap: Callable[[Store], Store] = lambda store: store,
+    venue_clock_ahead: int = 0,
 ) -> AsyncIterator[World]:
     """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero."""
     symbols = symbols or SYMBOLS
-    time = SimulatedTime(Millis(epoch))
+    time = AdjustableTime(Millis(epoch))
     market = market or Market(seed)
     shown: list[str] = []
-    async with open_exchanges_in_memory(market, time.now) as exchanges:
+    async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
         config = config_of(root, symbols, lookback_days)
         config = attrs.evolve(
             config,
@@ -89,8 +113,9 @@ async def collecting(
         )
         with open_store(root) as store:
             network = Network(exchanges.dial)
+            store = wrap(store)
             async with open_service(
-                config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append
+                config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues
             ) as service:
                 yield World(service, exchanges, market, time, store, shown)
 
@@ -142,6 +167,19 @@ class Ledger:
     def gaps(self, series: Series) -> dict[int, str]:
         """Open gap minutes and their reasons."""
         return self._spans("gap", series, "reason")
+
+    def opened(self, series: Series) -> dict[int, str]:
+        """Minutes that were ever a gap, and the reason at first."""
+        rows = self._db.execute(  # type: ignore[attr-defined]
+            "SELECT since_ms, until_ms, detail FROM gap_event JOIN series ON series.id = series_id"
+            " WHERE event = 'opened' AND venue = ? AND symbol = ? ORDER BY at_ms",
+            (series.venue, series.symbol),
+        )
+        found: dict[int, str] = {}
+        for since, until, detail in rows:
+            for minute in range(since, until, MINUTE):
+                found.setdefault(minute, detail.partition(":")[0])
+        return found
 
     def empties(self, series: Series) -> dict[int, str]:
         """Empty minutes and their evidence."""

@@ -21,8 +21,10 @@ and a later proof may still make it a candle.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Context, Decimal
+from itertools import accumulate
 
 import attrs
 
@@ -99,9 +101,12 @@ class Assembler:
     series: Series
     frontier: Millis
     """Every minute before it has had a first verdict."""
-    _connected: bool = False
-    _broken_until: Millis = BEGINNING
-    """Minutes that begin before it were touched by a time without connection."""
+    earliest: Millis = BEGINNING
+    """The first expected minute: what a snapshot proves about earlier ones, nobody has asked for."""
+    _gone: Millis | None = BEGINNING
+    """Since when there has been no connection; ``None`` while there is one."""
+    _breaks: list[tuple[Millis, Millis]] = attrs.field(factory=list)
+    """Each ``[since, until)`` without connection that may touch a minute which has no verdict yet."""
     _reasons: dict[Millis, tuple[Reason, str]] = attrs.field(factory=dict)
     """Why single minutes are in doubt, where that is more than "not proven"."""
     _doubt: str | None = None
@@ -113,13 +118,16 @@ class Assembler:
 
     def connected(self, now: Millis) -> None:
         """The subscription was acknowledged: from *now* on we hear what is said."""
-        self._connected, self._refused = True, None
-        self._broken_until = Millis(now + 1)
+        self._refused = None
+        if self._gone is not None:
+            self._breaks = [(since, until) for since, until in self._breaks if until > self.frontier]
+            self._breaks.append((self._gone, now))
+            self._gone = None
 
     def disconnected(self, now: Millis) -> None:
         """We hear nothing any more."""
-        self._connected = False
-        self._broken_until = Millis(now + 1)
+        if self._gone is None:
+            self._gone = now
 
     def refused(self, text: str) -> None:
         """The venue does not want to tell us about this symbol."""
@@ -161,28 +169,43 @@ class Assembler:
             return Reason.REFUSED, self._refused
         if minute in self._reasons:
             return self._reasons[minute]
-        if not self._connected or minute < self._broken_until:
+        if self._without_connection(minute, minute + MINUTE):
             return Reason.DISCONNECTED, ""
         if self._doubt is not None:
             return Reason.SUSPECT, self._doubt
         return self.default_reason, ""
 
+    def _without_connection(self, since: int, until: int) -> bool:
+        """Whether there was none for some of ``[since, until)``."""
+        gone = self._gone is not None and self._gone < until
+        return gone or any(lost < until and found > since for lost, found in self._breaks)
+
     def _prove(self, verdict: Candle | Empty, now: Millis) -> Iterator[Outcome]:
         """Pass a proven verdict on, after first verdicts for the minutes before it."""
         if isinstance(verdict, Candle):
+            since, until = verdict.open_time, verdict.close_time
+            if since < self.earliest:
+                return
             rule = broken_rule(verdict, now)
             if rule is not None:
-                minute = floor_to(verdict.open_time, MINUTE)
+                minute = floor_to(since, MINUTE)
                 if self.frontier <= minute <= now:
                     self._reasons[minute] = (Reason.REJECTED, rule.value)
                 yield Rejected(verdict, rule)
                 return
-            since, until = verdict.open_time, verdict.close_time
         else:
-            since, until = verdict.since, verdict.until
+            since, until = max(verdict.since, self.earliest), verdict.until
+            if since >= until:
+                return
+            verdict = attrs.evolve(verdict, since=since)
         yield from self.give_up(since)
         self.frontier = max(self.frontier, until)
         yield verdict
+
+    def _prove_anew(self, verdict: Candle, now: Millis) -> Iterator[Outcome]:
+        """Say a minute that was proven again, otherwise: let the store see that the two differ."""
+        if self._doubt is None:
+            yield from self._prove(verdict, now)
 
     def _ahead(self, what: str, time: Millis, now: Millis) -> Sequence[Outcome]:
         return (Remark("wrong_time", f"{self.series} {what} is {time - now} ms ahead of our clock"),)
@@ -240,8 +263,8 @@ class _Run:
 _RUNS_KEPT = 64
 _KEPT_TOLD = 5 * MINUTE
 """Trades of minutes that have been told are kept this long, for a trade that comes late."""
-_KEPT_UNTOLD = 240
-"""Minutes with trades that may wait for proof; beyond it the oldest are left to REST."""
+_MINUTES_KEPT = 60
+"""Minutes with trades that may wait for proof; beyond it the oldest are left to REST, which is much quicker."""
 
 
 @attrs.define
@@ -249,9 +272,12 @@ class FromTrades(Assembler):
     """Candles built from trades; proven by contiguous ids and by heartbeats that name the newest id."""
 
     _runs: list[_Run] = attrs.field(factory=list)
+    """By id; between two of them at least one trade is missing."""
     _trades: dict[Millis, list[Trade]] = attrs.field(factory=dict)
     _kept_since: Millis = BEGINNING
     """Trades of minutes before it have been dropped: nothing is said about those any more."""
+    _forgotten_id: int = 0
+    """Whether trades up to this id were heard is not known any more: they are not heard again."""
 
     def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
         """A trade extends what is known; a heartbeat confirms it up to its time."""
@@ -267,66 +293,75 @@ class FromTrades(Assembler):
         return ()
 
     def _hear_trade(self, trade: Trade, now: Millis) -> Sequence[Outcome]:
-        minute = floor_to(trade.time, MINUTE)
-        outcomes: list[Outcome] = []
         run = self._runs[-1] if self._runs else None
-        if run is not None and trade.trade_id == run.hi + 1:  # nearly every trade
-            run.hi = trade.trade_id
-            run.complete_until = max(run.complete_until, trade.time)
-        else:
-            if any(run.lo <= trade.trade_id <= run.hi for run in self._runs):
-                return ()  # heard before: last_match repeats a trade after every subscription
-            if run is not None and trade.trade_id > run.hi:
-                outcomes.append(self._note_hole(run, trade))
-            outcomes += self._insert(trade, minute, now)
-            run = self._runs[-1]
-        if minute < self._kept_since:
-            return [*outcomes, self._late(trade)]
-        self._trades.setdefault(minute, []).append(trade)
-        if run.since <= minute < run.told and self._all_in(run, minute):
-            # Called complete already: say the minute anew and let the store see that the two differ.
-            return [*outcomes, self._late(trade), self._candle(minute, now)]
+        if run is None or trade.trade_id != run.hi + 1:  # hardly any trade
+            return self._hear_out_of_order(run, trade, now)
+        outcomes = self._extend(run, trade, now)
         if run.complete_until - GRACE >= run.told + MINUTE:
             outcomes += self._tell(run, now)
+        return outcomes
+
+    def _hear_out_of_order(self, last: _Run | None, trade: Trade, now: Millis) -> Sequence[Outcome]:
+        """A trade that does not follow the newest one: it repeats one, begins a hole, or fills one."""
+        x, runs = trade.trade_id, self._runs
+        if x <= self._forgotten_id or any(run.lo <= x <= run.hi for run in runs):
+            return ()  # heard before: last_match repeats a trade after every subscription
+        outcomes = self._note_hole(last, trade, now) if last is not None and x > last.hi else []
+        index = next((i for i, run in enumerate(runs) if run.lo > x), len(runs))
+        if index and runs[index - 1].hi + 1 == x:
+            run = runs[index - 1]
+        else:
+            # Ids ascend with time: a time long before a lower id's is wrong, and would prove minutes before the hole.
+            time = max(trade.time, runs[index - 1].complete_until - GRACE) if index else trade.time
+            since = Millis(floor_to(time, MINUTE) + MINUTE)
+            run = _Run(x, x - 1, since, trade.time, since)
+            runs.insert(index, run)
+            index += 1
+        outcomes += self._extend(run, trade, now)
+        if index < len(runs) and runs[index].lo == x + 1:
+            outcomes += self._join(run, runs.pop(index), now)
+        outcomes += self._tell(run, now)
+        if len(runs) > _RUNS_KEPT:
+            self._forgotten_id = runs.pop(0).hi
+        return outcomes
+
+    def _extend(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
+        """Add to *run* the trade that follows it."""
+        run.hi = trade.trade_id
+        run.complete_until = max(run.complete_until, trade.time)
+        minute = floor_to(trade.time, MINUTE)
+        if minute < self._kept_since:
+            return [self._late(trade)]
+        self._trades.setdefault(minute, []).append(trade)
+        outcomes: list[Outcome] = []
+        if run.since <= minute < run.told and self._all_in(run, minute):
+            outcomes = [self._late(trade), *self._prove_anew(self._candle(minute, now), now)]
+        if len(self._trades) > _MINUTES_KEPT:
+            self._forget(sorted(self._trades)[-_MINUTES_KEPT])
         return outcomes
 
     def _late(self, trade: Trade) -> Remark:
         return Remark("late_trade", f"{self.series} trade {trade.trade_id} of {trade.time} came after its minute")
 
-    def _note_hole(self, run: _Run, trade: Trade) -> Remark:
+    def _note_hole(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
+        """Blame the feed for the ids between *run* and *trade*, as far as we were there to hear them."""
         missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
-        for minute in range(floor_to(run.complete_until, MINUTE), trade.time + 1, MINUTE):
-            if minute >= self.frontier:
-                self._reasons[Millis(minute)] = (Reason.MISSING_TRADES, missing)
-        return Remark("missing_trades", f"{self.series} {missing} were not sent")
+        since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
+        for minute in range(since, max(run.complete_until, trade.time) + 1, MINUTE):
+            if not self._without_connection(minute, minute + MINUTE):
+                self._reasons.setdefault(Millis(minute), (Reason.MISSING_TRADES, missing))
+        if self._without_connection(run.complete_until, now):
+            return []
+        return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
 
-    def _insert(self, trade: Trade, minute: Millis, now: Millis) -> list[Outcome]:
-        """Put *trade* into the runs; one that closes a hole joins its neighbours and proves what lay between."""
-        x, runs = trade.trade_id, self._runs
-        index = next((i for i, run in enumerate(runs) if run.lo > x), len(runs))
-        following = Millis(minute + MINUTE)
-        runs.insert(index, _Run(x, x, following, trade.time, following))
-        outcomes: list[Outcome] = []
-        for lower in (index, index - 1):
-            if 0 <= lower < len(runs) - 1 and runs[lower].hi + 1 == runs[lower + 1].lo:
-                outcomes += self._join(runs[lower], runs[lower + 1], trade, minute, now)
-        del runs[:-_RUNS_KEPT]
-        return outcomes
-
-    def _join(self, lower: _Run, upper: _Run, trade: Trade, minute: Millis, now: Millis) -> list[Outcome]:
-        self._runs.remove(upper)
-        since, until = max(lower.told, lower.since, self._kept_since), upper.since
+    def _join(self, lower: _Run, upper: _Run, now: Millis) -> list[Outcome]:
+        """Make *lower* the run of both, and prove what neither could alone if the later minutes have been told."""
         lower.hi = upper.hi
         lower.complete_until = max(lower.complete_until, upper.complete_until)
-        lower.told = upper.told
-        if since >= until or lower.complete_until - GRACE < until or self._doubt is not None:
-            lower.told = max(since, lower.since) if since < until else upper.told
-            return []
-        # The joining trade is not among the kept ones yet, and belongs to one of these minutes.
-        waiting = self._trades.setdefault(minute, [])
-        waiting.append(trade)
-        outcomes = self._verdicts(lower, since, until, now)
-        waiting.pop()
+        if upper.told == upper.since or self._doubt is not None:
+            return []  # it is all told from the lower's on
+        outcomes = self._verdicts(lower, lower.told, upper.since, now)
+        lower.told = max(lower.told, upper.told)
         return outcomes
 
     def _hear_beat(self, beat: Beat, now: Millis) -> Sequence[Outcome]:
@@ -343,12 +378,10 @@ class FromTrades(Assembler):
 
     def _tell(self, run: _Run, now: Millis) -> list[Outcome]:
         """Verdicts on all minutes that *run* now proves and has not told."""
-        since, until = run.told, floor_to(run.complete_until - GRACE, MINUTE)
-        if self._doubt is not None:
-            if len(self._trades) > _KEPT_UNTOLD:
-                self._forget(Millis(until - _KEPT_UNTOLD * MINUTE))
+        until = floor_to(run.complete_until - GRACE, MINUTE)
+        if until <= run.told or self._doubt is not None:
             return []
-        outcomes = self._verdicts(run, since, until, now)
+        outcomes = self._verdicts(run, run.told, until, now)
         run.told = until
         self._forget(Millis(until - _KEPT_TOLD))
         return outcomes
@@ -356,6 +389,7 @@ class FromTrades(Assembler):
     def _verdicts(self, run: _Run, since: Millis, until: Millis, now: Millis) -> list[Outcome]:
         outcomes: list[Outcome] = []
         evidence = f"trade ids up to {run.hi} contiguous, known until {run.complete_until}"
+        since = max(since, self._kept_since)  # what was forgotten would look empty
         for minute in [*sorted(m for m in self._trades if since <= m < until), until]:
             if since < minute:
                 outcomes += self._prove(Empty(self.series, since, minute, evidence), now)
@@ -375,14 +409,14 @@ class FromTrades(Assembler):
         self._kept_since = max(self._kept_since, horizon)
         for minute in [minute for minute in self._trades if minute < horizon]:
             del self._trades[minute]
-        for run in self._runs:
-            run.told = max(run.told, horizon)
 
 
 # --- rows that count their trades -------------------------------------------------------------------------
 
 _SPANS_KEPT = 20
 """Unresolved minutes with trades that are still tried together; older ones are left to REST."""
+_ROWS_KEPT = 1_440
+"""Rows that may wait for ids; a row that is forgotten can only make a count too small, which proves nothing."""
 _PROVEN_KEPT = 5
 """Proven rows that are remembered, for a row that changes its mind."""
 
@@ -426,17 +460,21 @@ class FromCountedRows(Assembler):
         minute, count = row.open_time, row.trades_count or 0
         if not now - DAY <= minute <= now + AHEAD:
             return self._ahead("row", minute, now)
+        if minute % MINUTE:
+            return list(self._prove(_candle_of(self.series, row, now), now))  # only to be rejected
         if self._base is not None and minute <= self._base[0]:
             proven = self._proven.get(minute)
             if proven is None or row == proven or count < (proven.trades_count or 0):
                 return ()  # given up, long ago, the same, or an older state out of a snapshot
-            # Ids had proven the minute and now the venue says otherwise: let the store see that they differ.
+            # Ids had proven the minute and now the venue says otherwise.
             self._proven[minute] = row
             late = Remark("late_row", f"{self.series} row of {minute} changed after it was proven")
-            return (late, _candle_of(self.series, row, now))
+            return (late, *self._prove_anew(_candle_of(self.series, row, now), now))
         known = self._rows.get(minute)
         if count and (known is None or count >= (known.trades_count or 0)):
             self._rows[minute] = row
+            if len(self._rows) > _ROWS_KEPT:
+                del self._rows[min(self._rows)]
             if minute < self._newest:
                 return self._resolve(now)
         return ()
@@ -452,10 +490,12 @@ class FromCountedRows(Assembler):
             self._ids[minute] = _Ids(seen.trade_id, seen.trade_id)
             self._newest = max(self._newest, minute)
             return self._resolve(now)
+        if seen.trade_id > ids.hi:
+            ids.hi = seen.trade_id
+            return self._resolve(now) if minute < self._newest else ()
         if seen.trade_id < ids.lo:
             ids.lo = seen.trade_id
             return self._resolve(now)
-        ids.hi = max(ids.hi, seen.trade_id)
         return ()
 
     def _resolve(self, now: Millis) -> Sequence[Outcome]:
@@ -477,11 +517,14 @@ class FromCountedRows(Assembler):
         before = [(minute, self._ids[minute].hi) for minute in minutes]
         if self._base is not None:
             before.insert(0, self._base)
+        rows = sorted(self._rows)
+        counted = [0, *accumulate(self._rows[minute].trades_count or 0 for minute in rows)]
         for minute, last_id in before:
+            so_far = counted[bisect_right(rows, minute)]
             for after in minutes:
                 if after - minute > MINUTE:
-                    counted = sum(row.trades_count or 0 for at, row in self._rows.items() if minute < at < after)
-                    if counted == self._ids[after].lo - 1 - last_id:
+                    between = counted[bisect_left(rows, after)] - so_far
+                    if between == self._ids[after].lo - 1 - last_id:
                         return Millis(minute + MINUTE), after
         return None
 
@@ -528,13 +571,16 @@ class FromStatedCloses(Assembler):
         return ()
 
 
-_ASSEMBLERS: dict[str, Callable[[Series, Millis], Assembler]] = {
+_ASSEMBLERS: dict[str, Callable[[Series, Millis, Millis], Assembler]] = {
     "coinbase": FromTrades,
     "kraken": FromCountedRows,
     "okx": FromStatedCloses,
 }
 
 
-def assembler_for(series: Series, frontier: Millis) -> Assembler:
-    """The assembler that fits *series*' venue, owing verdicts from the minute *frontier* on."""
-    return _ASSEMBLERS[series.venue](series, frontier)
+def assembler_for(series: Series, frontier: Millis, earliest: Millis = BEGINNING) -> Assembler:
+    """The assembler that fits *series*' venue, owing first verdicts from the minute *frontier* on.
+
+    Proofs of older minutes are welcome too, back to *earliest*.
+    """
+    return _ASSEMBLERS[series.venue](series, frontier, earliest)

@@ -130,9 +130,9 @@ class Desk:
             self.assemblers[symbol].doubted(text)
 
 
-def open_desk(board: VenueBoard, marks: dict[Series, Millis]) -> Desk:
-    """A desk whose assemblers owe verdicts from each series' mark on."""
-    return Desk(board, {series.symbol: assembler_for(series, mark) for series, mark in marks.items()})
+def open_desk(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]]) -> Desk:
+    """A desk whose assemblers expect each series since its first minute, and owe verdicts from its mark on."""
+    return Desk(board, {series.symbol: assembler_for(series, mark, first) for series, (first, mark) in owed.items()})
 
 
 def collapsed(outcomes: Iterable[Verdict | Rejected]) -> Iterable[Unsure]:

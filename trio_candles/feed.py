@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 import trio
@@ -121,8 +121,9 @@ async def run_feed(
     time: Time,
     verdicts: trio.MemorySendChannel[Batch],
     chance: random.Random,
+    last_words: Callable[[Batch], object],
 ) -> None:
-    """Collect from *venue* until cancelled; closes *verdicts* when the last verdict is sent."""
+    """Collect from *venue* until cancelled; then say the *last_words* and close *verdicts*."""
     feed = Feed(venue, url, desk, network, time)
     symbols = tuple(desk.assemblers)
     size = venue.limits.symbols_per_connection
@@ -139,20 +140,9 @@ async def run_feed(
                 nursery.start_soon(watch, feed, name=f"{venue.name}/watchdog")
                 nursery.start_soon(send_verdicts, desk, verdicts, name=f"{venue.name}/sender")
         finally:
-            # Every minute that is over gets its verdict, also when we are being cancelled; the writer's own
-            # deadline bounds this.
+            # Every minute that is over gets its verdict, also when we are being cancelled.
             desk.settle_all(time.now())
-            with trio.CancelScope(shield=True):
-                rest = desk.take()
-                if rest:
-                    await _send_last(verdicts, rest)
-
-
-async def _send_last(verdicts: trio.MemorySendChannel[Batch], rest: Batch) -> None:
-    try:
-        await verdicts.send(rest)
-    except trio.BrokenResourceError:
-        log.error("the writer has gone; %d verdicts are lost, their minutes will be gaps", len(rest))
+            last_words(desk.take())
 
 
 async def send_verdicts(desk: Desk, verdicts: trio.MemorySendChannel[Batch]) -> None:

@@ -76,7 +76,7 @@ class Network:
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {error!r}") from error
+                    raise Lost(f"cannot connect to {url}: {_told(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -118,7 +118,7 @@ class _Carrier:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {self._failure!r}") from self._failure
+            raise Lost(f"cannot connect to {url}: {_told(self._failure)}") from self._failure
 
     async def receive(self) -> str | bytes:
         """See :class:`Socket`."""
@@ -149,6 +149,13 @@ def _leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _told(error: BaseException | None) -> str:
+    """The error and what was behind it, in words: trio hides the system's own text one cause deep."""
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    cause = error.__cause__ if error is not None else None
+    return f"{told} ({_told(_leaf(cause))})" if cause is not None else told
 
 
 # --- the real network -------------------------------------------------------------------------------------

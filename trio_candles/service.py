@@ -15,7 +15,7 @@ finds the channel's end, writes what it has into parquet, and is done. An except
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from trio_candles.network import Network
 from trio_candles.status import Board, VenueBoard, render
 from trio_candles.store.store import Store
 from trio_candles.venues import VENUES
+from trio_candles.venues.protocol import Venue
 from trio_candles.writer import Batch, Offload, Writing, write_verdicts
 
 __all__ = ["Service", "in_thread", "inline", "open_service"]
@@ -76,6 +77,7 @@ async def open_service(
     offload: Offload = in_thread,
     chance: random.Random | None = None,
     show: Callable[[str], None] | None = None,
+    venues: Mapping[str, Venue] = VENUES,
 ) -> AsyncIterator[Service]:
     """The collector at work for the block; when the block is left, everything received is in parquet.
 
@@ -87,7 +89,7 @@ async def open_service(
     now = time.now()
     everything = [one for some in series.values() for one in some]
     earliest = Millis(int(now - config.gap_detection.lookback_days * DAY))
-    marks = await offload(store.expect, everything, earliest, now)
+    owed = await offload(store.expect, everything, earliest, now)
     board = Board(now, {name: VenueBoard(name) for name in series})
     gaps = await offload(store.open_gap_minutes)
     for name, venue in board.venues.items():
@@ -102,21 +104,22 @@ async def open_service(
             name="writer",
         )  # fmt: skip
         try:
-            async with trio.open_nursery() as venues:
+            async with trio.open_nursery() as nursery:
                 with send:
                     for settings in config.enabled_venues:
-                        protocol = VENUES[settings.name]
+                        protocol = venues[settings.name]
                         desk = open_desk(
-                            board.venues[protocol.name], {one: marks[one] for one in series[protocol.name]}
+                            board.venues[protocol.name], {one: owed[one] for one in series[protocol.name]}
                         )
                         url = settings.websocket_url or protocol.websocket_url
-                        venues.start_soon(
-                            run_feed, protocol, url, desk, network, time, send.clone(), chance, name=protocol.name
-                        )
+                        nursery.start_soon(
+                            run_feed, protocol, url, desk, network, time, send.clone(), chance,
+                            service.writing.last_words.append, name=protocol.name,
+                        )  # fmt: skip
                 if show is not None:
-                    venues.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
+                    nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
                 yield service
-                venues.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
         finally:
             # From here on the writer has its time, on the wall clock.
             shelter.deadline = trio.current_time() + config.shutdown.timeout_seconds * time.speed

@@ -46,6 +46,9 @@ class Writing:
     """What the writer has in hand, for whoever has to say what was lost when time ran out."""
 
     pending: list[Verdict] = attrs.field(factory=list)
+    last_words: list[Batch] = attrs.field(factory=list)
+    """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
+    a feed that is leaving must not wait for a disk that takes nothing."""
     unflushed: int = 0
     """Day files whose newest rows are only in the journal; durable, and the next start writes them."""
     finished: bool = False
@@ -65,6 +68,17 @@ async def write_verdicts(
     Ends when every sender has gone and everything is in parquet.
     """
     writer = _Writer(store, board, time, offload, writing)
+    try:
+        await _write(batches, writer, flush_seconds)
+    finally:
+        writer.take_waiting(batches)
+        writer.take_last_words()
+    await offload(store.stopped, time.now())
+    writing.finished = True
+
+
+async def _write(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float) -> None:
+    time = writer.time
     next_flush = trio.current_time() + flush_seconds
     day = time.now() // DAY
     open_end = True
@@ -76,10 +90,10 @@ async def write_verdicts(
             day = time.now() // DAY
             await writer.flush(batches)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
+    writer.take_last_words()
+    await writer.commit()
     while not await writer.flush(batches):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
         await trio.sleep(RETRY_SECONDS)
-    await offload(store.stopped, time.now())
-    writing.finished = True
 
 
 async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -> bool:
@@ -96,7 +110,7 @@ async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -
 class _Writer:
     _store: Store
     _board: Board
-    _time: Time
+    time: Time
     _offload: Offload
     _writing: Writing
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
@@ -116,12 +130,17 @@ class _Writer:
             except (trio.WouldBlock, trio.EndOfChannel):
                 return
 
+    def take_last_words(self) -> None:
+        """Take what the feeds left behind."""
+        while self._writing.last_words:
+            self.take(self._writing.last_words.pop(0))
+
     async def commit(self) -> None:
         """Make what is in hand durable, however long the disk takes to be willing."""
         while self._writing.pending:
             verdicts = list(self._writing.pending)
             try:
-                judged = await self._offload(self._store.commit, verdicts, self._time.now())
+                judged = await self._offload(self._store.commit, verdicts, self.time.now())
                 gaps = await self._offload(self._store.open_gap_minutes)
             except StoreUnavailable as error:
                 self._unwell(str(error), f"{len(verdicts)} verdicts wait in memory")
@@ -176,7 +195,7 @@ class _Writer:
         self._board.store_error = None
 
     def _warn_of_held(self, held: Iterable[str]) -> None:
-        now = self._time.now()
+        now = self.time.now()
         self._held_since = {path: self._held_since.get(path, now) for path in held}
         for path, since in self._held_since.items():
             if now - since >= HELD_LONG:

@@ -4,24 +4,38 @@ The steps of a replacement are functions of their own, in the order in which the
 may come between any two of them (the order itself is in :mod:`trio_candles.store.store`):
 
 ``encode`` in memory → ``write_temporary`` (write, fsync, read back, compare) → the journal notes the pending
-digest → ``put_in_place`` (replace, fsync the folder) → the journal notes that it is done.
+digest → replace → fsync the folder → the journal notes that it is done.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.model import DAY, Candle, Millis, Series, Source, day_name
-from trio_candles.store.schema import COLUMNS, digest_of
+from trio_candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
+from trio_candles.store.disk import Disk
+from trio_candles.store.schema import COLUMNS, QUARANTINE, digest_of
 
-__all__ = ["DayFile", "DayFileBroken", "candles_in", "encode", "merged", "put_in_place", "read", "write_temporary"]
+__all__ = [
+    "DayFile",
+    "DayFileBroken",
+    "candles_in",
+    "day_file",
+    "day_of",
+    "encode",
+    "identify",
+    "make_folder",
+    "merged",
+    "read",
+    "set_aside",
+    "times_in",
+    "write_temporary",
+]
 
 _STRINGS = ["venue", "symbol", "timeframe", "source"]
 _TIMES = ["open_time_ms", "close_time_ms", "ingest_time_ms"]
@@ -29,6 +43,10 @@ _TIMES = ["open_time_ms", "close_time_ms", "ingest_time_ms"]
 
 class DayFileBroken(Exception):
     """A day file does not say what it was written to say; never merged, never overwritten."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
 
 
 @attrs.frozen
@@ -43,6 +61,23 @@ class DayFile:
     def path(self) -> str:
         """Below the data directory, with ``/``."""
         return f"{self.series.folder}/{day_name(self.day)}.parquet"
+
+
+def day_of(name: str) -> Millis | None:
+    """The first instant of the day that a file called *name* is about; ``None`` if that is no day file's name."""
+    try:
+        day = datetime.strptime(name, "%Y-%m-%d.parquet").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    time = Millis(int(day.timestamp()) * 1000)
+    return time if name == f"{day_name(time)}.parquet" else None
+
+
+def day_file(path: str, series: Series) -> DayFile | None:
+    """The day file of *series* that belongs at *path*; ``None`` if none does."""
+    folder, _, name = path.rpartition("/")
+    day = day_of(name)
+    return None if day is None or folder != series.folder else DayFile(series, day)
 
 
 def table_of(candles: Sequence[Candle]) -> pa.Table:
@@ -80,20 +115,24 @@ def candles_in(table: pa.Table, series: Series) -> Iterator[Candle]:
         )  # fmt: skip
 
 
-def merged(old: pa.Table | None, candles: Sequence[Candle]) -> tuple[pa.Table, int]:
-    """*old*'s rows and *candles*, sorted and unique by open time; and how many are new.
+def merged(old: pa.Table | None, candles: Sequence[Candle]) -> pa.Table:
+    """*old*'s rows and *candles*, sorted and unique by open time.
 
     A minute that is in both keeps *old*'s row: the journal lets only equal ones come this far.
     """
-    present = set() if old is None else set(old.column("open_time_ms").to_pylist())
-    fresh = [candle for candle in candles if candle.open_time not in present]
-    table = table_of(fresh)
+    present = set() if old is None else set(times_in(old))
+    table = table_of([candle for candle in candles if candle.open_time not in present])
     if old is not None:
         table = pa.concat_tables([old, table]).sort_by("open_time_ms")
-    return table.combine_chunks(), len(fresh)
+    return table.combine_chunks()
 
 
-def encode(table: pa.Table) -> pa.Buffer:
+def times_in(table: pa.Table) -> list[Millis]:
+    """The open times of *table*'s rows."""
+    return table.column("open_time_ms").to_pylist()  # type: ignore[return-value]  # not nullable
+
+
+def encode(table: pa.Table) -> bytes:
     """*table* as parquet, with a checksum in every page."""
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -106,68 +145,94 @@ def encode(table: pa.Table) -> pa.Buffer:
         use_dictionary=_STRINGS,  # type: ignore[arg-type]  # the stubs know only bool
         column_encoding=dict.fromkeys(_TIMES, "DELTA_BINARY_PACKED"),
     )
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def read(content: bytes, file: DayFile) -> pa.Table:
     """The rows in *content*, with every page's checksum verified; :class:`DayFileBroken` if it is not *file*."""
+    return _checked(_parsed(content, file.path), file)
+
+
+def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
+    """The rows in *content*, and which day file they are by what they say and by their *path*.
+
+    For when nobody knows any more; :class:`DayFileBroken` if it is none, or lies in another's place.
+    """
+    table = _parsed(content, path)
+    if table.num_rows == 0:
+        raise DayFileBroken(path, "no rows")
+    row = table.slice(0, 1).to_pylist()[0]
+    try:
+        file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"]))
+        if file is None:
+            raise DayFileBroken(path, "rows that belong elsewhere")
+        return file, _checked(table, file)
+    except ValueError as error:  # no symbol, no timeframe
+        raise DayFileBroken(path, str(error)) from error
+
+
+def _parsed(content: bytes, path: str) -> pa.Table:
     try:
         # From a buffer and without threads: reading from Python file objects has aborted processes at exit.
         reader = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = reader.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DayFileBroken(f"{file.path}: {error}") from error
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DayFileBroken(path, str(error)) from error
     if not table.schema.equals(COLUMNS, check_metadata=False):
-        raise DayFileBroken(f"{file.path}: other columns than ours")
-    times: list[int] = table.column("open_time_ms").to_pylist()  # type: ignore[assignment]  # not nullable
-    if any(not file.day <= time < file.day + DAY for time in times) or times != sorted(set(times)):
-        raise DayFileBroken(f"{file.path}: rows of another day, or not sorted, or twice")
+        raise DayFileBroken(path, "other columns than ours")
     return table.replace_schema_metadata(None)
 
 
-def write_temporary(path: Path, content: pa.Buffer) -> None:
+def _checked(table: pa.Table, file: DayFile) -> pa.Table:
+    series = file.series
+    for column, word in (("venue", series.venue), ("symbol", series.symbol), ("timeframe", series.timeframe)):
+        if table.column(column).unique().to_pylist() not in ([word], []):
+            raise DayFileBroken(file.path, f"rows of another {column}")
+    times, length = times_in(table), Timeframe.parse(series.timeframe).length
+    if times != sorted(set(times)):
+        raise DayFileBroken(file.path, "not sorted, or a row twice")
+    if any(not file.day <= time < file.day + DAY or time % length for time in times):
+        raise DayFileBroken(file.path, "rows of another day, or between two candles")
+    return table
+
+
+def write_temporary(disk: Disk, path: Path, content: bytes) -> None:
     """*content* durable in *path*, a new file, and read back to be sure; OSError if the disk does not do it.
 
     A file whose fsync failed is never synced again (the kernel may have dropped its pages and say nothing the
     second time): it is removed, and the next flush writes another.
     """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
-        try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if digest_of(path.read_bytes()) != digest_of(content):
+        disk.write_new(path, content)
+        if digest_of(disk.read(path)) != digest_of(content):
             raise OSError(f"{path.name}: what was read back is not what was written")
     except OSError:
-        path.unlink(missing_ok=True)
+        disk.remove(path)
         raise
 
 
-def make_folder(root: Path, folder: str) -> None:
-    """*folder* below *root*, with every step of it durable."""
+def make_folder(disk: Disk, root: Path, folder: str) -> None:
+    """*folder* below *root*, with every step of it durable, whoever made it.
+
+    A step that is there already may be one that a killed process had no time to sync.
+    """
     path = root
     for part in folder.split("/"):
         parent, path = path, path / part
-        if not path.is_dir():
-            path.mkdir(exist_ok=True)
-            sync_folder(parent)
+        disk.make_folder(path)
+        disk.sync_folder(parent)
 
 
-def put_in_place(temporary: Path, target: Path) -> None:
-    """Replace *target* by *temporary*, atomically; durable with its folder's fsync, which the caller does."""
-    os.replace(temporary, target)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in *path* durable; Windows has no such call and does it with the rename."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def set_aside(disk: Disk, root: Path, path: str) -> str:
+    """Move the file at *path* to quarantine, under a name that nobody has; its new path."""
+    disk.make_folder(root / QUARANTINE)
+    taken = set(disk.names(root / QUARANTINE))
+    name = path.replace("/", "_")
+    number = next(n for n in range(len(taken) + 1) if f"{name}.{n}" not in taken)
+    target = f"{QUARANTINE}/{name}.{number}"
+    disk.replace(root / path, root / target)
+    # In this order, or a power cut could find the file in neither place.
+    for folder in (root, root / QUARANTINE, (root / path).parent):
+        disk.sync_folder(folder)
+    return target

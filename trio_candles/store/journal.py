@@ -10,6 +10,7 @@ Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,15 +19,23 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict
+from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
 from trio_candles.store.schema import FORMAT, TABLES
 from trio_candles.validation import Rule, broken_rule
 
-__all__ = ["Journal", "Judged", "LedgerBroken", "StoredElsewhere"]
+__all__ = ["Journal", "JournalBroken", "Judged", "LedgerBroken", "OtherFormat", "StoredElsewhere"]
 
 
 class LedgerBroken(Exception):
     """An invariant of the ledger does not hold: a bug of ours, and a reason to stop."""
+
+
+class JournalBroken(Exception):
+    """The file is no sound journal; what it said is lost, and the day files are not."""
+
+
+class OtherFormat(Exception):
+    """The journal is of another version of this program; refused, never guessed at."""
 
 
 StoredElsewhere = Callable[[Series, Millis], Candle | None]
@@ -63,6 +72,9 @@ def _candle_of(series: Series, row: Sequence[object]) -> Candle:
     )  # fmt: skip
 
 
+LEDGER_LOST = "ledger_lost"
+"""Remembered (in ``meta``) from a rebuilding of the ledger until the next start has said why minutes are missing."""
+
 _CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
 
@@ -72,44 +84,7 @@ class Journal:
     def __init__(self, database: sqlite3.Connection, stored_elsewhere: StoredElsewhere) -> None:
         self._db = database
         self._stored_elsewhere = stored_elsewhere
-        self._entries: dict[Series, _Entry] = {}
-        self.load()
-
-    @classmethod
-    def open(cls, path: Path, stored_elsewhere: StoredElsewhere) -> Journal:
-        """Open *path*, made anew if it does not exist; ``sqlite3.DatabaseError`` if it is no sound journal."""
-        # Whoever calls holds the only reference and never calls twice at once, but from changing threads.
-        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
-        try:
-            fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            if fresh:
-                script = f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;"
-                database.executescript(script)
-            elif database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise sqlite3.DatabaseError("quick_check failed")
-            found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-            if found != (FORMAT,):
-                raise sqlite3.DatabaseError(f"format {found} is not {FORMAT}")
-            return cls(database, stored_elsewhere)
-        except BaseException:
-            database.close()
-            raise
-
-    def close(self) -> None:
-        """Leave one file at rest, readable from a read-only place."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.close()
-
-    def abandon(self) -> None:
-        """Let go without writing anything more; what was committed stays in the write-ahead log."""
-        self._db.close()
-
-    def load(self) -> None:
-        """Read the ledger's marks anew, after opening and after a failed transaction."""
-        rows = self._db.execute(
+        rows = database.execute(
             "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
         )
         self._entries = {
@@ -117,17 +92,52 @@ class Journal:
             for venue, symbol, timeframe, id_, first, mark, last in rows
         }
 
+    @classmethod
+    def open(cls, path: Path, stored_elsewhere: StoredElsewhere) -> Journal:
+        """Open *path*, made anew if it does not exist or is empty.
+
+        :class:`JournalBroken` if it is no sound journal, :class:`OtherFormat` if it is another version's, and
+        ``sqlite3.OperationalError`` if it cannot be opened now (no permission, somebody else's lock).
+        """
+        # Whoever calls holds the only reference and never calls twice at once, but from changing threads.
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
+        try:
+            _prepare(database)
+            return cls(database, stored_elsewhere)
+        except sqlite3.DatabaseError as error:
+            database.close()
+            # An operational error is one of the moment, except for the plain kind, which is a table that lacks.
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            raise JournalBroken(str(error)) from error
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
+        self._db.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.close()
+
+    def abandon(self) -> None:
+        """Let go without insisting; what was committed is in the write-ahead log."""
+        self._db.close()
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
+        # Remembered rather than read again: a disk that fails a transaction may fail the reading as well, and
+        # marks ahead of what is durable would make the next candles look old.
+        before = {series: attrs.evolve(entry) for series, entry in self._entries.items()}
         try:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            # Some errors (a full disk) have rolled back already; the marks in memory must follow either way.
-            if self._db.in_transaction:
+            self._entries = before
+            if self._db.in_transaction:  # some errors (a full disk) have rolled back already
                 self._db.execute("ROLLBACK")
-            self.load()
             raise
 
     # --- meta
@@ -150,38 +160,64 @@ class Journal:
 
     # --- series
 
-    def expect(self, series: Iterable[Series], earliest: Millis, now: Millis, down: Reason) -> None:
+    def expect(self, series: Iterable[Series], earliest: Millis, now: Millis) -> None:
         """From now on expect exactly *series*, complete since *earliest* or since what is recorded, if earlier.
 
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
-        was first started ``not_collected``, those since its mark *down*.
+        was first started ``not_collected``; those since its mark ``collector_down``, or ``ledger_lost`` at the
+        first start after a rebuilding, when nobody knows what was heard of them.
         """
-        until = Millis(now - now % MINUTE)
-        earliest = Millis(min(earliest, until) - earliest % MINUTE) if earliest < until else until
+        until = floor_to(now, MINUTE)
+        earliest = floor_to(min(earliest, until), MINUTE)
+        down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
             self._db.execute("UPDATE series SET expected = 0")
             for one in series:
-                entry = self._entries.get(one)
+                entry, reason = self._entries.get(one), down
                 if entry is None:
-                    self._db.execute(
-                        "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected)"
-                        " VALUES (?, ?, ?, ?, ?, 1)",
-                        (one.venue, one.symbol, one.timeframe, earliest, earliest),
-                    )
-                    self.load()
-                    self._judge_unsure(Unsure(one, earliest, until, Reason.NOT_COLLECTED), now)
-                    continue
+                    entry, reason = self._add_series(one, earliest), Reason.NOT_COLLECTED
                 self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
                     self._open_gap(entry, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
                     entry.first = earliest
                     self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
-                if entry.mark < until:
-                    self._judge_unsure(Unsure(one, entry.mark, until, down), now)
+                self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
+            self._remember({LEDGER_LOST: None})
 
-    def marks(self) -> dict[Series, Millis]:
-        """Every series that was ever expected; its minutes before the mark are accounted for."""
-        return {series: entry.mark for series, entry in self._entries.items()}
+    def _add_series(self, series: Series, first: Millis) -> _Entry:
+        """A new series of which nothing is accounted for; not yet expected."""
+        row = self._db.execute(
+            "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected) VALUES (?, ?, ?, ?, ?, 0)",
+            (series.venue, series.symbol, series.timeframe, first, first),
+        )
+        assert row.lastrowid is not None
+        entry = self._entries[series] = _Entry(row.lastrowid, first, first, None)
+        return entry
+
+    def rebuild(self, digests: dict[str, str], stored: dict[Series, tuple[Millis, list[tuple[Millis, Millis]]]]) -> int:
+        """Begin the ledger anew from what day files hold: their digests, and of each series the first minute to
+        account for and the spans that are stored, oldest first. How many minutes in between are gaps now.
+
+        The next :meth:`expect` accounts for the minutes since the last stored one.
+        """
+        lost = 0
+        with self._transaction():
+            self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
+            for series, (first, spans) in stored.items():
+                entry = self._add_series(series, first)
+                end = spans[-1][1]
+                for since, until in spans:
+                    lost += (since - entry.mark) // MINUTE
+                    self._judge_unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
+                    self._advance(entry, series, since, until)
+                self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (end - MINUTE, entry.id))
+                entry.last_candle = Millis(end - MINUTE)
+            self._remember({LEDGER_LOST: True})
+        return lost
+
+    def spans(self) -> dict[Series, tuple[Millis, Millis]]:
+        """Every series that was ever expected, and the minutes that are accounted for: first, and mark."""
+        return {series: (entry.first, entry.mark) for series, entry in self._entries.items()}
 
     def open_gap_minutes(self) -> Counter[str]:
         """Minutes in open gaps of expected series, by venue."""
@@ -196,15 +232,18 @@ class Journal:
     def commit(self, verdicts: Sequence[Verdict], now: Millis) -> Judged:
         """Judge *verdicts* in order and make what they change durable, all of it or (on an error) nothing.
 
-        A first verdict must begin at its series' mark: the assemblers promise it, and a ledger with a hole
-        would be a silent gap, so anything else is :class:`LedgerBroken`.
+        A first verdict must begin at its series' mark, and a span must be whole minutes: the assemblers promise
+        it, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
         """
         judged = Judged()
         with self._transaction():
             for verdict in verdicts:
                 if isinstance(verdict, Candle):
                     self._judge_candle(verdict, now, judged)
-                elif isinstance(verdict, Empty):
+                    continue
+                if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
+                    raise LedgerBroken(f"not a span of whole minutes: {verdict}")
+                if isinstance(verdict, Empty):
                     self._judge_empty(verdict, now)
                 else:
                     self._judge_unsure(verdict, now)
@@ -248,11 +287,13 @@ class Journal:
                 "SELECT evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms > ?",
                 (entry.id, candle.open_time, candle.open_time),
             ).fetchone()
-            if empty is None:
-                judged.rejected.append((candle, Rule.OUT_OF_ORDER))  # before the first expected minute
-                return
-            self._revise(entry, candle, {"empty": empty[0]}, now)
-            judged.rejected.append((candle, Rule.CONFLICT))
+            if empty is not None:
+                self._revise(entry, candle, {"empty": empty[0]}, now)
+                judged.rejected.append((candle, Rule.CONFLICT))
+            elif candle.open_time < entry.first:
+                judged.rejected.append((candle, Rule.OUT_OF_ORDER))
+            else:
+                raise LedgerBroken(f"{candle.series}: minute {candle.open_time} is accounted for as nothing")
         elif stored.same_as(candle):
             judged.rejected.append((candle, Rule.DUPLICATE))
         else:
@@ -292,11 +333,12 @@ class Journal:
         self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (until, entry.id))
 
     def _add_empty(self, entry: _Entry, since: Millis, until: Millis, evidence: str) -> None:
-        """Neighbours that touch are joined: the newer evidence covers the older (ids and times only grow)."""
+        """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
+        grow, so the newer evidence covers the older."""
         before = self._db.execute(
-            "SELECT since_ms FROM empty WHERE series_id = ? AND until_ms = ?", (entry.id, since)
+            "SELECT since_ms, evidence FROM empty WHERE series_id = ? AND until_ms = ?", (entry.id, since)
         ).fetchone()
-        if before is not None:
+        if before is not None and _without_numbers(before[1]) == _without_numbers(evidence):
             self._db.execute(
                 "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
                 (until, evidence, entry.id, before[0]),
@@ -380,7 +422,7 @@ class Journal:
     def waiting_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) pairs for which candles wait."""
         rows = self._db.execute(
-            "SELECT DISTINCT venue, symbol, timeframe, open_ms - open_ms % 86400000 AS day"
+            f"SELECT DISTINCT venue, symbol, timeframe, open_ms - open_ms % {DAY} AS day"
             " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
         )
         return [(Series(venue, symbol, timeframe), Millis(day)) for venue, symbol, timeframe, day in rows]
@@ -389,7 +431,7 @@ class Journal:
         """The candles that wait for that day's file, oldest first."""
         rows = self._db.execute(
             f"SELECT {_CANDLE} FROM candle WHERE series_id = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
-            (self._entries[series].id, day, day + 86_400_000),
+            (self._entries[series].id, day, day + DAY),
         )
         return [_candle_of(series, row) for row in rows]
 
@@ -410,17 +452,21 @@ class Journal:
                 list(pending.items()),
             )
 
-    def replaced(self, files: Iterable[tuple[str, str, Series, Sequence[Millis]]]) -> None:
-        """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer."""
+    def replaced(self, files: Iterable[tuple[str, str, Series, Sequence[Millis]]]) -> Counter[str]:
+        """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer.
+
+        How many waited until now, by venue.
+        """
+        saved: Counter[str] = Counter()
         with self._transaction():
             for path, digest, series, minutes in files:
                 self._db.execute("INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", (path, digest))
-                entry = self._entries.get(series)
-                if entry is not None:
-                    self._db.executemany(
-                        "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
-                        [(entry.id, minute) for minute in minutes],
-                    )
+                rows = self._db.executemany(
+                    "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
+                    [(self._entries[series].id, minute) for minute in minutes],
+                )
+                saved[series.venue] += rows.rowcount
+        return saved
 
     def not_replaced(self, path: str) -> None:
         """The replacement of *path* did not happen; the file is what it was."""
@@ -431,7 +477,7 @@ class Journal:
     def lose(self, path: str, series: Series, day: Millis, now: Millis, detail: str) -> int:
         """The day file *path* is gone or not to be believed: its minutes become gaps; how many."""
         entry = self._entries[series]
-        until = min(Millis(day + 86_400_000), entry.mark)
+        until = min(Millis(day + DAY), entry.mark)
         since = max(day, entry.first)
         lost = 0
         with self._transaction():
@@ -447,7 +493,7 @@ class Journal:
             "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
             " UNION ALL SELECT since_ms, until_ms FROM empty"
             " WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            " UNION ALL SELECT open_ms, open_ms + 60000 FROM candle"
+            f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle"
             " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
         ).fetchall()
@@ -457,6 +503,27 @@ class Journal:
                 free.append((since, Millis(low)))
             since = max(since, Millis(high))
         return free
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
+    fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    if fresh:
+        database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
+    found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError("it has no format")
+    if found != (FORMAT,):
+        raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
+    check = database.execute("PRAGMA quick_check(1)").fetchone()
+    if check != ("ok",):
+        raise sqlite3.DatabaseError(str(check[0]))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[0-9]+", "", text)
 
 
 def _as_json(candle: Candle) -> dict[str, object]:

@@ -10,22 +10,22 @@ digest is valid, and rows that are in both places are equal.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, Candle, Millis, Reason, Series, Verdict, floor_to
+from trio_candles.model import DAY, Candle, Millis, Series, Verdict, floor_to
 from trio_candles.store import dayfiles
-from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.journal import Journal, Judged
+from trio_candles.store.dayfiles import DayFile, DayFileBroken, day_file
+from trio_candles.store.disk import LOCAL_DISK, Disk, is_held
+from trio_candles.store.journal import Journal, Judged, OtherFormat
 from trio_candles.store.lock import hold_lock
-from trio_candles.store.schema import JOURNAL, LOCK, QUARANTINE, TMP, digest_of
+from trio_candles.store.rebuild import open_journal
+from trio_candles.store.schema import LOCK, TMP, digest_of
 
 __all__ = ["Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -35,7 +35,7 @@ FILES_AT_ONCE = 64
 """Day files per transaction: amortises its fsync, and bounds the memory of a flush."""
 
 
-class StoreUnavailable(Exception):
+class StoreUnavailable(OSError):
     """The disk does not take what it is given; nothing was accepted, and asking again later may help."""
 
 
@@ -55,53 +55,63 @@ class Flushed:
     """Day files that another program holds open (Windows); tried again at the next flush."""
 
 
-@attrs.define
+@attrs.frozen
 class _Replacement:
     file: DayFile
     temporary: Path
     digest: str
     minutes: list[Millis]
-    fresh: int
 
 
 class Store:
     """An open data directory; made by :func:`open_store`."""
 
-    def __init__(self, root: Path, journal: Journal) -> None:
+    def __init__(self, root: Path, journal: Journal, disk: Disk) -> None:
         self._root = root
         self._journal = journal
+        self._disk = disk
         self._cached: tuple[str, str, dict[Millis, Candle]] | None = None
 
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
         """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
-        found = self._journal.meta().get("kind")
-        if found is not None and found != kind:
-            raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
-        self._journal.remember(kind=kind, stopped_at_ms=None, **identity)
+        with _system_errors():
+            found = self._journal.meta().get("kind")
+            if found is not None and found != kind:
+                raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
+            self._journal.remember(kind=kind, stopped_at_ms=None, **identity)
 
     def meta(self) -> dict[str, str]:
         """What the directory remembers."""
-        return self._journal.meta()
+        with _system_errors():
+            return self._journal.meta()
 
     # --- verdicts
 
-    def expect(self, series: Sequence[Series], earliest: Millis, now: Millis) -> dict[Series, Millis]:
-        """Expect *series* from now on; where each one's next first verdict must begin."""
+    def expect(
+        self, series: Sequence[Series], earliest: Millis, now: Millis
+    ) -> dict[Series, tuple[Millis, Millis]]:
+        """Expect *series* from now on; the first minute of each, and its mark: where its next verdict begins."""
         with _system_errors():
-            self._journal.expect(series, earliest, now, Reason.COLLECTOR_DOWN)
-            marks = self._journal.marks()
-            return {one: marks[one] for one in series}
+            self._journal.expect(series, earliest, now)
+            spans = self._journal.spans()
+            return {one: spans[one] for one in series}
 
     def commit(self, verdicts: Sequence[Verdict], now: Millis) -> Judged:
         """Make *verdicts* durable; :class:`StoreUnavailable` if the disk does not take them."""
         with _system_errors():
-            return self._journal.commit(verdicts, now)
+            while True:
+                try:
+                    return self._journal.commit(verdicts, now)
+                except DayFileBroken as broken:
+                    # Found when a minute was looked up; the verdicts meet its minutes as gaps.
+                    self._give_up(broken)
 
     def open_gap_minutes(self) -> dict[str, int]:
         """Minutes in open gaps, by venue."""
-        return dict(self._journal.open_gap_minutes())
+        with _system_errors():
+            return dict(self._journal.open_gap_minutes())
 
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
@@ -112,7 +122,8 @@ class Store:
 
     def waiting(self) -> list[DayFile]:
         """The day files for which candles wait in the journal."""
-        return [DayFile(series, day) for series, day in self._journal.waiting_days()]
+        with _system_errors():
+            return [DayFile(series, day) for series, day in self._journal.waiting_days()]
 
     def flush(self, files: Sequence[DayFile]) -> Flushed:
         """Write the candles that wait for *files*, at most :data:`FILES_AT_ONCE` of them, into them."""
@@ -125,79 +136,95 @@ class Store:
         return flushed
 
     def _flush_some(self, files: Sequence[DayFile], flushed: Flushed) -> None:
-        replacements = [self._prepare(file) for file in files]
-        self._journal.replacing({one.file.path: one.digest for one in replacements})
-        done = []
-        for one in replacements:
-            target = self._root / one.file.path
-            try:
-                dayfiles.put_in_place(one.temporary, target)
-            except PermissionError:  # Windows: somebody reads the old file; its rows wait in the journal
-                one.temporary.unlink(missing_ok=True)
-                flushed.held.append(one.file.path)
-                continue
-            done.append(one)
-        for folder in {(self._root / one.file.path).parent for one in done}:
-            dayfiles.sync_folder(folder)
-        self._journal.replaced((one.file.path, one.digest, one.file.series, one.minutes) for one in done)
-        for path in flushed.held:
-            self._journal.not_replaced(path)
-        for one in done:
-            venue = one.file.series.venue
-            flushed.saved[venue] = flushed.saved.get(venue, 0) + one.fresh
+        prepared: list[_Replacement] = []
+        done: list[_Replacement] = []
+        try:
+            for file in files:
+                with _unless_held(file, flushed):
+                    prepared += self._prepare(file, flushed)
+            self._journal.replacing({one.file.path: one.digest for one in prepared})
+            for one in prepared:
+                with _unless_held(one.file, flushed):
+                    self._disk.replace(one.temporary, self._root / one.file.path)
+                    done.append(one)
+            for folder in sorted({(self._root / one.file.path).parent for one in done}):
+                self._disk.sync_folder(folder)
+            self._replaced(done, flushed)
+        finally:
+            for one in prepared:
+                self._disk.remove(one.temporary)
 
-    def _prepare(self, file: DayFile) -> _Replacement:
-        """The day file as it should be, durable beside its place."""
+    def _replaced(self, done: Sequence[_Replacement], flushed: Flushed) -> None:
+        saved = self._journal.replaced((one.file.path, one.digest, one.file.series, one.minutes) for one in done)
+        for venue, rows in saved.items():
+            flushed.saved[venue] = flushed.saved.get(venue, 0) + rows
+
+    def _prepare(self, file: DayFile, flushed: Flushed) -> list[_Replacement]:
+        """The day file as it should be, durable beside its place; nothing if nothing waits for it."""
+        if self._journal.digest(file.path)[1] is not None:
+            # The last flush failed half way. The ledger knows two digests, so that one is settled first.
+            self._settle(file, flushed)
+        old = self._old(file)
         candles = self._journal.waiting(file.series, file.day)
-        table, fresh = dayfiles.merged(self._read(file), candles)
+        if not candles:
+            return []
+        table = dayfiles.merged(old, candles)
         content = dayfiles.encode(table)
-        if not dayfiles.read(content.to_pybytes(), file).equals(table):
-            raise DayFileBroken(f"{file.path}: encoded, it does not read back as what it was")
+        if not dayfiles.read(content, file).equals(table):
+            raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
         folder, _, name = file.path.rpartition("/")
-        dayfiles.make_folder(self._root, folder)
+        if old is None:
+            dayfiles.make_folder(self._disk, self._root, folder)
         temporary = self._root / TMP / f"{folder.replace('/', '_')}_{name}"
-        temporary.unlink(missing_ok=True)
-        dayfiles.write_temporary(temporary, content)
-        return _Replacement(file, temporary, digest_of(content), [c.open_time for c in candles], fresh)
+        dayfiles.write_temporary(self._disk, temporary, content)
+        return [_Replacement(file, temporary, digest_of(content), [candle.open_time for candle in candles])]
+
+    def _old(self, file: DayFile) -> pa.Table | None:
+        """The day file's rows; ``None`` if there is none, or if it could not be believed and was given up."""
+        try:
+            return self._read(file)
+        except DayFileBroken as broken:
+            self._give_up(broken)
+            return None
 
     def _read(self, file: DayFile) -> pa.Table | None:
-        """The file's rows; ``None`` if there is none, or if it had to be moved to quarantine."""
-        path = self._root / file.path
+        """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it is not the ledger's."""
         known = self._journal.digest(file.path)
+        content = self._content(file)
+        if content is None:
+            if known[0] is not None:
+                raise DayFileBroken(file.path, "the file is missing")
+            return None
+        if digest_of(content) not in known:
+            raise DayFileBroken(file.path, "its digest is not the ledger's")
+        return dayfiles.read(content, file)
+
+    def _content(self, file: DayFile) -> bytes | None:
         try:
-            content = path.read_bytes()
+            return self._disk.read(self._root / file.path)
         except FileNotFoundError:
-            if known != (None, None):
-                self._lose(file, "the file is missing")
-            return None
-        try:
-            if digest_of(content) not in known:
-                raise DayFileBroken(f"{file.path}: its digest is not the ledger's")
-            return dayfiles.read(content, file)
-        except DayFileBroken as error:
-            self._quarantine(file, str(error))
             return None
 
-    def _quarantine(self, file: DayFile, why: str) -> None:
-        """Move a day file that cannot be believed out of the way, and make gaps of its minutes."""
-        quarantine = self._root / QUARANTINE
-        quarantine.mkdir(exist_ok=True)
-        name = file.path.replace("/", "_")
-        target = next(path for n in range(10_000) if not (path := quarantine / f"{name}.{n}").exists())
-        os.replace(self._root / file.path, target)
-        log.error("%s; moved to %s", why, target)
-        self._lose(file, why)
-
-    def _lose(self, file: DayFile, why: str) -> None:
+    def _give_up(self, broken: DayFileBroken) -> None:
+        """Move a day file that cannot be believed to quarantine, if it is there, and make gaps of its minutes."""
+        file = _day_file(broken.path, self._folders())
+        assert file is not None, broken.path
         self._cached = None
-        marks = self._journal.marks()
-        if file.series in marks:
-            now = marks[file.series]
-            lost = self._journal.lose(file.path, file.series, file.day, now, why)
-            log.error("%s: %s; %d minutes are gaps now (reason: corrupt)", file.path, why, lost)
+        fate = "it is gone"
+        if self._content(file) is not None:
+            fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
+        mark = self._journal.spans()[file.series][1]
+        lost = self._journal.lose(file.path, file.series, file.day, mark, str(broken))
+        log.error("%s; %s; %d minutes are gaps now (reason: corrupt)", broken, fate, lost)
+
+    def _folders(self) -> dict[str, Series]:
+        return {series.folder: series for series in self._journal.spans()}
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
-        """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows."""
+        """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows.
+
+        :class:`~trio_candles.store.dayfiles.DayFileBroken` if it is not the ledger's.
+        """
         file = DayFile(series, floor_to(minute, DAY))
         digest = self._journal.digest(file.path)[0]
         if digest is None:
@@ -212,38 +239,62 @@ class Store:
 
     def recover(self) -> None:
         """Finish what a crash left: replacements under way, temporary files, day files that changed since."""
-        for leftover in (self._root / TMP).iterdir():
-            leftover.unlink()
-        for path, (digest, pending) in self._journal.digests().items():
-            file = _day_file(path, self._journal.marks())
-            if file is None:
-                continue
-            target = self._root / path
-            actual = digest_of(target.read_bytes()) if target.is_file() else None
-            if pending is not None and actual == pending:
-                dayfiles.sync_folder(target.parent)
-                table = dayfiles.read(target.read_bytes(), file)
-                minutes = [candle.open_time for candle in dayfiles.candles_in(table, file.series)]
-                self._journal.replaced([(path, pending, file.series, minutes)])
-                log.warning("finished the replacement of %s that a crash had interrupted", path)
-            elif actual == digest:
-                self._journal.not_replaced(path)
-            elif actual is None:
-                self._lose(file, "the file is missing")
-            else:
-                self._quarantine(file, f"{path}: its digest is not the ledger's")
+        for name in self._disk.names(self._root / TMP):
+            self._disk.remove(self._root / TMP / name)
+        folders = self._folders()
+        registered = self._journal.digests()
+        for path in registered:
+            file = _day_file(path, folders)
+            if file is not None:
+                self._settle(file, Flushed())
+        for folder, series in folders.items():
+            for name in self._disk.names(self._root / folder):
+                path = f"{folder}/{name}"
+                if path not in registered and day_file(path, series) is not None:
+                    self._give_up(DayFileBroken(path, "the ledger does not know it"))
+
+    def _settle(self, file: DayFile, flushed: Flushed) -> None:
+        """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's."""
+        digest, pending = self._journal.digest(file.path)
+        content = self._content(file)
+        actual = None if content is None else digest_of(content)
+        if content is not None and pending is not None and actual == pending:
+            target = self._root / file.path
+            self._disk.sync_folder(target.parent)
+            minutes = dayfiles.times_in(dayfiles.read(content, file))
+            self._replaced([_Replacement(file, target, pending, minutes)], flushed)
+            log.warning("finished the replacement of %s, which had been interrupted", file.path)
+        elif actual == digest:
+            if pending is not None:
+                self._journal.not_replaced(file.path)
+        elif content is None:
+            self._give_up(DayFileBroken(file.path, "the file is missing"))
+        else:
+            self._give_up(DayFileBroken(file.path, "its digest is not the ledger's"))
 
 
-def _day_file(path: str, known: Iterable[Series]) -> DayFile | None:
-    folder, _, name = path.rpartition("/")
-    for series in known:
-        if series.folder == folder:
-            return DayFile(series, _day_of(name.removesuffix(".parquet")))
-    return None
+def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
+    series = folders.get(path.rpartition("/")[0])
+    return None if series is None else day_file(path, series)
 
 
-def _day_of(name: str) -> Millis:
-    return Millis(int(datetime.fromisoformat(name).replace(tzinfo=UTC).timestamp()) * 1000)
+def _make_root(root: Path) -> None:
+    """*root* and the folders above it, as durable as what will lie in them."""
+    for folder in (*reversed(root.parents), root):
+        if not folder.is_dir():
+            LOCAL_DISK.make_folder(folder)
+            LOCAL_DISK.sync_folder(folder.parent)
+
+
+@contextmanager
+def _unless_held(file: DayFile, flushed: Flushed) -> Iterator[None]:
+    """Leave *file* for a later flush if another program has it open (Windows)."""
+    try:
+        yield
+    except OSError as error:
+        if not is_held(error):
+            raise
+        flushed.held.append(file.path)
 
 
 @contextmanager
@@ -252,30 +303,39 @@ def _system_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            raise  # not the disk's fault: a statement of ours that makes no sense
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def open_store(root: Path) -> Iterator[Store]:
+def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
 
-    Raises :class:`~trio_candles.store.lock.Locked` if another collector has it.
+    Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
+    another version of this program made it, and :class:`StoreUnavailable` if the disk does not let it be read.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    with _system_errors():
+        _make_root(root)
     with hold_lock(root / LOCK):
-        (root / TMP).mkdir(exist_ok=True)
         # The journal asks the day files, and the day files are the store's, which has the journal.
         elsewhere: list[Callable[[Series, Millis], Candle | None]] = []
-        journal = Journal.open(root / JOURNAL, lambda series, minute: elsewhere[0](series, minute))
-        store = Store(root, journal)
+        with _system_errors():
+            disk.make_folder(root / TMP)
+            try:
+                journal = open_journal(root, disk, lambda series, minute: elsewhere[0](series, minute))
+            except OtherFormat as error:
+                raise WrongDirectory(f"{root}: {error}") from error
+        store = Store(root, journal, disk)
         elsewhere.append(store.look_up)
         try:
-            store.recover()
+            with _system_errors():
+                store.recover()
             yield store
         finally:
             try:
                 journal.close()
             except sqlite3.Error as error:
                 # What was committed is in the write-ahead log; the next start, or a reader, finds it there.
-                log.error("the journal could not be put to rest: %s", error)
+                log.warning("the journal could not be put to rest (is a reader at work?): %s", error)
                 journal.abandon()

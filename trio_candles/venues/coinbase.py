@@ -15,9 +15,11 @@ import msgspec
 
 from trio_candles.model import Trade
 from trio_candles.venues.protocol import (
+    UNREADABLE,
     Acked,
     Beat,
     Event,
+    Id,
     Limits,
     Misunderstood,
     Refused,
@@ -30,13 +32,13 @@ from trio_candles.venues.protocol import (
 __all__ = ["Coinbase"]
 
 # A product that the venue does not know is named first in the reason: "XX-USD is not a valid product".
-_NAMED = re.compile(r"([A-Z0-9]{1,20}-[A-Z0-9]{1,20})\b", re.ASCII)
+_NAMED = re.compile(r"([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 
 
 # {"type":"match","trade_id":10,"sequence":50,"time":"2014-11-07T08:19:27.028459Z","product_id":"BTC-USD",
 #  "size":"5.23512","price":"400.23","side":"sell", ...}; last_match: the same, once per product at the start.
 class _Match(msgspec.Struct, tag_field="type", tag="match"):
-    trade_id: int
+    trade_id: Id
     time: str
     product_id: str
     size: str
@@ -49,7 +51,7 @@ class _LastMatch(_Match, tag_field="type", tag="last_match"):
 
 # {"type":"heartbeat","sequence":90,"last_trade_id":20,"product_id":"BTC-USD","time":"2014-11-07T08:19:28.464459Z"}
 class _Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
-    last_trade_id: int
+    last_trade_id: Id
     product_id: str
     time: str
 
@@ -111,7 +113,7 @@ class Coinbase:
         """Trades, heartbeats, acknowledgements and refusals; unknown types are skipped, as documented."""
         try:
             message = _DECODER.decode(text)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return (_other(text, error),)
         if isinstance(message, _Match):
             return (_traded(message),)
@@ -130,11 +132,11 @@ def _traded(message: _Match) -> Traded:
     return Traded(message.product_id, Trade(message.trade_id, time_of(message.time), price, size))
 
 
-def _other(text: str, error: msgspec.DecodeError) -> Skipped:
+def _other(text: str, error: Exception) -> Skipped:
     """Name what the typed decoder refused: a type that we do not know, or a message that is broken."""
     try:
         message = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise Misunderstood("not_json", text[:200]) from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
         raise Misunderstood("bad_shape", text[:200])

@@ -14,10 +14,12 @@ import msgspec
 
 from trio_candles.model import MINUTE, Millis
 from trio_candles.venues.protocol import (
+    UNREADABLE,
     Acked,
     Alive,
     Doubt,
     Event,
+    Id,
     Limits,
     Misunderstood,
     Refused,
@@ -44,7 +46,7 @@ class _Result(msgspec.Struct):
 # Said too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
 class _Frame(msgspec.Struct):
     channel: str | None = None
-    data: msgspec.Raw = msgspec.Raw(b"[]")
+    data: msgspec.Raw = msgspec.Raw(b"null")
     method: str | None = None
     success: bool | None = None
     result: _Result | None = None
@@ -62,7 +64,7 @@ class _OhlcRow(msgspec.Struct):
     high: float
     low: float
     close: float
-    trades: int
+    trades: Id
     volume: float
     vwap: float
     interval_begin: str
@@ -74,7 +76,7 @@ class _OhlcRow(msgspec.Struct):
 #  "timestamp":"2023-09-25T07:49:37.708706Z"}; several in one message, and sharing a time.
 class _TradeRow(msgspec.Struct):
     symbol: str
-    trade_id: int
+    trade_id: Id
     timestamp: str
 
 
@@ -147,15 +149,13 @@ class Kraken:
                     return (Skipped("unknown_channel"),)
         except msgspec.ValidationError as error:
             raise Misunderstood("bad_shape", f"{error} in {text[:200]}") from None
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             raise Misunderstood("not_json", text[:200]) from None
 
 
 def _row(row: _OhlcRow) -> Row:
     if row.interval != 1:
         raise Misunderstood("wrong_interval", f"{row.symbol} {row.interval}")
-    if row.trades < 0:
-        raise Misunderstood("bad_number", f"{row.symbol} trades {row.trades}")
     open_time = time_of(row.interval_begin)
     close_time = Millis(open_time + MINUTE) if row.timestamp is None else time_of(row.timestamp)
     return Row(
@@ -179,7 +179,7 @@ def _answer(frame: _Frame) -> Event:
         return Told(frame.shouted)
     if frame.method == "pong":
         return Alive()
-    if frame.method == "subscribe" and frame.success and frame.result is not None:
+    if frame.method == "subscribe" and frame.success and frame.result is not None and frame.result.symbol:
         return Acked(frame.result.symbol, frame.result.channel)
     if frame.method == "subscribe" and frame.success is False:
         return Refused(frame.symbol, frame.error or "refused without a reason")

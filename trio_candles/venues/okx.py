@@ -15,6 +15,7 @@ import msgspec
 
 from trio_candles.model import MINUTE, Millis
 from trio_candles.venues.protocol import (
+    UNREADABLE,
     Acked,
     Alive,
     Event,
@@ -34,7 +35,7 @@ __all__ = ["Okx"]
 _CHANNEL = "candle1m"
 _LEAVING = "64008"
 # 60018 carries no arg: "Wrong URL or channel:candle1m,instId:XX-USDT doesn't exist. Please use ..."
-_NAMED = re.compile(r"instId:([A-Z0-9]{1,20}-[A-Z0-9]{1,20})\b", re.ASCII)
+_NAMED = re.compile(r"instId:([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 
 
@@ -106,10 +107,12 @@ class Okx:
             if frame.arg.channel != _CHANNEL:
                 return (Skipped("unknown_channel"),)
             symbol = frame.arg.instId
+            if not symbol:
+                raise Misunderstood("bad_shape", text[:200])
             return [_row(symbol, row) for row in _ROWS.decode(frame.data)]
         except msgspec.ValidationError as error:
             raise Misunderstood("bad_shape", f"{error} in {text[:200]}") from None
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             raise Misunderstood("not_json", text[:200]) from None
 
 
@@ -136,8 +139,10 @@ def _row(symbol: str, row: list[str]) -> Row | Forming:
 
 def _told(frame: _Frame, event: str) -> Event:
     match event:
-        case "subscribe" if frame.arg is not None:
+        case "subscribe" if frame.arg is not None and frame.arg.instId:
             return Acked(frame.arg.instId, frame.arg.channel)
+        case "subscribe":
+            raise Misunderstood("bad_shape", "an acknowledgement of nothing")
         case "unsubscribe":
             return Skipped("unsubscribed")
         case "error":

@@ -1,0 +1,383 @@
+"""A venue's nursery against simulated exchanges: what goes wrong on a feed, and what follows, at exact times."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+
+from trio_candles.feed import leaves
+from trio_candles.model import MINUTE, Series
+from trio_candles.simulator import SimulatedExchange
+from trio_candles.venues import VENUES
+from trio_candles.venues.kraken import Kraken
+from world import NOON, check_against_truth, collecting, ledger, rows_on_disk
+
+BTC = Series("coinbase", "BTC-USD")
+COINBASE = {"coinbase": ("BTC-USD", "ETH-USD")}
+KRAKEN = {"kraken": ("BTC/USD", "ETH/USD")}
+OKX = {"okx": ("BTC-USDT", "ETH-USDT")}
+
+
+def minute(n: int) -> int:
+    """The open time of the n-th minute of the test."""
+    return NOON + n * MINUTE
+
+
+def lived(exchange: SimulatedExchange) -> list[tuple[float, float | None]]:
+    """When each connection was made and closed, in seconds of the test."""
+    return [
+        ((one.connected_at - NOON) / 1000, None if one.closed_at is None else (one.closed_at - NOON) / 1000)
+        for one in exchange.connections
+    ]
+
+
+async def sleep_until(seconds: float) -> None:
+    """Until that many seconds of the test have passed."""
+    await trio.sleep(seconds - trio.current_time())
+
+
+# --- losing and finding connections -----------------------------------------------------------------------
+
+
+async def test_a_dropped_connection_is_made_again_and_a_quick_one_costs_coinbase_no_minute(autojump_clock, tmp_path):
+    """Trade ids prove the minute in which the connection was lost and found, if no trade was missed."""
+    async with collecting(tmp_path, {"coinbase": ("SOL-USD",)}, seed=3) as world:
+        await sleep_until(600)
+        world.exchanges["coinbase"].drop_connections()
+        await sleep_until(1800)
+        board = world.service.board.venues["coinbase"]
+        assert board.reconnects == 1
+    first, second = lived(world.exchanges["coinbase"])
+    assert first[1] == pytest.approx(600, abs=0.01)
+    assert 0.4 < second[0] - 600 < 1.2
+    gaps = _gaps(tmp_path, Series("coinbase", "SOL-USD"))
+    assert minute(9) not in gaps
+    assert minute(10) not in gaps
+
+
+def _gaps(root, series):
+    with ledger(root) as books:
+        return books.gaps(series)
+
+
+@pytest.mark.parametrize("symbols", [COINBASE, KRAKEN, OKX], ids=["coinbase", "kraken", "okx"])
+async def test_an_outage_makes_gaps_of_the_minutes_it_touched_and_of_no_other(autojump_clock, tmp_path, symbols):
+    (name,) = symbols
+    async with collecting(tmp_path, symbols) as world:
+        await sleep_until(605)
+        world.exchanges[name].faults.refuse_connections = True
+        world.exchanges[name].drop_connections()
+        await sleep_until(905)
+        assert world.service.board.venues[name].status(world.time.now()) == "[DISC]"
+        world.exchanges[name].faults.refuse_connections = False
+        await sleep_until(1800)
+    for symbol in symbols[name]:
+        series = Series(name, symbol)
+        check_against_truth(tmp_path, world.market, series)
+        gaps = _gaps(tmp_path, series)
+        during = {m for m in gaps if minute(10) <= m < minute(17)}
+        assert set(gaps) - during <= {minute(29)}
+        assert {gaps[m] for m in during} <= {"disconnected", "missing_trades"}
+        # Every minute without connection was a gap; Kraken's snapshots, proven by ids, may have closed them since.
+        with ledger(tmp_path) as books:
+            opened = books.opened(series)
+        assert {minute(n) for n in range(11, 15)} <= set(opened)
+        assert all(opened[minute(n)] == "disconnected" for n in range(11, 15))
+        assert during or name == "kraken"
+
+
+async def test_reconnection_waits_grow_and_never_exceed_a_minute(autojump_clock, tmp_path):
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.refuse_connections = True
+        world.exchanges["okx"].drop_connections()
+        await sleep_until(900)
+        attempts = [(ms - NOON) / 1000 for ms in world.exchanges["okx"].attempts]
+        waits = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        assert world.service.board.venues["okx"].reconnects == len(attempts) - 1
+    assert waits[1] < waits[3] < waits[5]
+    assert max(waits) <= 60.0
+    assert all(30.0 <= wait <= 60.0 for wait in waits[7:])
+    assert not world.exchanges["okx"].violations
+
+
+@pytest.mark.parametrize("symbols", [COINBASE, KRAKEN], ids=["coinbase", "kraken"])
+async def test_a_half_open_connection_is_left_after_ten_silent_seconds(autojump_clock, tmp_path, symbols):
+    (name,) = symbols
+    async with collecting(tmp_path, symbols) as world:
+        await sleep_until(300)
+        world.exchanges[name].faults.mute = True
+        await sleep_until(301)
+        world.exchanges[name].faults.ignore_close = True
+        await sleep_until(312)
+        world.exchanges[name].faults.mute = False
+        world.exchanges[name].faults.ignore_close = False
+        await sleep_until(400)
+        times = lived(world.exchanges[name])
+    assert len(times) == 2
+    assert 310 <= times[1][0] <= 316  # ten seconds of silence, two of goodbye, one of back-off
+
+
+async def test_a_silent_okx_connection_is_asked_and_kept_if_it_answers(autojump_clock, tmp_path):
+    """The venue closes after 30 s without data; a ping keeps a connection of quiet instruments."""
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.silent = True
+        await sleep_until(130)
+        assert len(world.exchanges["okx"].connections) == 1
+        assert world.service.board.venues["okx"].reconnects == 0
+        assert world.service.board.venues["okx"].status(world.time.now()) == "[STALE (2m)]"
+
+
+async def test_an_okx_connection_that_answers_no_ping_is_left(autojump_clock, tmp_path):
+    async with collecting(tmp_path, OKX) as world:
+        await sleep_until(120)
+        world.exchanges["okx"].faults.mute = True
+        await sleep_until(152)
+        world.exchanges["okx"].faults.mute = False
+        await sleep_until(200)
+        times = lived(world.exchanges["okx"])
+    assert len(times) == 2
+    assert 149 <= times[1][0] <= 155
+
+
+async def test_one_silent_product_on_coinbase_is_noticed_though_others_speak(autojump_clock, tmp_path):
+    """A zombie subscription: the venue beats once a second per product, so ten silent seconds are a fault."""
+    async with collecting(tmp_path, COINBASE) as world:
+        await sleep_until(300)
+        world.exchanges["coinbase"].faults.silent_symbols = {"ETH-USD"}
+        world.exchanges["coinbase"].faults.heartbeats = False
+        await sleep_until(312)
+        assert len(world.exchanges["coinbase"].connections) >= 2
+
+
+async def test_an_announced_close_is_left_before_it_comes(autojump_clock, tmp_path):
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.notice = 120
+        await sleep_until(300)
+        assert len(world.exchanges["okx"].connections) >= 2
+
+
+async def test_a_reconnecting_venue_never_exceeds_its_connection_limit(autojump_clock, tmp_path):
+    async with collecting(tmp_path) as world:
+        for name in ("coinbase", "kraken", "okx"):
+            world.exchanges[name].faults.longest_connection = 3.0
+        await sleep_until(1200)
+        for name in ("coinbase", "kraken", "okx"):
+            assert not world.exchanges[name].violations
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("symbols", "bad"),
+    [
+        ({"coinbase": ("BTC-USD", "GIBBERISH-USD")}, "GIBBERISH-USD"),
+        ({"kraken": ("BTC/USD", "GIBBERISH/USD")}, "GIBBERISH/USD"),
+        ({"okx": ("BTC-USDT", "GIBBERISH-USDT")}, "GIBBERISH-USDT"),
+    ],
+    ids=["coinbase", "kraken", "okx"],
+)
+async def test_a_refused_symbol_is_loud_and_does_not_take_its_venue_down(
+    autojump_clock, tmp_path, caplog, symbols, bad
+):
+    caplog.set_level(logging.WARNING)
+    (name,) = symbols
+    async with collecting(tmp_path, symbols) as world:
+        await sleep_until(600)
+        good = next(symbol for symbol in symbols[name] if symbol != bad)
+        board = world.service.board.venues[name]
+        assert board.status(world.time.now()) == "[OK]"
+        assert board.saved >= 7
+    counts = check_against_truth(tmp_path, world.market, Series(name, good))
+    assert counts["gap"] <= 2
+    assert set(_gaps(tmp_path, Series(name, bad)).values()) == {"refused"}
+    assert any(bad in record.message and record.levelno == logging.ERROR for record in caplog.records)
+
+
+@pytest.mark.parametrize("symbols", [COINBASE, KRAKEN, OKX], ids=["coinbase", "kraken", "okx"])
+async def test_a_symbol_that_is_never_acknowledged_is_loud_and_its_proofs_still_count(
+    autojump_clock, tmp_path, caplog, symbols
+):
+    (name,) = symbols
+    silent, good = symbols[name][0], symbols[name][1]
+    async with collecting(tmp_path, symbols) as world:
+        world.exchanges[name].faults.unacknowledged_symbols = {silent}
+        await sleep_until(400)
+    assert any(silent in record.message and record.levelno == logging.ERROR for record in caplog.records)
+    check_against_truth(tmp_path, world.market, Series(name, silent))
+    assert check_against_truth(tmp_path, world.market, Series(name, good))["candles"] >= 4
+
+
+async def test_a_refused_symbol_is_asked_for_again_and_collected_once_it_is_listed(autojump_clock, tmp_path):
+    async with collecting(tmp_path, KRAKEN) as world:
+        world.exchanges["kraken"].faults.refused_symbols = {"ETH/USD"}
+        await sleep_until(120)
+        world.exchanges["kraken"].faults.refused_symbols = set()
+        await sleep_until(900)
+    series = Series("kraken", "ETH/USD")
+    gaps = _gaps(tmp_path, series)
+    with ledger(tmp_path) as books:
+        assert books.opened(series)[minute(1)] == "refused"
+    assert not any(m >= minute(7) for m in gaps if m < minute(14))
+
+
+async def test_more_symbols_than_a_connection_carries_are_spread_over_several(autojump_clock, tmp_path):
+    symbols = tuple(f"SIM{n:03}/USD" for n in range(450))
+    async with collecting(tmp_path, {"kraken": symbols}) as world:
+        await sleep_until(60)
+        assert len(world.exchanges["kraken"].open_connections) == 3
+        world.exchanges["kraken"].open_connections[0].drop()
+        await sleep_until(60.1)
+        assert world.service.board.venues["kraken"].status(world.time.now()) == "[DISC]"
+        await sleep_until(90)
+        assert len(world.exchanges["kraken"].open_connections) == 3
+        assert world.service.board.venues["kraken"].reconnects == 1
+        assert not world.exchanges["kraken"].violations
+
+
+# --- what is said -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("symbols", [COINBASE, KRAKEN, OKX], ids=["coinbase", "kraken", "okx"])
+async def test_corrupt_frames_cost_at_most_their_minute(autojump_clock, tmp_path, symbols):
+    (name,) = symbols
+    async with collecting(tmp_path, symbols) as world:
+        for at, kind in enumerate(["truncated", "nan", "wrong_type", "binary", "not_json", "unknown", "giant"], 2):
+            await sleep_until(at * 120)
+            world.exchanges[name].faults.corrupt.append(kind)
+        await sleep_until(1800)
+        assert sum(world.service.board.venues[name].skipped.values()) >= 5
+    for symbol in symbols[name]:
+        counts = check_against_truth(tmp_path, world.market, Series(name, symbol))
+        assert counts["candles"] + counts["empty"] >= 18
+
+
+async def test_a_dropped_trade_makes_a_gap_of_its_minute_and_says_which_ids(autojump_clock, tmp_path):
+    async with collecting(tmp_path, COINBASE) as world:
+        await sleep_until(470)
+        trades = world.market.trades("coinbase", "BTC-USD", minute(8))
+        lost = trades[len(trades) // 2].trade_id
+        world.exchanges["coinbase"].faults.drop_trade = lambda symbol, id_: symbol == "BTC-USD" and id_ == lost
+        await sleep_until(900)
+    gaps = _gaps(tmp_path, BTC)
+    assert gaps == {minute(8): "missing_trades", minute(14): "unproven"}
+    with ledger(tmp_path) as books:
+        assert str(lost) in str(books.one("SELECT detail FROM gap WHERE reason = 'missing_trades'"))
+    check_against_truth(tmp_path, world.market, BTC)
+
+
+async def test_trades_dropped_across_the_end_of_a_minute_are_noticed(autojump_clock, tmp_path):
+    """Measured at the venue: sixteen trades missing around a boundary, with nothing else to show for it."""
+    async with collecting(tmp_path, COINBASE) as world:
+        await sleep_until(300)
+        trades = world.market.trades("coinbase", "BTC-USD", minute(6)), world.market.trades("coinbase", "BTC-USD", minute(7))
+        run = {trade.trade_id for trade in (*trades[0][-2:], *trades[1][:2])}
+        world.exchanges["coinbase"].faults.drop_trade = lambda symbol, id_: symbol == "BTC-USD" and id_ in run
+        await sleep_until(900)
+    gaps = _gaps(tmp_path, BTC)
+    assert {minute(6), minute(7)} <= set(gaps)
+    check_against_truth(tmp_path, world.market, BTC)
+
+
+async def test_heartbeats_without_ids_prove_nothing_and_trades_still_do(autojump_clock, tmp_path):
+    async with collecting(tmp_path, COINBASE) as world:
+        world.exchanges["coinbase"].faults.last_trade_id_zero = True
+        await sleep_until(1200)
+    counts = check_against_truth(tmp_path, world.market, BTC)
+    assert counts["candles"] >= 15
+
+
+async def test_a_lost_close_on_okx_is_a_gap_and_never_a_guess(autojump_clock, tmp_path):
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.lose_confirm = lambda symbol, at: symbol == "BTC-USDT" and at == minute(5)
+        await sleep_until(900)
+    gaps = _gaps(tmp_path, Series("okx", "BTC-USDT"))
+    assert gaps[minute(5)] == "no_close"
+    assert minute(4) not in gaps
+    assert minute(6) not in gaps
+
+
+async def test_a_late_close_on_okx_closes_the_gap_that_it_had_become(autojump_clock, tmp_path):
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.confirm_delay = 20.0
+        await sleep_until(900)
+    series = Series("okx", "BTC-USDT")
+    gaps = _gaps(tmp_path, series)
+    assert not any(minute(1) <= m < minute(14) for m in gaps)
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT count(*) FROM gap_event WHERE event = 'stored'") > 10
+
+
+async def test_two_different_closes_of_one_minute_are_a_conflict_and_the_first_stays(
+    autojump_clock, tmp_path, caplog
+):
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.revise_confirm = lambda symbol, at: symbol == "BTC-USDT" and at == minute(5)
+        await sleep_until(900)
+        assert world.service.board.venues["okx"].rejected["conflict"] == 1
+    check_against_truth(tmp_path, world.market, Series("okx", "BTC-USDT"))
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT count(*) FROM revision") == 1
+    assert any("conflict" in record.message for record in caplog.records)
+
+
+async def test_an_equal_close_again_is_skipped_without_a_word_on_the_console(autojump_clock, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    async with collecting(tmp_path, OKX) as world:
+        world.exchanges["okx"].faults.duplicate_confirm = lambda symbol, at: True
+        await sleep_until(600)
+        assert world.service.board.venues["okx"].rejected["duplicate"] >= 10
+    assert not [record for record in caplog.records if "duplicate" in record.message]
+    check_against_truth(tmp_path, world.market, Series("okx", "BTC-USDT"))
+
+
+async def test_while_kraken_is_in_maintenance_nothing_is_certain_and_afterwards_ids_decide(
+    autojump_clock, tmp_path, caplog
+):
+    async with collecting(tmp_path, KRAKEN) as world:
+        await sleep_until(330)
+        world.exchanges["kraken"].faults.system = "maintenance"
+        await sleep_until(500)
+        world.exchanges["kraken"].faults.system = "online"
+        await sleep_until(900)
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT count(*) FROM gap_event WHERE event = 'opened' AND detail LIKE 'suspect%'") > 0
+    assert any("maintenance" in record.message for record in caplog.records)
+    check_against_truth(tmp_path, world.market, Series("kraken", "BTC/USD"))
+
+
+# --- failures that are ours -------------------------------------------------------------------------------
+
+
+class BuggyKraken(Kraken):
+    """A reader that divides by zero once five minutes have been heard."""
+
+    rows = 0
+
+    def read(self, text):
+        self.rows += '"ohlc"' in text
+        return super().read(text) if self.rows < 150 else 1 / 0
+
+
+async def test_a_bug_in_one_venues_reader_ends_the_service_loudly_after_everything_is_in_parquet(
+    autojump_clock, tmp_path
+):
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with collecting(tmp_path, venues={**VENUES, "kraken": BuggyKraken()}):
+            await trio.sleep_forever()
+    assert [type(error) for error in leaves(caught.value)] == [ZeroDivisionError]
+    for series in (BTC, Series("okx", "BTC-USDT"), Series("kraken", "BTC/USD")):
+        assert len(rows_on_disk(tmp_path, series)) >= 3
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT count(*) FROM candle") == 0
+
+
+async def test_minutes_that_closed_ten_seconds_before_the_stop_have_their_verdict(autojump_clock, tmp_path):
+    async with collecting(tmp_path):
+        await sleep_until(190)
+    with ledger(tmp_path) as books:
+        for name, symbols in (COINBASE | KRAKEN | OKX).items():
+            for symbol in symbols:
+                assert books.range(Series(name, symbol)).stop >= minute(3)

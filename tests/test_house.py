@@ -1,0 +1,450 @@
+"""The house's floors, held by reading the imports of every module: see "Floors" in docs/architecture.md.
+
+An import points to a lower floor, never up, and sideways only where :data:`SIDEWAYS` says so. The pure floors, 0 to
+2, import nothing that could wait, look at a clock, or touch the world. A module that is on no floor fails here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "trio_candles"
+
+FLOORS = {
+    # A package's floor is that of all its modules that are not named themselves.
+    "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow
+    "trio_candles.model": 0,
+    "trio_candles.validation": 1,
+    "trio_candles.aggregation": 1,
+    "trio_candles.venues.protocol": 1,
+    "trio_candles.store.schema": 1,
+    "trio_candles.venues": 2,
+    "trio_candles.assembly": 2,
+    "trio_candles.network": 3,
+    "trio_candles.clock": 3,
+    "trio_candles.config": 3,
+    "trio_candles.store": 3,
+    "trio_candles.status": 4,
+    "trio_candles.desk": 4,
+    "trio_candles.writer": 4,
+    "trio_candles.gapfill": 4,
+    "trio_candles.feed": 4,
+    "trio_candles.signals": 5,
+    "trio_candles.console": 5,
+    "trio_candles.service": 5,
+    "trio_candles.audit": 5,
+    "trio_candles.cli": 6,
+    "trio_candles.__main__": 7,
+}
+"""Where each module is."""
+
+SIDEWAYS = {
+    "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
+    "trio_candles.store.store": {
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+        "trio_candles.store.lock",
+        "trio_candles.store.rebuild",
+    },
+    "trio_candles.store.rebuild": {
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+    },
+    "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
+    "trio_candles.store.journal": {"trio_candles.store.disk"},
+    "trio_candles.desk": {"trio_candles.status"},
+    "trio_candles.writer": {"trio_candles.status"},
+    "trio_candles.feed": {"trio_candles.desk", "trio_candles.gapfill", "trio_candles.status", "trio_candles.writer"},
+    "trio_candles.gapfill": {"trio_candles.desk", "trio_candles.status", "trio_candles.writer"},
+}
+"""Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
+
+CLOSED = ("trio_candles.audit", "trio_candles.simulator")
+"""Packages that are one thing in several files."""
+
+PURE = {
+    "__future__", "abc", "attrs", "bisect", "collections", "contextlib", "dataclasses", "datetime", "decimal", "enum",
+    "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "msgspec", "numbers", "operator", "re",
+    "statistics", "string", "textwrap", "types", "typing", "urllib.parse",
+}  # fmt: skip
+"""All that floors 0 to 2 may import from outside: none of it waits, reads a clock, logs, or touches the world."""
+
+ONLY_IN = {
+    "time": {"trio_candles.clock"},
+    "trio_websocket": {"trio_candles.network"},
+    "httpx": {"trio_candles.network"},
+    "ssl": {"trio_candles.network"},
+    "socket": {"trio_candles.network"},
+    "asyncio": set(),
+    "select": set(),
+    "selectors": set(),
+    "multiprocessing": set(),
+    "requests": set(),
+    "pickle": set(),
+}
+"""Who may import it; the simulator has its own sockets, being the other side."""
+
+FLOOR_OF_PYARROW = {"trio_candles.store.schema"}
+
+
+@attrs.frozen
+class Import:
+    """*importer* says that it needs *target*, ours or not, in *line*."""
+
+    importer: str
+    target: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.target}"
+
+
+@attrs.frozen
+class Module:
+    """One file of the product."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def is_simulator(self) -> bool:
+        return within(self.name, "trio_candles.simulator")
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def modules() -> dict[str, Module]:
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        text = path.read_text(encoding="utf-8")
+        found[name] = Module(name, path, text, ast.parse(text, str(path)))
+    return found
+
+
+MODULES = modules()
+NAMES = list(MODULES)
+OURS = [name for name in NAMES if not MODULES[name].is_simulator]
+
+
+def imports_of(module: Module) -> Iterator[Import]:
+    """Every import in *module*, also those inside functions and for type checkers only."""
+    package = module.name if module.path.name == "__init__.py" else module.name.rpartition(".")[0]
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module.name, alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                # "from package import module" imports the module, not just its package.
+                full = f"{base}.{alias.name}"
+                yield Import(module.name, full if full in MODULES else base, node.lineno)
+
+
+def all_imports(names: list[str]) -> Iterator[Import]:
+    for name in names:
+        yield from imports_of(MODULES[name])
+
+
+def floor_of(name: str) -> int | None:
+    """*name*'s own floor, or its package's; the whole product is no package whose floor a module could have."""
+    while name not in FLOORS:
+        name = name.rpartition(".")[0]
+        if name in ("", PACKAGE):
+            return None
+    return FLOORS[name]
+
+
+def is_ours(name: str) -> bool:
+    return within(name, PACKAGE)
+
+
+def listed(faults: list[str]) -> str:
+    return "\n" + "\n".join(faults)
+
+
+# --- floors -----------------------------------------------------------------------------------------------
+
+
+def test_the_tree_is_read():
+    assert {"trio_candles", "trio_candles.model", "trio_candles.venues.okx", "trio_candles.simulator"} <= set(MODULES)
+    assert "trio_candles.model" in {item.target for item in imports_of(MODULES["trio_candles.validation"])}
+    assert "trio_candles.simulator.market" in {item.target for item in imports_of(MODULES["trio_candles.simulator"])}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_module_is_on_a_floor(name):
+    assert floor_of(name) is not None, (
+        f"{name} is on no floor: decide where it belongs, and say so in FLOORS of tests/test_house.py "
+        "and in docs/architecture.md"
+    )
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_imports_point_downwards_only(name):
+    floor, faults = floor_of(name), []
+    if floor is None:
+        pytest.skip(f"{name} is on no floor, which is another test's failure")
+    for item in imports_of(MODULES[name]):
+        below = floor_of(item.target)
+        if not is_ours(item.target) or within(item.target, "trio_candles.simulator") or below is None or below < floor:
+            continue
+        if below > floor:
+            faults.append(f"{item}: floor {floor} must not know floor {below}")
+        elif not (
+            item.target in SIDEWAYS.get(name, set()) or any(within(name, p) and within(item.target, p) for p in CLOSED)
+        ):
+            faults.append(f"{item}: both on floor {floor}; if it is meant, add it to SIDEWAYS")
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if floor_of(name) in (0, 1, 2)])
+def test_the_pure_floors_import_nothing_that_waits_or_touches_the_world(name):
+    allowed = PURE | ({"pyarrow"} if name in FLOOR_OF_PYARROW else set())
+    faults = [
+        str(item)
+        for item in imports_of(MODULES[name])
+        if not is_ours(item.target) and item.target not in allowed and item.target.partition(".")[0] not in allowed
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_pure_floors_have_no_async_function():
+    faults = [
+        f"{name}:{node.lineno}"
+        for name in OURS
+        if floor_of(name) in (0, 1, 2)
+        for node in ast.walk(MODULES[name].tree)
+        if isinstance(node, (ast.AsyncFunctionDef, ast.Await, ast.AsyncWith, ast.AsyncFor))
+    ]
+    assert not faults, listed(faults)
+
+
+def rings(graph: dict[str, set[str]]) -> set[str]:
+    """The nodes that lie on a way from a ring to a ring: nothing is left of a graph that has none."""
+    graph = {name: set(targets) for name, targets in graph.items()}
+    while graph:
+        reached = set().union(*graph.values())
+        idle = {name for name, targets in graph.items() if name not in reached or not targets}
+        if not idle:
+            break
+        graph = {name: targets - idle for name, targets in graph.items() if name not in idle}
+    return set(graph)
+
+
+@pytest.mark.parametrize(
+    ("graph", "left"),
+    [
+        ({}, ""),
+        ({"a": "bc", "b": "c", "c": ""}, ""),
+        ({"a": "b", "b": "a"}, "ab"),
+        ({"a": "b", "b": "c", "c": "db", "d": ""}, "bc"),
+        ({"a": "a"}, "a"),
+    ],
+)
+def test_a_ring_of_imports_is_recognised(graph, left):
+    assert rings({name: set(targets) for name, targets in graph.items()}) == set(left)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {name: {item.target for item in imports_of(MODULES[name]) if item.target in MODULES} for name in NAMES}
+    left = sorted(rings(graph))
+    assert not left, f"a ring of imports among {', '.join(left)}"
+
+
+def test_nothing_is_reached_around_the_floors():
+    """No import by name at run time, which this file could not see."""
+    faults = [
+        f"{name}:{node.lineno}"
+        for name in NAMES
+        for node in ast.walk(MODULES[name].tree)
+        if (isinstance(node, ast.Name) and node.id == "__import__")
+        or (isinstance(node, ast.alias) and node.name.partition(".")[0] == "importlib")
+    ]
+    assert not faults, listed(faults)
+
+
+# --- seams ------------------------------------------------------------------------------------------------
+
+
+def test_clocks_sockets_and_their_libraries_have_one_home_each():
+    faults = [
+        f"{item}: only {', '.join(sorted(ONLY_IN[top])) or 'nobody'} may"
+        for item in all_imports(NAMES)
+        if (top := item.target.partition(".")[0]) in ONLY_IN
+        and item.importer not in ONLY_IN[top]
+        and not (within(item.importer, "trio_candles.simulator") and top != "time")
+    ]
+    assert not faults, listed(faults)
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+NOW = re.compile(r"(.*\.)?(datetime|date)\.(now|utcnow|today)")
+
+
+def test_nobody_but_the_clock_asks_what_time_it_is():
+    faults = [
+        f"{name}:{node.lineno} reads {dotted(node)}"
+        for name in NAMES
+        if name != "trio_candles.clock"
+        for node in ast.walk(MODULES[name].tree)
+        if isinstance(node, ast.Attribute) and NOW.fullmatch(dotted(node))
+    ]
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("datetime.now(UTC)", True),
+        ("datetime.datetime.utcnow()", True),
+        ("date.today()", True),
+        ("self.time.now()", False),
+        ("datetime.fromisoformat(x)", False),
+    ],
+)
+def test_a_look_at_the_clock_is_recognised(source, reads):
+    found = [dotted(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    assert any(NOW.fullmatch(text) for text in found) is reads
+
+
+def test_nobody_but_the_network_opens_a_socket_through_trio():
+    own = re.compile(
+        r"trio\.(open_tcp_stream|open_tcp_listeners|serve_tcp|open_ssl_over_tcp_stream|SSLStream|socket\..*)"
+    )
+    faults = [
+        f"{name}:{node.lineno} uses {dotted(node)}"
+        for name in OURS
+        if name != "trio_candles.network"
+        for node in ast.walk(MODULES[name].tree)
+        if isinstance(node, ast.Attribute) and own.fullmatch(dotted(node))
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_simulator_shares_nothing_with_what_it_tests():
+    faults = [
+        str(item)
+        for item in all_imports([name for name in NAMES if MODULES[name].is_simulator])
+        if is_ours(item.target) and not within(item.target, "trio_candles.simulator")
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_product_knows_the_simulator_at_its_command_line_only():
+    faults = [
+        str(item)
+        for item in all_imports(OURS)
+        if within(item.target, "trio_candles.simulator") and item.importer != "trio_candles.cli"
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_audit_shares_no_code_with_the_writer():
+    """It re-derives what it checks: the schema, the lock and the words are all that it has in common."""
+    allowed = {
+        "trio_candles", "trio_candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
+        "trio_candles.clock", "trio_candles.config",
+    }  # fmt: skip
+    faults = [
+        str(item)
+        for item in all_imports([name for name in NAMES if within(name, "trio_candles.audit")])
+        if is_ours(item.target) and not within(item.target, "trio_candles.audit") and item.target not in allowed
+    ]
+    assert not faults, listed(faults)
+
+
+# --- errors and state -------------------------------------------------------------------------------------
+
+EVERYTHING = {"Exception", "BaseException"}
+
+
+def catches_everything(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(dotted(kind) in EVERYTHING for kind in types)
+
+
+def unexplained(text: str) -> list[int]:
+    """Lines of *text* where everything is caught, not passed on, and nobody says why."""
+    lines = text.splitlines()
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ExceptHandler) and catches_everything(node):
+            last = node.body[-1]
+            passed_on = isinstance(last, ast.Raise) and last.exc is None
+            said = "#" in lines[node.lineno - 1] or lines[node.lineno - 2].lstrip().startswith("#")
+            if not passed_on and not said:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] == "suppress":
+            found += [node.lineno for argument in node.args if dotted(argument) in EVERYTHING]
+    return found
+
+
+def test_nobody_catches_everything_without_saying_why():
+    faults = [f"{module.name}:{line}" for module in MODULES.values() for line in unexplained(module.text)]
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize(
+    ("handler", "lines"),
+    [
+        ("except Exception:\n    pass", [3]),
+        ("except:\n    pass", [3]),
+        ("except (OSError, BaseException):\n    pass", [3]),
+        ("except* Exception:\n    pass", [3]),
+        ("# A bug is reported, whatever it is.\nexcept Exception:\n    pass", []),
+        ("except Exception:  # whatever a callback raises is its own\n    pass", []),
+        ("except BaseException:\n    close()\n    raise", []),
+        ("except OSError:\n    pass", []),
+    ],
+)
+def test_a_silent_catch_of_everything_is_recognised(handler, lines):
+    assert unexplained(f"try:\n    work()\n{handler}\n") == lines
+
+
+def test_a_silent_suppression_of_everything_is_recognised():
+    assert unexplained("with suppress(OSError):\n    work()\nwith contextlib.suppress(Exception):\n    work()\n") == [3]
+
+
+def test_no_function_changes_a_global():
+    faults = [
+        f"{name}:{node.lineno}"
+        for name in NAMES
+        for node in ast.walk(MODULES[name].tree)
+        if isinstance(node, ast.Global)
+    ]
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize("path", [ROOT / "run.py", *sorted((ROOT / "tools").glob("*.py"))], ids=lambda path: path.name)
+def test_what_is_started_by_hand_is_a_few_lines_and_lives_in_the_package(path):
+    if not path.exists():
+        pytest.skip(f"{path.name} is absent")
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 25
+    assert "trio_candles" in text

@@ -1,0 +1,298 @@
+"""The WebSocket library's traps, each with its answer; pacing, budgets and back-off by exact times."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+import trio_websocket
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trio_candles.feed import leaves
+from trio_candles.network import (
+    CLOSE_SECONDS,
+    CONNECT_SECONDS,
+    LARGEST_MESSAGE,
+    Backoff,
+    Budget,
+    Network,
+    PacedStream,
+    dial_tcp,
+    paced_ticks,
+)
+from trio_candles.venues.protocol import Lost
+
+URL = "ws://venue.test/feed"
+Peer = Callable[[trio.abc.Stream], Awaitable[None]]
+
+
+def network_with(nursery: trio.Nursery, peer: Peer) -> Network:
+    """A network on whose other side *peer* does what it likes with the raw stream."""
+
+    async def dial(url: str) -> trio.abc.Stream:
+        assert url == URL
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(peer, theirs)
+        return ours
+
+    return Network(dial)
+
+
+async def lost_by(network: Network) -> tuple[Lost, float]:
+    """Connect and wait for the connection to be lost; the error, and how many seconds it took."""
+    began = trio.current_time()
+    lost: list[BaseException] = []
+    try:
+        async with network.connect(URL) as socket:
+            while True:
+                await socket.receive()
+    except* Lost as group:
+        lost = leaves(group)
+    (error,) = lost
+    assert isinstance(error, Lost)
+    return error, trio.current_time() - began
+
+
+async def accept(stream: trio.abc.Stream, talk: Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]) -> None:
+    """Be a well-behaved server up to the handshake, then *talk*."""
+    async with trio.open_nursery() as nursery:
+        request = await trio_websocket.wrap_server_stream(nursery, stream)
+        websocket = await request.accept()
+        await talk(websocket)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_closes_during_the_handshake_is_lost_within_the_deadline(autojump_clock, nursery):
+    async def closes(stream):
+        await stream.aclose()
+
+    _, seconds = await lost_by(network_with(nursery, closes))
+    assert seconds <= CONNECT_SECONDS
+
+
+async def test_a_peer_that_never_answers_the_handshake_is_lost_at_the_deadline(autojump_clock, nursery):
+    async def is_silent(stream):
+        await trio.sleep_forever()
+
+    error, seconds = await lost_by(network_with(nursery, is_silent))
+    assert seconds == CONNECT_SECONDS
+    assert "no answer" in str(error)
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nhey!",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: bm90IHRoZSByaWdodCBvbmU=\r\n\r\n",
+        b"\x00" * 2000,
+        b"HTTP/1.1 " + b"9" * 100_000,
+    ],
+    ids=["ssh", "429", "html", "wrong key", "zeros", "endless line"],
+)
+async def test_anything_but_the_right_reply_to_the_handshake_is_lost(autojump_clock, nursery, reply):
+    async def replies(stream):
+        await stream.receive_some()
+        await stream.send_all(reply)
+        await trio.sleep_forever()
+
+    _, seconds = await lost_by(network_with(nursery, replies))
+    assert seconds <= CONNECT_SECONDS
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_refused_connection_is_lost_at_once(autojump_clock):
+    async def dial(url):
+        raise ConnectionRefusedError("nobody there")
+
+    error, seconds = await lost_by(Network(dial))
+    assert seconds == 0
+    assert "nobody there" in str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_whatever_bytes_follow_the_handshake_the_connection_is_lost_and_nothing_else(chunks):
+    async def main():
+        async def talk(websocket):
+            stream = websocket._stream  # the test's own side: raw bytes below the frames
+            for chunk in chunks:
+                await stream.send_all(chunk)
+            await stream.aclose()
+
+        async def peer(stream):
+            # This side's library may be upset by what we reply to its garbage; that is its business.
+            try:
+                await accept(stream, talk)
+            except* (Exception,):  # noqa: B013
+                await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            await lost_by(network_with(nursery, peer))
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_message_too_large_to_skip_costs_its_connection(autojump_clock, nursery):
+    async def talk(websocket):
+        await websocket.send_message("x" * (LARGEST_MESSAGE + 1))
+        await trio.sleep_forever()
+
+    _, seconds = await lost_by(network_with(nursery, lambda stream: accept(stream, talk)))
+    assert seconds <= CLOSE_SECONDS
+    nursery.cancel_scope.cancel()
+
+
+async def test_leaving_a_half_open_connection_takes_two_seconds_and_no_more(autojump_clock, nursery):
+    async def talk(websocket):
+        await websocket.send_message("hello")
+        await trio.sleep_forever()
+
+    async def deaf(stream):
+        # Does the handshake, then neither reads nor closes.
+        async with trio.open_nursery() as inner:
+            request = await trio_websocket.wrap_server_stream(inner, stream)
+            websocket = await request.accept()
+            await websocket.send_message("hello")
+            inner.cancel_scope.cancel()
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    async with network_with(nursery, deaf).connect(URL) as socket:
+        assert await socket.receive() == "hello"
+    assert trio.current_time() - began <= CLOSE_SECONDS
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_unknown_error_in_our_own_code_is_not_taken_for_a_lost_connection(autojump_clock, nursery):
+    async def talk(websocket):
+        await websocket.send_message("hello")
+        await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with network_with(nursery, lambda stream: accept(stream, talk)).connect(URL) as socket:
+            await socket.receive()
+            raise ZeroDivisionError("a bug")
+    assert [type(error) for error in leaves(caught.value)] == [ZeroDivisionError]
+    nursery.cancel_scope.cancel()
+
+
+async def test_pings_are_answered_while_nobody_takes_messages(autojump_clock, nursery):
+    answered = trio.Event()
+
+    async def talk(websocket):
+        for n in range(200):
+            await websocket.send_message(str(n))
+        await websocket.ping()
+        answered.set()
+        await trio.sleep_forever()
+
+    async with network_with(nursery, lambda stream: accept(stream, talk)).connect(URL) as socket:
+        with trio.fail_after(1):
+            await answered.wait()
+        assert await socket.receive() == "0"
+    nursery.cancel_scope.cancel()
+
+
+# --- TLS --------------------------------------------------------------------------------------------------
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
+    """No option turns verification off; a self-signed certificate on loopback is as bad as any."""
+    trustme = pytest.importorskip("trustme")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def serve(stream):
+        try:
+            await trio.SSLStream(stream, context, server_side=True).do_handshake()
+        except trio.BrokenResourceError:
+            pass  # the client has hung up, as it should
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status))
+        port = listener.socket.getsockname()[1]
+        network = Network(dial_tcp(lambda: 0.0))
+        with pytest.raises(ExceptionGroup) as caught:
+            async with network.connect(f"wss://127.0.0.1:{port}/"):
+                raise AssertionError("connected")
+        assert [type(error) for error in leaves(caught.value)] == [Lost]
+        assert "CERTIFICATE_VERIFY_FAILED" in str(leaves(caught.value)[0])
+        nursery.cancel_scope.cancel()
+
+
+# --- pacing -----------------------------------------------------------------------------------------------
+
+
+async def test_bytes_gather_between_two_reads(autojump_clock, nursery):
+    ours, theirs = trio.testing.memory_stream_pair()
+    paced = PacedStream(ours, lambda: 0.1)
+
+    async def talk():
+        for _ in range(10):
+            await theirs.send_all(b"x")
+            await trio.sleep(0.03)
+
+    nursery.start_soon(talk)
+    reads = []
+    while sum(len(data) for data, _ in reads) < 10:
+        reads.append((await paced.receive_some(1000), round(trio.current_time(), 3)))
+    assert [time for _, time in reads] == [0.0, 0.1, 0.2, 0.3]
+
+
+async def test_a_read_that_was_full_is_followed_at_once_by_the_next(autojump_clock):
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(b"x" * 100)
+    paced = PacedStream(ours, lambda: 0.1)
+    assert len(await paced.receive_some(60)) == 60
+    assert len(await paced.receive_some(60)) == 40
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize(("into_minute", "tick"), [(0, 0.01), (1_499, 0.01), (1_500, 0.1), (30_000, 0.1), (59_950, 0.01)])
+def test_reads_are_dense_around_the_turn_of_a_minute(into_minute, tick):
+    assert paced_ticks(lambda: 1_768_046_400_000 + into_minute)() == tick
+
+
+# --- budgets and back-off ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from([0.2, 1.0, 4.0]), st.integers(1, 10), st.lists(st.floats(0, 5), min_size=1, max_size=40))
+def test_a_budget_is_never_exceeded_in_any_window(rate, burst, pauses):
+    async def main():
+        budget, turns = Budget(rate, burst), []
+
+        async def one():
+            await budget.take()
+            turns.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            for pause in pauses:
+                nursery.start_soon(one)
+                await trio.sleep(pause)
+        for i, first in enumerate(turns):
+            for j in range(i, len(turns)):
+                assert j - i + 1 <= burst + (turns[j] - first) * rate + 1e-6
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_back_off_doubles_with_chance_and_never_exceeds_a_minute():
+    backoff = Backoff(random.Random(5))
+    delays = [backoff.next() for _ in range(12)]
+    for step, delay in enumerate(delays):
+        whole = min(60.0, 2.0**step)
+        assert whole / 2 <= delay <= whole
+    assert len(set(delays)) == len(delays)
+    backoff.reset()
+    assert backoff.next() <= 1.0

@@ -1,0 +1,20 @@
+"""The integrity audit of a data directory: reads everything, believes nothing, writes never.
+
+Shares with the writing path the schema and nothing else: what it checks it derives anew.
+
+======== =========================================================================================
+ledger   one consistent reading of the journal; its own soundness
+files    what lies where; a day file's digest, columns and rows
+rows     the rules of every row, on many files at once
+account  per symbol and day: is each minute exactly one thing, do aggregates follow from minutes?
+walk     all of it, and again whatever looks wrong, before it is said
+report   what was found, as JSON and as text
+tool     options, exit code
+======== =========================================================================================
+"""
+
+from trio_candles.audit.report import KnownGap, Report, Tally, Violation
+from trio_candles.audit.tool import command, main
+from trio_candles.audit.walk import Selection, audit
+
+__all__ = ["KnownGap", "Report", "Selection", "Tally", "Violation", "audit", "command", "main"]

@@ -1,0 +1,301 @@
+"""One day of one symbol: is every minute exactly one thing, and do the aggregates follow from the minutes?"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from math import fsum, inf
+from typing import Any
+
+import attrs
+
+from trio_candles.audit.files import Cell, day_file_path
+from trio_candles.audit.ledger import Account
+from trio_candles.audit.report import Kind, Tally, Violation
+from trio_candles.audit.rows import MOST_RANGES, Piece, values
+from trio_candles.audit.spans import runs, span_bits
+from trio_candles.model import DAY, MINUTE, Timeframe
+from trio_candles.store.schema import JOURNAL
+
+__all__ = ["Day", "check_aggregates", "check_minutes"]
+
+_GONE = "the ledger lists the file and it is gone"
+
+
+@attrs.define
+class Day:
+    """What was read of one cell, and what is found about it."""
+
+    cell: Cell
+    symbol: str
+    """As the venue writes it."""
+    account: Account | None
+    """``None`` where the ledger does not know the series or cannot be used."""
+    due: int = 0
+    """The minutes that must be accounted for."""
+    before_mark: int = 0
+    """The minutes that the collector says it has accounted for, and all before."""
+    files: dict[str, Piece] = attrs.field(factory=dict)
+    """The readable day files by timeframe."""
+    journal: Piece | None = None
+    broken: set[str] = attrs.field(factory=set)
+    """Timeframes whose file is there and cannot be read: what is in it is unknown, not missing."""
+    gone: set[str] = attrs.field(factory=set)
+    """Timeframes whose file the ledger lists and that is not there."""
+    violations: list[Violation] = attrs.field(factory=list)
+    tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
+
+    def pieces(self) -> list[Piece]:
+        """All rows that there are."""
+        return [*self.files.values(), *([] if self.journal is None else [self.journal])]
+
+    def forget_rows(self) -> None:
+        """Let go of what was read."""
+        self.files.clear()
+        self.journal = None
+
+    def note(
+        self, kind: Kind, timeframe: str, detail: str, start: int | None, end: int | None, path: str = ""
+    ) -> None:
+        """Add a violation of this cell."""
+        where = path or day_file_path(self.cell, timeframe)
+        self.violations.append(
+            Violation(kind, where, detail, self.cell.venue, self.symbol, timeframe, start, end)
+        )
+
+    def note_bits(self, kind: Kind, bits: int, detail: str, path: str = "") -> None:
+        """Add a violation for every run of minutes in *bits*."""
+        found = list(runs(bits))
+        if len(found) > MOST_RANGES:
+            detail = f"{detail} ({bits.bit_count()} minutes in {len(found)} places)"
+            found = [(found[0][0], found[-1][1])]
+        day = self.cell.day
+        for low, high in found:
+            self.note(kind, "1m", detail, day + low * MINUTE, day + high * MINUTE, path)
+
+    def tally(self, timeframe: str) -> Tally:
+        """The count of one timeframe."""
+        return self.tallies.setdefault((self.cell.venue, self.symbol, timeframe), Tally())
+
+    def minutes_of(self, by_day: Mapping[int, int]) -> int:
+        """This day's bits."""
+        return by_day.get(self.cell.day, 0)
+
+
+def check_minutes(day: Day) -> None:
+    """Count what each minute of *day* is: exactly one thing, or a violation."""
+    file = day.files.get("1m")
+    in_file = 0 if file is None else file.bits
+    in_journal = 0 if day.journal is None else day.journal.bits
+    for timeframe, piece in day.files.items():
+        _count_rows(day.tally(timeframe), piece, 1)
+    if day.journal is not None:
+        _count_rows(day.tally("1m"), day.journal, 0)
+        # A row in both is one candle, in the middle of being moved.
+        day.tally("1m").candles -= (in_file & in_journal).bit_count()
+    account = day.account
+    if account is None:
+        return
+    open_gap, unfillable = day.minutes_of(account.open_gap), day.minutes_of(account.unfillable)
+    empty, stored = day.minutes_of(account.empty), in_file | in_journal
+    count = day.tally("1m")
+    count.empty, count.open_gap, count.unfillable = (
+        empty.bit_count(),
+        open_gap.bit_count(),
+        unfillable.bit_count(),
+    )
+
+    gap = open_gap | unfillable
+    day.note_bits("contradiction", stored & empty, "stored, and called empty in the ledger")
+    day.note_bits("contradiction", stored & gap, "stored, and a gap in the ledger")
+    day.note_bits("contradiction", empty & gap, "called empty and a gap in the ledger")
+    beyond = "a row at or after the series' mark, up to which the ledger says it has accounted"
+    day.note_bits("ledger_corrupt", in_file & ~day.before_mark, beyond)
+    day.note_bits("ledger_corrupt", in_journal & ~in_file & ~day.before_mark, beyond, JOURNAL)
+    _compare_with_journal(day, in_file & in_journal, account.replaced)
+
+    silent = day.due & ~(stored | empty | gap)
+    if "1m" not in day.broken:
+        day.note_bits(
+            "silent_gap", silent, _GONE if "1m" in day.gone else "no row, and the ledger says nothing"
+        )
+    if "1m" in day.gone and not silent:
+        end = day.cell.day + DAY
+        day.note("checksum", "1m", _GONE, day.cell.day, end)
+
+
+def _count_rows(count: Tally, piece: Piece, files: int) -> None:
+    count.add(Tally(files, piece.table.num_rows, piece.first, piece.last))
+
+
+def _compare_with_journal(day: Day, both: int, replaced: set[int]) -> None:
+    """A minute in the day file and in the journal has one candle, unless its replacement is on record."""
+    file = day.files.get("1m")
+    if not both or file is None or day.journal is None:
+        return
+    filed, waiting = _numbers(file), _numbers(day.journal)
+    different = 0
+    for low, high in runs(both):
+        for minute in range(low, high):
+            time = day.cell.day + minute * MINUTE
+            if time in replaced or time not in filed or time not in waiting:
+                continue
+            if not _equal(filed[time], waiting[time]):
+                different |= 1 << minute
+    day.note_bits(
+        "duplicate", different, "the journal holds another candle of the minute, and no revision of it"
+    )
+
+
+def _numbers(piece: Piece) -> dict[int, Sequence[float]]:
+    names = ("open", "high", "low", "close", "volume")
+    columns = [values(piece.table, name) for name in names]
+    return dict(zip(values(piece.table, "open_time_ms"), zip(*columns, strict=True), strict=True))
+
+
+def _equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    """The contract's section 4: prices identical, volume within 1e-9."""
+    volume, offered = one[4], other[4]
+    return one[:4] == other[:4] and abs(volume - offered) <= 1e-9 * max(abs(volume), abs(offered))
+
+
+_FOLDED = ("open", "high", "low", "close", "volume", "quote_volume", "vwap", "trades_count", "ingest_time_ms")
+
+
+def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> None:
+    """Derive every aggregate of *day* anew from its stored minutes (contract, 5.5); compare to the bit.
+
+    Nothing is said where it cannot be known: on minutes that are themselves in question, which have their own
+    violation, and on those still in the journal, because aggregates follow when the day file is written.
+    """
+    for timeframe in day.gone - {"1m"}:
+        end = day.cell.day + DAY
+        day.note("missing_aggregate", timeframe, _GONE, day.cell.day, end)
+    wanted = [one for one in timeframes if one not in day.broken | day.gone | day.files.keys()]
+    present = [one for one, piece in day.files.items() if one != "1m" and piece.orderly]
+    base = day.files.get("1m")
+    if not (wanted or present) or "1m" in day.broken | day.gone or (base is not None and base.violations):
+        return
+    minutes = _Minutes.of(day, base)
+    for timeframe in present:
+        _check_present(day, timeframe, minutes)
+    if day.account is not None:
+        for timeframe in [*wanted, *(one for one in present if one in timeframes)]:
+            _check_missing(day, timeframe, minutes, closed_by)
+
+
+def _check_present(day: Day, timeframe: str, minutes: _Minutes) -> None:
+    table = day.files[timeframe].table
+    length = Timeframe.parse(timeframe).length
+    rows = zip(*(values(table, name) for name in _FOLDED), strict=True)
+    found: list[tuple[int, int, str]] = []
+    for time, row in zip(values(table, "open_time_ms"), rows, strict=True):
+        under = span_bits(time, time + length, day.cell.day)
+        if time % length or under & minutes.doubtful:
+            continue
+        if day.account is not None and under & ~(minutes.stored | minutes.empty):
+            wrong = "it stands on minutes that are gaps or unknown"
+        elif not under & minutes.stored:
+            wrong = "no candle is under it" if day.account is not None else ""
+        else:
+            wrong = ", ".join(
+                f"{name} is {stored!r}, derived {derived!r}"
+                for name, stored, derived in zip(_FOLDED, row, minutes.fold(time, time + length), strict=True)
+                if stored != derived
+            )
+        if wrong:
+            found.append((time, time + length, wrong))
+    if len(found) > MOST_RANGES:
+        found = [(found[0][0], found[-1][1], f"{len(found)} rows; the first: {found[0][2]}")]
+    for start, end, wrong in found:
+        day.note("wrong_aggregate", timeframe, wrong, start, end)
+
+
+def _check_missing(day: Day, timeframe: str, minutes: _Minutes, closed_by: int) -> None:
+    length = Timeframe.parse(timeframe).length
+    piece = day.files.get(timeframe)
+    present = set() if piece is None else set(values(piece.table, "open_time_ms"))
+    missing: list[tuple[int, int]] = []
+    for time in range(day.cell.day, day.cell.day + DAY, length):
+        under = span_bits(time, time + length, day.cell.day)
+        complete = not under & ~(minutes.stored | minutes.empty) and under & minutes.stored
+        if not complete or under & minutes.doubtful or time in present or time + length > closed_by:
+            continue
+        if missing and missing[-1][1] == time:
+            missing[-1] = (missing[-1][0], time + length)
+        else:
+            missing.append((time, time + length))
+    for start, end in missing:
+        count = (end - start) // length
+        day.note(
+            "missing_aggregate",
+            timeframe,
+            f"{count} row{'s' * (count != 1)}: every minute is known",
+            start,
+            end,
+        )
+
+
+@attrs.frozen
+class _Minutes:
+    """The stored 1m candles of a day, ready to be folded."""
+
+    stored: int
+    empty: int
+    doubtful: int
+    """Minutes on which nothing is derived: waiting in the journal, silently missing, or contradicted."""
+    opens: Sequence[int]
+    columns: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, day: Day, base: Piece | None) -> _Minutes:
+        names = ("open", "high", "low", "close", "volume", "quote_volume", "trades_count", "ingest_time_ms")
+        columns = {name: [] if base is None else values(base.table, name) for name in names}
+        opens = [] if base is None else values(base.table, "open_time_ms")
+        stored = 0 if base is None else base.bits
+        waiting = 0 if day.journal is None else day.journal.bits
+        if day.account is None:
+            return cls(stored, 0, waiting, opens, columns)
+        empty = day.minutes_of(day.account.empty)
+        gap = day.minutes_of(day.account.open_gap) | day.minutes_of(day.account.unfillable)
+        silent = day.due & ~(stored | empty | gap)
+        return cls(
+            stored,
+            empty,
+            waiting | silent | (stored & empty) | (stored & gap) | (empty & gap),
+            opens,
+            columns,
+        )
+
+    def fold(self, since: int, until: int) -> tuple[Any, ...]:
+        """The aggregate of the candles that open in ``[since, until)``, in the order of ``_FOLDED``."""
+        low, high = _position(self.opens, since), _position(self.opens, until)
+        part = {name: column[low:high] for name, column in self.columns.items()}
+        volume, quotes, trades = _sum(part["volume"]), part["quote_volume"], part["trades_count"]
+        quote = None if None in quotes else _sum(quotes)
+        return (
+            part["open"][0],
+            max(part["high"]),
+            min(part["low"]),
+            part["close"][-1],
+            volume,
+            quote,
+            None if quote is None or volume == 0 else quote / volume,
+            None if None in trades else sum(trades),
+            max(part["ingest_time_ms"]),
+        )
+
+
+def _position(opens: Sequence[int], time: int) -> int:
+    """How many of the sorted *opens* are before *time*; a dense day needs no search."""
+    guess = (time - opens[0]) // MINUTE
+    if 0 <= guess < len(opens) and opens[guess] == time:
+        return guess
+    return bisect_left(opens, time)
+
+
+def _sum(numbers: Sequence[float]) -> float:
+    try:
+        return fsum(numbers)
+    except OverflowError:
+        return inf

@@ -1,0 +1,173 @@
+"""What lies in a data directory, and one day file's rows and soundness.
+
+A file's bytes are read once, so that the digest speaks of the very rows that are judged, whatever a
+collector does to the path meanwhile. Rows come through ``BufferReader`` without threads: pyarrow 26 aborted
+1 process in 16 at exit after reading from memory with threads, and a tool's exit code is its answer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trio_candles.model import DAY, Timeframe, canonical_symbol, day_name
+from trio_candles.store.schema import COLUMNS, QUARANTINE, TMP, digest_of
+
+__all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]
+
+VENUES = ("coinbase", "kraken", "okx")
+MOST_BYTES = 64 << 20
+"""A full day of minutes is about 100 kB; what is far beyond it is not read into memory."""
+MOST_ROWS = 50_000
+_DAY_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet", re.ASCII)
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+class Cell(NamedTuple):
+    """One symbol's one day, in all its timeframes: what is audited, and read again, as one."""
+
+    venue: str
+    folder: str
+    """BASE-QUOTE."""
+    day: int
+
+
+@attrs.define
+class Tree:
+    """Which files there are."""
+
+    cells: dict[Cell, set[str]] = attrs.field(factory=dict)
+    """The timeframes whose day file exists."""
+    leftovers: list[str] = attrs.field(factory=list)
+    """Below a venue's folder, and no day file."""
+    temporary: list[str] = attrs.field(factory=list)
+    quarantined: int = 0
+
+
+@attrs.frozen
+class DayFile:
+    """One reading of one day file."""
+
+    digest: str | None = None
+    """``None`` if there was nothing to read."""
+    table: pa.Table | None = None
+    """The rows, if their columns are those of a day file."""
+    unreadable: str | None = None
+    """Why it cannot be read."""
+    wrong_schema: str | None = None
+    """How its columns differ."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no such file."""
+        return self.digest is None and self.unreadable is None
+
+
+def day_file_path(cell: Cell, timeframe: str) -> str:
+    """Below the data directory, with ``/``."""
+    return f"{cell.venue}/{cell.folder}/{timeframe}/{day_name(cell.day)}.parquet"
+
+
+def cell_of(path: str) -> tuple[Cell, str] | None:
+    """The cell and timeframe whose day file belongs at *path*; ``None`` if none does."""
+    parts = PurePosixPath(path).parts
+    if len(parts) != 4:
+        return None
+    venue, folder, timeframe, name = parts
+    match = _DAY_FILE.fullmatch(name)
+    try:
+        Timeframe.parse(timeframe)
+        if match is None or canonical_symbol(folder) != folder:
+            return None
+        day = (date.fromisoformat(match[1]).toordinal() - _EPOCH) * DAY
+    except ValueError:
+        return None
+    return (Cell(venue, folder, day), timeframe) if day >= 0 else None
+
+
+def survey(data_dir: Path, venues: Collection[str]) -> Tree:
+    """Look at every name below *venues*, the venues we know, and any other folder with a parquet file."""
+    tree = Tree()
+    for entry in sorted(data_dir.iterdir()):
+        if not entry.is_dir():
+            continue
+        files = list(_files_below(entry, entry.name))
+        if entry.name == TMP:
+            tree.temporary = files
+        elif entry.name == QUARANTINE:
+            tree.quarantined = len(files)
+        elif entry.name in VENUES or entry.name in venues or any(path.endswith(".parquet") for path in files):
+            for path in files:
+                found = cell_of(path)
+                if found is None:
+                    tree.leftovers.append(path)
+                else:
+                    tree.cells.setdefault(found[0], set()).add(found[1])
+    return tree
+
+
+def _files_below(folder: Path, name: str) -> Iterator[str]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        below = Path(root).relative_to(folder).parts
+        for file in sorted(files):
+            yield "/".join((name, *below, file))
+        for link in [one for one in folders if Path(root, one).is_symlink()]:
+            yield "/".join((name, *below, link))  # not followed: what is behind it belongs to somebody else
+
+
+def read_day_file(path: Path, digests: Collection[str | None] = ()) -> DayFile:
+    """Read *path*; whatever is wrong with it is told, not raised. Its digest should be one of *digests*."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return DayFile()
+    except OSError as error:
+        return DayFile(unreadable=str(error))
+    digest = digest_of(content)
+    if len(content) > MOST_BYTES:
+        return DayFile(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
+    try:
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as parquet:
+            wrong = _schema_difference(parquet.schema_arrow)
+            if wrong is not None:
+                return DayFile(digest, wrong_schema=wrong)
+            if parquet.metadata.num_rows > MOST_ROWS:
+                return DayFile(
+                    digest, unreadable=f"{parquet.metadata.num_rows:,} rows; a day has 1,440 minutes"
+                )
+            table = parquet.read(use_threads=False)
+        if not table.schema.equals(COLUMNS):
+            return DayFile(digest, wrong_schema=_schema_difference(table.schema) or "other columns")
+        if digest not in digests:
+            table.validate(full=True)  # a tenth of the reading, and only what nobody vouches for needs it
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        return DayFile(digest, unreadable=" ".join(str(error).split()) or type(error).__name__)
+    return DayFile(digest, table)
+
+
+def _schema_difference(found: pa.Schema) -> str | None:
+    """How *found* differs from a day file's columns, ``None`` if it does not (metadata aside)."""
+    if found.equals(COLUMNS):
+        return None
+    if found.names != COLUMNS.names:
+        missing = [name for name in COLUMNS.names if name not in found.names]
+        foreign = [name for name in found.names if name not in COLUMNS.names]
+        if not missing and not foreign:
+            return "the columns are in another order, or doubled"
+        parts = [
+            f"missing {', '.join(missing)}" if missing else "",
+            f"foreign {', '.join(foreign)}" if foreign else "",
+        ]
+        return "columns: " + "; ".join(part for part in parts if part)
+    wrong = [f"{a} instead of {b}" for a, b in zip(found, COLUMNS, strict=True) if not a.equals(b)]
+    return "columns: " + "; ".join(wrong)

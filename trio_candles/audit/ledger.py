@@ -1,0 +1,319 @@
+"""The journal and the ledger as the audit sees them: one consistent reading, believed in nothing.
+
+SQLite checks no types, and whoever broke a ledger did not ask its constraints first: each value is looked at.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import attrs
+import pyarrow as pa
+
+from trio_candles.audit.report import KnownGap, Violation
+from trio_candles.audit.spans import LATEST, days_of, span_bits
+from trio_candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL
+
+__all__ = ["Account", "Ledger", "read_ledger"]
+
+_PLAIN_TROUBLE = 20
+"""Complaints of one sort about one series that are listed singly: a ruined table is not 1,000 findings."""
+
+
+@attrs.define
+class Account:
+    """What the ledger says of one 1m series. Minutes are bits by day (:mod:`trio_candles.audit.spans`)."""
+
+    series: Series
+    first: int
+    mark: int
+    expected: bool
+    open_gap: dict[int, int] = attrs.field(factory=dict)
+    unfillable: dict[int, int] = attrs.field(factory=dict)
+    empty: dict[int, int] = attrs.field(factory=dict)
+    journal: dict[int, pa.Table] = attrs.field(factory=dict)
+    """Day -> accepted candles that are in no day file yet, shaped as a day file's rows."""
+    replaced: set[int] = attrs.field(factory=set)
+    """Minutes whose candle in the journal is on record as differing from the one in the day file."""
+
+    def end(self, running: bool, now: int) -> int:
+        """The end of what must be accounted for: beside a collector two minutes ago, else its last word."""
+        if not (running and self.expected):
+            return self.mark
+        return max(self.mark, min(now, LATEST) // MINUTE * MINUTE - 2 * MINUTE)
+
+    def days(self, end: int) -> set[int]:
+        """Every day that this account says something about."""
+        told = (self.open_gap, self.unfillable, self.empty, self.journal)
+        return {*days_of(self.first, end), *(day for by_day in told for day in by_day)}
+
+
+@attrs.define
+class Ledger:
+    """One reading of the whole data base."""
+
+    exists: bool = True
+    usable: bool = False
+    """Whether the day files can be held against it."""
+    accounts: dict[tuple[str, str], Account] = attrs.field(factory=dict)
+    """By venue and folder."""
+    files: dict[str, tuple[str | None, str | None]] = attrs.field(factory=dict)
+    """Path -> digest and pending digest."""
+    gaps: list[KnownGap] = attrs.field(factory=list)
+    meta: dict[str, str] = attrs.field(factory=dict)
+    problems: list[Violation] = attrs.field(factory=list)
+
+    def blame(
+        self, detail: str, series: Series | None = None, start: int | None = None, end: int | None = None
+    ) -> None:
+        """Note that the ledger is corrupt."""
+        if series is None:
+            self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, None, None, None, start, end))
+        else:
+            where = (series.venue, series.symbol, series.timeframe)
+            self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, *where, start, end))
+
+    @property
+    def stopped_at(self) -> int | None:
+        """When the last collector stopped; after a crash, how far it had accounted."""
+        told = self.meta.get("stopped_at_ms", "")
+        if told.isascii() and told.isdigit():
+            return int(told)
+        return max((account.mark for account in self.accounts.values()), default=None)
+
+
+def read_ledger(data_dir: Path) -> Ledger:
+    """Read it all in one transaction; what is wrong with it is in ``problems``, nothing is raised for it."""
+    path = data_dir / JOURNAL
+    if not path.exists():
+        return Ledger(exists=False)
+    ledger = Ledger()
+    try:
+        with _snapshot(path) as database:
+            _read(database, ledger)
+    except (sqlite3.Error, OSError) as error:
+        ledger = Ledger()
+        ledger.blame(f"the journal cannot be read: {error}")
+    return ledger
+
+
+@contextmanager
+def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read transaction on *path*, or on a copy of it where SQLite cannot read in place.
+
+    A write-ahead log needs a shared-memory file beside it, which a read-only disk refuses; ``immutable=1``
+    would open such a journal and silently leave out what is in its log.
+    """
+    try:
+        with closing(_connect(path, "ro")) as database:
+            _begin(database)
+            yield database
+            return
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+    with tempfile.TemporaryDirectory(prefix="trio-candles-audit-") as folder:
+        for suffix in ("", "-wal", "-journal"):
+            original = path.with_name(path.name + suffix)
+            if original.exists():
+                shutil.copyfile(original, Path(folder, JOURNAL + suffix))
+        with closing(_connect(Path(folder, JOURNAL), "rw")) as database:
+            _begin(database)
+            yield database
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0
+    )
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
+    database.execute("BEGIN")
+    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
+    for (line,) in database.execute("PRAGMA quick_check(10)").fetchall():
+        if line != "ok":
+            ledger.blame(f"quick_check: {line}")
+    ledger.meta = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
+    if ledger.meta.get("format") != FORMAT:
+        ledger.blame(f"the journal's format is {ledger.meta.get('format')!r}, not {FORMAT!r}")
+        return
+    by_id = _read_series(database, ledger)
+    _read_gaps(database, ledger, by_id)
+    _read_empties(database, ledger, by_id)
+    _read_journal(database, ledger, by_id)
+    for path, digest, pending in database.execute("SELECT path, digest, pending FROM day_file"):
+        ledger.files[str(path)] = (digest, pending)
+    ledger.usable = True
+
+
+def _read_series(database: sqlite3.Connection, ledger: Ledger) -> dict[int, Account]:
+    by_id = {}
+    rows = database.execute("SELECT id, venue, symbol, timeframe, first_ms, mark_ms, expected FROM series")
+    for id_, venue, symbol, timeframe, first, mark, expected in rows:
+        series = Series(str(venue), str(symbol), str(timeframe))
+        try:
+            key = (series.venue, canonical_symbol(series.symbol))
+            Timeframe.parse(series.timeframe)
+        except ValueError as error:
+            ledger.blame(f"series: {error}")
+            continue
+        if not (_is_minute(first) and _is_minute(mark) and first <= mark):
+            ledger.blame(f"series: first {first!r} and mark {mark!r} are no span of minutes", series)
+            continue
+        if series.timeframe != "1m":
+            continue  # only minutes are accounted for; aggregates follow from them
+        account = Account(series, first, mark, expected == 1)
+        if ledger.accounts.setdefault(key, account) is not account:
+            ledger.blame(f"series: two share the folder {series.folder}", series)
+            continue
+        by_id[id_] = account
+    return by_id
+
+
+def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
+    rows = database.execute(
+        "SELECT series_id, since_ms, until_ms, state, reason, attempts FROM gap ORDER BY series_id, since_ms"
+    )
+    for id_, group in groupby(rows, key=lambda row: row[0]):
+        account = _account_of(ledger, by_id, "gap", id_)
+        if account is None:
+            continue
+        series, spans = account.series, []
+        for _, since, until, state, reason, attempts in group:
+            if not _is_span(ledger, series, "gap", since, until):
+                continue
+            if state not in ("open", "unfillable"):
+                ledger.blame(f"gap: the state {state!r} is neither open nor unfillable", series, since, until)
+            if not str(reason or "").strip():
+                ledger.blame("gap: no reason", series, since, until)
+            _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
+            spans.append((since, until))
+            count = attempts if isinstance(attempts, int) else 0
+            ledger.gaps.append(
+                KnownGap(series.venue, series.symbol, since, until, str(state), str(reason), count)
+            )
+        _check_disjoint(ledger, series, "gap", spans)
+
+
+def _read_empties(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
+    rows = database.execute(
+        "SELECT series_id, since_ms, until_ms, evidence FROM empty ORDER BY series_id, since_ms"
+    )
+    for id_, group in groupby(rows, key=lambda row: row[0]):
+        account = _account_of(ledger, by_id, "empty", id_)
+        if account is None:
+            continue
+        series, spans = account.series, []
+        for _, since, until, evidence in group:
+            if not _is_span(ledger, series, "empty", since, until):
+                continue
+            if not str(evidence or "").strip():
+                ledger.blame("empty: no evidence", series, since, until)
+            _mark(account.empty, since, until)
+            spans.append((since, until))
+        _check_disjoint(ledger, series, "empty", spans)
+
+
+_JOURNAL_ROWS = f"""
+SELECT series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms
+FROM candle WHERE typeof(open_ms) = 'integer' AND open_ms BETWEEN 0 AND {LATEST} ORDER BY series_id, open_ms
+"""
+
+_REPLACED = """
+SELECT DISTINCT revision.series_id, revision.open_ms FROM revision
+JOIN candle ON candle.series_id = revision.series_id AND candle.open_ms = revision.open_ms
+WHERE revision.outcome = 'replaced'
+"""
+
+
+def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
+    rows = database.execute(_JOURNAL_ROWS)
+    read = 0
+    for (id_, day), group in groupby(rows, key=lambda row: (row[0], row[1] - row[1] % DAY)):
+        candles = list(group)
+        read += len(candles)
+        account = _account_of(ledger, by_id, "candle", id_)
+        if account is None:
+            continue
+        try:
+            account.journal[day] = _as_table(account.series, candles)
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            ledger.blame(f"candle: {error}", account.series, candles[0][1], candles[-1][1] + MINUTE)
+    (count,) = database.execute("SELECT count(*) FROM candle").fetchone()
+    if count != read:
+        ledger.blame(f"candle: {count - read} rows without a time between 1970 and 2100")
+    for id_, minute in database.execute(_REPLACED):
+        if id_ in by_id:
+            by_id[id_].replaced.add(minute)
+
+
+def _as_table(series: Series, rows: Sequence[Sequence[object]]) -> pa.Table:
+    """Journal rows shaped as a day file's; raises where a value is not of its column's type."""
+    _, opens, *prices, trades, source, ingest = zip(*rows, strict=True)
+    count = len(rows)
+    values = [
+        [series.venue] * count,
+        [series.symbol] * count,
+        [series.timeframe] * count,
+        opens,
+        [open_ms + MINUTE for open_ms in opens],
+        *prices,
+        trades,
+        [True] * count,
+        source,
+        ingest,
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(values, COLUMNS, strict=True)]
+    for array, field in zip(arrays, COLUMNS, strict=True):
+        if array.null_count and not field.nullable:
+            raise TypeError(f"{field.name} is null")
+    return pa.Table.from_arrays(arrays, schema=COLUMNS)
+
+
+def _account_of(ledger: Ledger, by_id: dict[int, Account], table: str, id_: int) -> Account | None:
+    account = by_id.get(id_)
+    if account is None:
+        ledger.blame(f"{table}: rows of series {id_!r}, which is not there or not to be understood")
+    return account
+
+
+def _mark(by_day: dict[int, int], since: int, until: int) -> None:
+    for day in days_of(since, until):
+        by_day[day] = by_day.get(day, 0) | span_bits(since, until, day)
+
+
+def _is_minute(time: object) -> bool:
+    return isinstance(time, int) and 0 <= time <= LATEST and time % MINUTE == 0
+
+
+def _is_span(ledger: Ledger, series: Series, table: str, since: object, until: object) -> bool:
+    """Whether it is a span that can be followed; if it is not one of whole minutes, that is blamed."""
+    if _is_minute(since) and _is_minute(until) and since < until:  # type: ignore[operator]
+        return True
+    ledger.blame(f"{table}: {since!r} to {until!r} is no span of minutes", series)
+    return False
+
+
+def _check_disjoint(ledger: Ledger, series: Series, table: str, spans: Sequence[tuple[int, int]]) -> None:
+    """*spans* are sorted by their beginnings."""
+    reached, trouble = 0, 0
+    for since, until in spans:
+        if since < reached:
+            trouble += 1
+            if trouble <= _PLAIN_TROUBLE:
+                ledger.blame(f"{table}: two overlap", series, since, min(until, reached))
+        reached = max(reached, until)
+    if trouble > _PLAIN_TROUBLE:
+        ledger.blame(f"{table}: {trouble - _PLAIN_TROUBLE} more overlap", series, spans[0][0], reached)

@@ -1,0 +1,178 @@
+"""The audit as a command: options in, report on stdout, exit code out.
+
+0 clean, 1 violations found, 2 usage or configuration; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from trio_candles import __version__
+from trio_candles.audit.report import Report, printable
+from trio_candles.audit.spans import LATEST
+from trio_candles.audit.walk import Selection, audit
+from trio_candles.model import MINUTE, Timeframe, canonical_symbol
+from trio_candles.store.schema import LOCK
+
+__all__ = ["command", "main"]
+
+CONFIG = Path("config.yaml")
+
+
+def command() -> int:
+    """The console script."""
+    return main(sys.argv[1:])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Audit as *arguments* say and print what was found; the exit code."""
+    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what a code page cannot show
+    data_dir = _data_dir(options.config, options.data_dir)
+    if data_dir is None:
+        return 2
+    if not data_dir.is_dir():
+        print(f"{data_dir}: no such directory", file=sys.stderr)
+        return 2
+    # Imported late: neither is needed to audit, and --help should not wait for trio.
+    from trio_candles.clock import tool_clock
+    from trio_candles.store.lock import is_locked
+
+    now = tool_clock(data_dir, options.speed, options.pivot)
+    symbol = options.symbol and options.symbol.upper()
+    try:
+        report = audit(
+            data_dir,
+            now=now,
+            running=lambda: is_locked(data_dir / LOCK),
+            timeframes=options.timeframes,
+            selection=Selection(options.venue, symbol, options.since, options.until),
+            progress=_progress(),
+        )
+    except KeyboardInterrupt:
+        return 130
+    _print(report, options.json)
+    return report.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trio-candles-audit",
+        description="Check everything in a data directory: every file, row and minute. Writes nothing;"
+        " may run beside a collector.",
+        epilog="Exit code: 0 clean, 1 violations found, 2 usage.",
+    )
+    # No default here: with --data-dir the configuration is read only if it is asked for.
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    parser.add_argument("--venue", help="only this venue")
+    parser.add_argument("--symbol", type=_symbol, help="only this symbol: BTC-USD or BTC/USD")
+    parser.add_argument(
+        "--from",
+        dest="since",
+        type=_time,
+        default=0,
+        metavar="TIME",
+        help="since this UTC date, ISO time or Unix ms",
+    )
+    parser.add_argument(
+        "--to",
+        dest="until",
+        type=_time,
+        default=LATEST,
+        metavar="TIME",
+        help="only before this time (not included)",
+    )
+    parser.add_argument(
+        "--timeframes", type=_timeframes, default=(), metavar="LIST",
+        help="aggregates that must be there, as in 5m,1h; those on disk are verified in any case",
+    )  # fmt: skip
+    parser.add_argument("--speed", type=_speed, metavar="X", help="service seconds per wall second")
+    parser.add_argument("--pivot", type=float, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+    return parser
+
+
+def _data_dir(config: Path | None, data_dir: Path | None) -> Path | None:
+    """Where to look; ``None`` after saying on stderr why that is not known."""
+    if data_dir is not None and config is None:
+        return data_dir
+    from trio_candles.config import ConfigError, load_config
+
+    try:
+        return load_config(config or CONFIG, data_dir=data_dir).data_dir
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """Says on a terminal how far it is, in steps of a hundredth."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, of: int) -> None:
+        if done == of:
+            print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+        elif not done % max(1, of // 100):
+            print(f"\raudited {done:,} of {of:,} days", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _print(report: Report, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.as_json(), allow_nan=False))
+    else:
+        print(report.as_text(), end="")
+
+
+def _symbol(text: str) -> str:
+    try:
+        canonical_symbol(text.upper())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from None
+    return text
+
+
+def _time(text: str) -> int:
+    """Unix ms of a UTC date, an ISO time (UTC unless it says otherwise) or Unix ms; on a minute."""
+    try:
+        if text.isascii() and text.isdigit() and len(text) > 8:
+            time = int(text)
+        elif len(text) == 10:
+            time = (date.fromisoformat(text).toordinal() - date(1970, 1, 1).toordinal()) * 86_400_000
+        else:
+            moment = datetime.fromisoformat(text)
+            aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+            time = round(aware.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no UTC date, ISO time or Unix ms") from None
+    if not 0 <= time <= LATEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1970 and 2100")
+    return time - time % MINUTE
+
+
+def _timeframes(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name and name != "1m")
+    try:
+        for name in names:
+            Timeframe.parse(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return names
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not 0 < speed < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return speed

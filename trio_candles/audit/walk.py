@@ -1,0 +1,299 @@
+"""The audit itself: ledger first, then the files, day by day; what looks wrong is read again.
+
+A flush beside us replaces files and then their digests, so a file read after the ledger may be newer than it.
+Such a day is clean in the next reading; a real fault stays. Only the last reading counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+import pyarrow as pa
+
+from trio_candles.audit.account import Day, check_aggregates, check_minutes
+from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
+from trio_candles.audit.ledger import Account, Ledger, read_ledger
+from trio_candles.audit.report import Report, Tally, Violation
+from trio_candles.audit.rows import Piece, judge, values
+from trio_candles.audit.spans import LATEST, span_bits
+from trio_candles.model import DAY, Series, canonical_symbol
+from trio_candles.store.schema import JOURNAL
+
+__all__ = ["Selection", "audit"]
+
+BATCH = 64
+"""Files whose rows are judged together: fewer cost more than reading them, more gain nothing."""
+READERS = 2
+"""Threads that read: decoding lets go of the interpreter, so a second one is worth a third of the time."""
+PAUSES = (0.2, 0.2)
+PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
+"""Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
+
+
+@attrs.frozen
+class Selection:
+    """Which part of the directory is asked about; the ledger's own soundness always is."""
+
+    venue: str | None = None
+    symbol: str | None = None
+    """As the venue writes it or as the folder is called."""
+    since: int = 0
+    until: int = LATEST
+
+    def takes(self, venue: str, folder: str) -> bool:
+        """Whether this symbol is asked about."""
+        wanted = None if self.symbol is None else self.symbol.replace("/", "-", 1)
+        return self.venue in (None, venue) and wanted in (None, folder)
+
+    def takes_cell(self, cell: Cell) -> bool:
+        """Whether this day of this symbol is asked about."""
+        return self.takes(cell.venue, cell.folder) and self.since < cell.day + DAY and cell.day < self.until
+
+
+def audit(
+    data_dir: Path,
+    *,
+    now: Callable[[], int],
+    running: Callable[[], bool],
+    timeframes: Sequence[str] = (),
+    selection: Selection | None = None,
+    pauses: Sequence[float] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Report:
+    """Audit *data_dir* and report.
+
+    *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
+    at every reading. *timeframes* are the aggregates that are expected beside the minutes; those on disk are
+    verified in any case. *progress* is told how many days of how many are done.
+    """
+    selection = selection or Selection()
+    checked_at = now()
+    kept: dict[tuple[str, str, str], Tally] = {}
+    suspects: set[Cell] | None = None
+    beside = running()
+    waits = list(pauses if pauses is not None else PAUSES_BESIDE if beside else PAUSES)
+    while True:
+        beside, time = running(), now()
+        ledger = read_ledger(data_dir)
+        if suspects is None and ledger.exists and not ledger.usable and waits:
+            threading.Event().wait(waits.pop(0))
+            continue  # a moment's lock: no use in reading all files without a ledger
+        tree = survey(data_dir, {venue for venue, _ in ledger.accounts})
+        reading = _Reading(data_dir, ledger, tree, selection, beside, time, timeframes, now)
+        todo = reading.cells() if suspects is None else sorted(suspects)
+        found: list[Day] = []
+        for done, day in enumerate(reading.days(todo), 1):
+            if day.violations:
+                found.append(day)
+            else:
+                _count(kept, day)
+            if progress is not None and suspects is None:
+                progress(done, len(todo))
+        suspects = {day.cell for day in found}
+        general = [*reading.ledger_problems(), *reading.leftovers()]
+        if not waits or not (found or general):
+            break
+        threading.Event().wait(waits.pop(0))
+    for day in found:
+        _count(kept, day)
+    for account in reading.accounts():
+        kept.setdefault((account.series.venue, account.series.symbol, "1m"), Tally())
+    return Report(
+        str(data_dir),
+        checked_at,
+        beside,
+        None if beside else ledger.stopped_at,
+        dict(sorted(kept.items())),
+        tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start, gap.end)),
+        (*general, *(violation for day in found for violation in day.violations)),
+        tree.quarantined,
+    )
+
+
+def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
+    for series, tally in day.tallies.items():
+        kept.setdefault(series, Tally()).add(tally)
+
+
+def _asked(selection: Selection, venue: str, symbol: str, start: int, end: int) -> bool:
+    return (
+        selection.takes(venue, canonical_symbol(symbol)) and start < selection.until and selection.since < end
+    )
+
+
+@attrs.frozen
+class _Reading:
+    """One look at the ledger, and at the files after it."""
+
+    data_dir: Path
+    ledger: Ledger
+    tree: Tree
+    selection: Selection
+    beside: bool
+    time: int
+    timeframes: Sequence[str]
+    now: Callable[[], int]
+    listed: dict[Cell, set[str]] = attrs.field(init=False)
+    """The timeframes of which the ledger lists a day file."""
+
+    @listed.default
+    def _list(self) -> dict[Cell, set[str]]:
+        listed: dict[Cell, set[str]] = {}
+        for path in self.ledger.files:
+            place = cell_of(path)
+            if place is not None:
+                listed.setdefault(place[0], set()).add(place[1])
+        return listed
+
+    def accounts(self) -> Iterator[Account]:
+        """Those asked about."""
+        for (venue, folder), account in self.ledger.accounts.items():
+            if self.selection.takes(venue, folder):
+                yield account
+
+    def cells(self) -> list[Cell]:
+        """Every day of every symbol of which anybody knows: the files, the digests, the ledger."""
+        cells = {*self.tree.cells, *self.listed}
+        for account in self.accounts():
+            folder = canonical_symbol(account.series.symbol)
+            cells |= {Cell(account.series.venue, folder, day) for day in account.days(self._end(account))}
+        return sorted(cell for cell in cells if self.selection.takes_cell(cell))
+
+    def _end(self, account: Account) -> int:
+        return account.end(self.beside, self.time)
+
+    def days(self, cells: Iterable[Cell]) -> Iterator[Day]:
+        """Audit *cells*, some of them together; the next files are read while the last ones are judged."""
+        with ThreadPoolExecutor(READERS) as readers:
+            ahead: deque[tuple[list[Cell], Iterator[DayFile]]] = deque()
+            # One cell has as many files as timeframes: memory is bounded by files, not by cells.
+            for part in _portions(cells, lambda cell: max(1, len(self._timeframes_of(cell)))):
+                places = [(cell, timeframe) for cell in part for timeframe in self._timeframes_of(cell)]
+                ahead.append((part, readers.map(self._read, places)))
+                if len(ahead) > 1:
+                    yield from self._judged(*ahead.popleft())
+            for part, files in ahead:
+                yield from self._judged(part, files)
+
+    def _timeframes_of(self, cell: Cell) -> list[str]:
+        """Those of which there is a day file, or should be one; the minutes first."""
+        names = self.tree.cells.get(cell, set()) | self.listed.get(cell, set())
+        return sorted(names, key=lambda name: (name != "1m", name))
+
+    def _read(self, place: tuple[Cell, str]) -> DayFile:
+        path = day_file_path(*place)
+        return read_day_file(self.data_dir / path, self.ledger.files.get(path, ()))
+
+    def _judged(self, cells: Sequence[Cell], files: Iterator[DayFile]) -> Iterator[Day]:
+        """The findings about *cells*, whose files come in the order of the cells and their timeframes."""
+        days = []
+        for cell in cells:
+            day = self._day(cell)
+            for timeframe in self._timeframes_of(cell):
+                self._note_file(day, timeframe, next(files))
+            days.append(day)
+        judge([piece for day in days for piece in day.pieces()], self.now)
+        for day in days:
+            self._check(day)
+            yield day
+
+    def _check(self, day: Day) -> None:
+        for piece in day.pieces():
+            day.violations.extend(piece.violations)
+        check_minutes(day)
+        account = day.account
+        check_aggregates(day, self.timeframes, 0 if account is None else self._end(account))
+        day.forget_rows()  # what was found is kept, and there may be many days on which something was
+
+    def _day(self, cell: Cell) -> Day:
+        account = self.ledger.accounts.get((cell.venue, cell.folder))
+        day = Day(cell, cell.folder if account is None else account.series.symbol, account)
+        if account is not None:
+            end = min(self._end(account), self.selection.until)
+            day.due = span_bits(max(account.first, self.selection.since), end, cell.day)
+            day.before_mark = span_bits(0, account.mark, cell.day)
+            if cell.day in account.journal:
+                day.journal = Piece(cell, account.series, JOURNAL, account.journal[cell.day])
+        return day
+
+    def _note_file(self, day: Day, timeframe: str, file: DayFile) -> None:
+        """Put one day file into *day*, and tell what is wrong with it as a whole."""
+        path = day_file_path(day.cell, timeframe)
+        listed = self.ledger.files.get(path)
+        start, end = day.cell.day, day.cell.day + DAY
+        if file.missing:
+            if listed is not None and listed[0] is not None:
+                day.gone.add(timeframe)
+            return
+        if self.ledger.usable and file.digest is not None:
+            if listed is None:
+                day.note("checksum", timeframe, "the file is not in the ledger", start, end)
+            elif file.digest not in listed:
+                words = "the file is not what the ledger says was written"
+                day.note("checksum", timeframe, words, start, end)
+        if file.wrong_schema is not None:
+            day.note("wrong_schema", timeframe, file.wrong_schema, start, end)
+        if file.unreadable is not None:
+            day.note("unreadable_file", timeframe, file.unreadable, start, end)
+        if file.table is None:
+            day.broken.add(timeframe)
+            day.tally(timeframe).files += 1
+            return
+        if day.account is None and not day.files:
+            day.symbol = _symbol_in(file.table, day.cell.folder)
+        series = Series(day.cell.venue, day.symbol, timeframe)
+        day.files[timeframe] = Piece(day.cell, series, path, file.table)
+
+    def ledger_problems(self) -> list[Violation]:
+        """What is wrong with the journal itself."""
+        if not self.ledger.exists and (self.tree.cells or self.tree.quarantined):
+            return [Violation("ledger_corrupt", JOURNAL, "there are day files and no journal: it is gone")]
+        odd = [path for path in self.ledger.files if cell_of(path) is None]
+        return [
+            *self.ledger.problems,
+            *(
+                Violation("ledger_corrupt", JOURNAL, f"day_file: {path!r} is no day file's path")
+                for path in odd
+            ),
+        ]
+
+    def leftovers(self) -> list[Violation]:
+        """Files that should not be there, at rest."""
+        found = []
+        for path in self.tree.leftovers:
+            venue = path.split("/")[0]
+            if self.selection.venue in (None, venue):
+                found.append(Violation("leftover_file", path, "no day file belongs there", venue))
+        if not self.beside:
+            words = "a file that was being written, and no collector runs"
+            found += [Violation("leftover_file", path, words) for path in self.tree.temporary]
+        return found
+
+
+def _symbol_in(table: pa.Table, folder: str) -> str:
+    """How the venue writes the symbol, by the first row if that fits the folder: no ledger tells."""
+    for first in values(table.slice(0, 1), "symbol"):
+        try:
+            return str(first) if canonical_symbol(first) == folder else folder
+        except ValueError:
+            return folder
+    return folder
+
+
+def _portions(cells: Iterable[Cell], weight: Callable[[Cell], int]) -> Iterator[list[Cell]]:
+    """*cells* in order, in lists that weigh about :data:`BATCH`."""
+    part: list[Cell] = []
+    total = 0
+    for cell in cells:
+        part.append(cell)
+        total += weight(cell)
+        if total >= BATCH:
+            yield part
+            part, total = [], 0
+    if part:
+        yield part

@@ -1,0 +1,89 @@
+"""The file system as the day files need it: a few calls, each saying what of it outlives a power cut.
+
+Everything in a data directory but the lock and SQLite's own files goes through a :class:`Disk`. It is a seam:
+tests hand in one that is full, that lies, that belongs to Windows, or that loses its power at a chosen instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["LOCAL_DISK", "Disk", "LocalDisk", "is_held"]
+
+
+class Disk(Protocol):
+    """Blocking calls; every one of them may raise ``OSError``."""
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file; ``FileNotFoundError`` if there is none."""
+
+    def names(self, folder: Path) -> list[str]:
+        """What lies in *folder*, sorted; nothing if there is no such folder."""
+
+    def write_new(self, path: Path, content: bytes) -> None:
+        """Make a file that does not exist yet. Its content outlives a power cut; its name does not."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Put *source* in *target*'s place, atomically; durable once *target*'s folder is synced."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder, if it is not there; durable once its parent is synced."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in *path* durable."""
+
+
+class LocalDisk:
+    """The operating system's."""
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def names(self, folder: Path) -> list[str]:
+        try:
+            return sorted(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def write_new(self, path: Path, content: bytes) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        # Windows has no such call and does it with the rename.
+        if sys.platform != "win32":
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+LOCAL_DISK = LocalDisk()
+
+
+def is_held(error: OSError) -> bool:
+    """Whether *error* is Windows saying that another program has the file open."""
+    # Access denied (what replacing an open file gives), sharing violation, lock violation.
+    return getattr(error, "winerror", None) in {5, 32, 33}

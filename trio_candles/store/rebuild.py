@@ -1,0 +1,125 @@
+"""Opening the journal when there is none to open: what was lost with it, and what the day files still prove.
+
+A journal that is missing or unsound is set aside, never deleted, and a new ledger is begun from the day files.
+They prove candles and nothing else: which minutes were empty or unfillable, and which candles had not reached a
+day file yet, is gone, so that every other minute is a gap (``ledger_lost``) and is asked for again.
+
+A new journal is empty until one transaction fills it; a ledger without any series beside day files is one that
+was lost, or one whose rebuilding was cut short, which comes to the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from trio_candles.model import MINUTE, Millis, Series
+from trio_candles.store import dayfiles
+from trio_candles.store.dayfiles import DayFileBroken
+from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
+from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
+
+__all__ = ["open_journal"]
+
+log = logging.getLogger(__name__)
+
+
+def open_journal(root: Path, disk: Disk, stored_elsewhere: StoredElsewhere) -> Journal:
+    """The journal of the data directory *root*, rebuilt from its day files if it is missing or not sound.
+
+    ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
+    """
+    path = root / JOURNAL
+    if not path.exists():
+        _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
+    try:
+        journal = Journal.open(path, stored_elsewhere)
+    except JournalBroken as error:
+        log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
+        journal = Journal.open(path, stored_elsewhere)
+    if not journal.spans() and not journal.digests():
+        try:
+            _rebuild(root, disk, journal)
+        except BaseException:
+            journal.abandon()
+            raise
+    return journal
+
+
+def _set_journal_aside(root: Path) -> list[str]:
+    """Move what there is of the journal to quarantine, itself first; where to.
+
+    If a crash comes in between, there is a log without a journal, and that is set aside at the next start. The
+    other way round there would be a journal without its log, which is sound and wrong.
+    """
+    parts = [JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"]
+    return [dayfiles.set_aside(LOCAL_DISK, root, part) for part in parts if (root / part).exists()]
+
+
+@attrs.define
+class _Stored:
+    """What the day files in one folder say."""
+
+    first: Millis
+    """The oldest file's day, readable or not. What of it was expected is not known; asking again is harmless."""
+    series: Series | None = None
+    spans: list[tuple[Millis, Millis]] = attrs.field(factory=list)
+    """The stored minutes, oldest first, neighbours joined."""
+    rows: int = 0
+
+    def add(self, series: Series, minutes: list[Millis]) -> None:
+        self.series = series
+        self.rows += len(minutes)
+        for minute in minutes:
+            if self.spans and self.spans[-1][1] == minute:
+                self.spans[-1] = (self.spans[-1][0], Millis(minute + MINUTE))
+            else:
+                self.spans.append((minute, Millis(minute + MINUTE)))
+
+
+def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
+    """Fill the empty *journal* from the day files, if there are any."""
+    digests: dict[str, str] = {}
+    stored: dict[str, _Stored] = {}
+    refused = 0
+    for folder, name, day in _day_files(root, disk):
+        path = f"{folder}/{name}"
+        content = disk.read(root / path)
+        known = stored.setdefault(folder, _Stored(day))
+        try:
+            file, table = dayfiles.identify(content, path)
+            if known.series not in (None, file.series):
+                raise DayFileBroken(path, f"in the place of {known.series}")
+        except DayFileBroken as error:
+            log.error("%s; moved to %s", error, dayfiles.set_aside(disk, root, path))
+            refused += 1
+            continue
+        digests[path] = digest_of(content)
+        known.add(file.series, dayfiles.times_in(table))
+    if not stored:
+        return
+    found = {one.series: (one.first, one.spans) for one in stored.values() if one.series is not None}
+    lost = journal.rebuild(digests, {series: what for series, what in found.items() if series.timeframe == "1m"})
+    log.error(
+        "there was no usable journal; a new one was made from %d day files with %d rows (%d more were refused);"
+        " %d minutes between them are gaps now (reason: ledger_lost), and so will be every later one",
+        len(digests), sum(one.rows for one in stored.values()), refused, lost,
+    )  # fmt: skip
+
+
+def _day_files(root: Path, disk: Disk) -> Iterator[tuple[str, str, Millis]]:
+    """Folder, name and day of everything that is called like a day file, each folder's oldest first."""
+    for venue in disk.names(root):
+        if venue in (TMP, QUARANTINE):
+            continue
+        for symbol in disk.names(root / venue):
+            for timeframe in disk.names(root / venue / symbol):
+                folder = f"{venue}/{symbol}/{timeframe}"
+                for name in disk.names(root / folder):
+                    day = dayfiles.day_of(name)
+                    if day is not None:
+                        yield folder, name, day
