@@ -530,7 +530,7 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns of every client (default: 3)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each of the two measurements (default: 5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each of the two measurements (default: 4)")
     parser.add_argument("--only", default=",".join(CLIENTS), help=f"some of {','.join(CLIENTS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of the table")
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)

@@ -83,7 +83,6 @@ class Network:
                 yield socket
             finally:
                 await carrier.close()
-                nursery.cancel_scope.cancel()
 
 
 @attrs.define
@@ -91,6 +90,7 @@ class _Carrier:
     """Keeps the library's task apart from ours, and what it raises."""
 
     _close_seconds: float
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _connection: trio_websocket.WebSocketConnection | None = None
     _stream: trio.abc.Stream | None = None
     _failure: BaseException | None = None
@@ -101,17 +101,21 @@ class _Carrier:
         parts = urlsplit(url)
         resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            async with trio.open_nursery() as library:
-                self._connection = await trio_websocket.wrap_client_stream(
-                    library,
-                    stream,  # type: ignore[arg-type]  # annotated as a socket, documented as any stream
-                    parts.netloc,
-                    resource,
-                    message_queue_size=MESSAGES_QUEUED,
-                    max_message_size=LARGEST_MESSAGE,
-                    receive_buffer_size=READ_BYTES,
-                )
-                task_status.started(self)
+            with self._scope:
+                async with trio.open_nursery() as library:
+                    self._connection = await trio_websocket.wrap_client_stream(
+                        library,
+                        stream,  # type: ignore[arg-type]  # annotated as a socket, documented as any stream
+                        parts.netloc,
+                        resource,
+                        message_queue_size=MESSAGES_QUEUED,
+                        max_message_size=LARGEST_MESSAGE,
+                        receive_buffer_size=READ_BYTES,
+                    )
+                    # From here on cancellation reaches us first: the library must still be reading when we say
+                    # goodbye, or it never sees the peer's.
+                    self._scope.shield = True
+                    task_status.started(self)
         # Only the library's own code runs in that block, and the peer decides what it is fed: anything that it
         # raises (h11 and wsproto have error trees of their own) ends this connection and is reported by it.
         except* Exception as group:
@@ -143,6 +147,7 @@ class _Carrier:
                 await self._connection.aclose()
         if self._stream is not None:
             await trio.aclose_forcefully(self._stream)
+        self._scope.cancel()
 
 
 def _leaf(error: BaseException) -> BaseException:

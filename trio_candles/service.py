@@ -119,6 +119,7 @@ async def open_service(
                 if show is not None:
                     nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
                 yield service
+                board.stopping(time.now())
                 nursery.cancel_scope.cancel()
         finally:
             # From here on the writer has its time, on the wall clock.

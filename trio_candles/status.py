@@ -36,6 +36,8 @@ class VenueBoard:
     last_data: Millis | None = None
     """When market data (no heartbeat) last came."""
     up_since: Millis | None = None
+    at_stop: str | None = None
+    """The table's word when the collector was asked to stop: saying goodbye is no disconnection."""
 
     @property
     def connected(self) -> bool:
@@ -44,6 +46,8 @@ class VenueBoard:
 
     def status(self, now: Millis) -> str:
         """The table's word for it."""
+        if self.at_stop is not None:
+            return self.at_stop
         if not self.connected:
             return "[DISC]"
         quiet_since = max(self.last_data or 0, self.up_since or 0)
@@ -60,6 +64,11 @@ class Board:
     venues: dict[str, VenueBoard]
     store_error: str | None = None
     """The system's words for why the store cannot write, while it cannot."""
+
+    def stopping(self, now: Millis) -> None:
+        """Keep showing the venues as they are at this moment."""
+        for venue in self.venues.values():
+            venue.at_stop = venue.status(now)
 
     def status(self, now: Millis) -> str:
         """HEALTHY, STARTING or DEGRADED."""
@@ -85,11 +94,11 @@ def render(board: Board, now: Millis) -> str:
         double,
         head,
         double,
-        f"  {'VENUE':<12} {'STATUS':<13}{'RECV':>8} {'SAVED':>8} {'RECONN':>8} {'GAPS':>7} {'REJ':>5}",
+        f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8} {'GAPS':>7} {'REJ':>5}",
     ]
     rows.append(single)
     rows += [
-        f"  {venue.name.upper():<12} {venue.status(now):<13}{venue.received:>8} {venue.saved:>8} {venue.reconnects:>8}"
+        f"  {venue.name.upper():<12} {venue.status(now):<14}{venue.received:>9} {venue.saved:>8} {venue.reconnects:>8}"
         f" {venue.open_gap_minutes:>7} {_rejected(venue):>5}"
         for venue in board.venues.values()
     ]
