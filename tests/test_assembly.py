@@ -415,12 +415,20 @@ def test_trades_heard_again_are_not_counted_again() -> None:
 
 
 def test_trades_heard_again_after_many_holes_are_not_counted_again() -> None:
-    """More holes than are remembered, then everything once more: nothing, or the truth."""
+    """More holes than are remembered, then everything twice more: nothing, or the truth."""
     listener = ear("coinbase")
     trades = [trade(f"12:00:{second:02}.{n}", 8 + 10 * second + n) for second in range(30) for n in range(10)]
     outcomes = listener.outcomes(trade("11:59:50", 7), *trades[::2], now="12:00:35")
-    outcomes += listener.outcomes(trade("11:59:50", 7), *trades, beat("12:01:05", 307), now="12:01:05")
+    outcomes += listener.outcomes(*[trade("11:59:50", 7), *trades] * 2, beat("12:01:05", 307), now="12:01:05")
     assert {line for line in told(outcomes) if "candle" in line} <= {"12:00 candle 300"}
+
+
+def test_a_minute_whose_ids_contradict_its_times_gets_no_verdict() -> None:
+    """Trade 9 proves that 12:00 ended with trade 8; but trade 11 says that it was of 12:00."""
+    listener = ear("coinbase")
+    listener.hear(trade("11:59:50", 7), trade("12:00:10", 8), trade("12:00:20", 11))
+    assert listener.hear(trade("12:01:10", 9)) == []
+    assert listener.due("12:01:30") == ["12:00 missing_trades"]
 
 
 # --- trades and heartbeats: connections -------------------------------------------------------------------
@@ -565,6 +573,28 @@ def test_nothing_is_proven_while_the_venue_doubts_itself_and_what_was_heard_is_p
     assert listener.hear(beat("12:02:09", 9)) == ["12:00 candle 1", "12:01 candle 1"]
 
 
+def test_a_hole_filled_while_the_venue_doubts_itself_is_proven_after() -> None:
+    listener = ear("coinbase")
+    listener.hear(trade("11:59:50", 7), trade("12:00:10", 8), trade("12:00:40", 10), beat("12:02:05", 10))
+    listener.assembler.doubted("maintenance")
+    assert listener.hear(trade("12:00:30", 9), beat("12:02:08", 10), now="12:02:10") == []
+    listener.assembler.doubted(None)
+    assert listener.hear(beat("12:02:11", 10)) == ["12:00 candle 3", "12:01 empty"]
+
+
+def test_what_was_forgotten_during_a_long_doubt_does_not_look_empty() -> None:
+    listener = ear("coinbase")
+    listener.assembler.doubted("maintenance")
+    for n in range(100):
+        time = Millis(at("12:00") + n * MINUTE)
+        listener.outcomes(Traded(SYMBOL, Trade(7 + n, time, Decimal(1), Decimal(1))), now=time)
+    listener.assembler.doubted(None)
+    words = listener.hear(beat("13:41", 106))
+    assert words[0].endswith("unproven")
+    assert {word.partition(" ")[2] for word in words[1:]} == {"candle 1"}
+    assert words[-1] == "13:39 candle 1"
+
+
 def test_a_late_trade_says_nothing_anew_while_the_venue_doubts_itself() -> None:
     listener = ear("coinbase")
     listener.hear(trade("11:59:50", 7), trade("12:00:10", 8), beat("12:01:01", 8))
@@ -642,6 +672,13 @@ def test_a_row_that_counts_too_few_is_not_proven() -> None:
     listener.hear(row("12:00", 2), now="12:00:41")
     assert listener.hear(seen("12:01:30", 11)) == []
     assert listener.due("12:02:08") == ["12:00-12:02 unproven"]
+
+
+def test_a_row_that_counts_too_many_is_not_proven() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:00:10", 8))
+    listener.hear(row("12:00", 4), now="12:00:41")
+    assert listener.hear(seen("12:01:30", 11)) == []
 
 
 def test_a_row_that_comes_after_the_next_minute_began_is_proven_then() -> None:

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from trio_candles.signals import Signals
 from trio_candles.status import banner, render
 from trio_candles.store.lock import Locked
 from trio_candles.store.store import Store, WrongDirectory, open_store
+from trio_candles.venues import VENUES
+from trio_candles.venues.protocol import Venue
 
 __all__ = ["run"]
 
@@ -174,7 +176,7 @@ def _refuse_real_endpoints(config: Config) -> None:
             )
 
 
-def run(arguments: Sequence[str], signals: Signals) -> int:
+def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] = VENUES) -> int:
     """Run the collector until it is asked to stop; the exit code."""
     options = parser().parse_args(arguments)
     try:
@@ -183,6 +185,17 @@ def run(arguments: Sequence[str], signals: Signals) -> int:
         print(error, file=sys.stderr)
         return 2
     level = logging.getLevelNamesMapping()[options.log_level]
+    code, console = _run_with_console(planned, level, signals, venues)
+    if console is not None and console.stuck:
+        # The console's thread hangs in a pipe or a terminal that takes nothing, and Python would wait for it.
+        os._exit(code)
+    return code
+
+
+def _run_with_console(
+    planned: Plan, level: int, signals: Signals, venues: Mapping[str, Venue]
+) -> tuple[int, Console | None]:
+    console = None
     with ExitStack() as stack:
         try:
             console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
@@ -193,16 +206,17 @@ def run(arguments: Sequence[str], signals: Signals) -> int:
             )  # fmt: skip
         except Locked:
             print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
-            return 3
+            return 3, console
         except (WrongDirectory, OSError) as error:
             print(error, file=sys.stderr)
-            return 2
-        return _run(planned, store, console, signals)
+            return 2, console
+        return _run(planned, store, console, signals, venues), console
 
 
-def _run(planned: Plan, store: Store, console: Console, signals: Signals) -> int:
+def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, Venue]) -> int:
+    clock = ServiceClock(planned.time.speed)
     try:
-        service = trio.run(collect, planned, store, console, signals, clock=ServiceClock(planned.time.speed))
+        service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
     # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
     except BaseException as error:
         report(error)
@@ -215,7 +229,9 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals) -> int
     return 0
 
 
-async def collect(planned: Plan, store: Store, console: Console, signals: Signals) -> Service:
+async def collect(
+    planned: Plan, store: Store, console: Console, signals: Signals, protocols: Mapping[str, Venue]
+) -> Service:
     """Collect until a signal or the end of the duration; the service as it was at the end."""
     stop = trio.Event()
     token = trio.lowlevel.current_trio_token()
@@ -224,7 +240,7 @@ async def collect(planned: Plan, store: Store, console: Console, signals: Signal
     console.show(banner(venues), final=True)
     async with _world(planned) as config:
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed)
-        async with open_service(config, network, store, time, show=console.show) as service:
+        async with open_service(config, network, store, time, show=console.show, venues=protocols) as service:
             log.info("started: %s", planned)
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()

@@ -90,6 +90,8 @@ class Console:
     def __init__(self, out: TextIO, err: TextIO, level: int, file: logging.Handler, stamp: logging.Formatter) -> None:
         self._out, self._err, self._level = out, err, level
         self._file, self._stamp = file, stamp
+        self.stuck = False
+        """Whether the thread was still writing when it was told to stop; then nobody may wait for it."""
         self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
         self._dropped = 0
         self._redraws = out.isatty()
@@ -114,10 +116,14 @@ class Console:
             os.system("")
         self._thread.start()
 
-    def stop(self) -> None:
-        """Let the thread finish, for a moment: a terminal that takes nothing must not keep us alive."""
-        self.put(None)
+    def stop(self) -> bool:
+        """Let the thread finish, for a moment; whether it did: a terminal that takes nothing must not keep us."""
+        try:
+            self._queue.put(None, timeout=GOODBYE_SECONDS)
+        except queue.Full:
+            return False
         self._thread.join(GOODBYE_SECONDS)
+        return not self._thread.is_alive()
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -137,22 +143,26 @@ class Console:
 
     def _say(self, text: str) -> None:
         if self._drawn and self._err.isatty():
-            self._out.write(f"\x1b[{self._drawn}F\x1b[J")
-            self._out.flush()
+            _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
             self._drawn = 0
-        self._err.write(text + "\n")
-        self._err.flush()
+        _write(self._err, text + "\n")
 
     def _draw(self, table: _Table) -> None:
         text = table.text
         if self._drawn:
-            self._out.write(f"\x1b[{self._drawn}F\x1b[J")
+            _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
         if self._coloured:
             for word, colour in _COLOURS:
                 text = text.replace(word, f"{colour}{word}\x1b[0m") if word[0] != "[" or "]" in word else text
-        self._out.write(text)
-        self._out.flush()
+        _write(self._out, text)
         self._drawn = 0 if table.final or not self._redraws else table.text.count("\n")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write past Python's buffers: what a broken pipe leaves in them would fail again, louder, at exit."""
+    rest = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    while rest:
+        rest = rest[os.write(stream.fileno(), rest) :]
 
 
 @contextmanager
@@ -182,5 +192,6 @@ def open_console(
     finally:
         root.removeHandler(handler)
         root.setLevel(before)
-        console.stop()
-        file.close()
+        console.stuck = not console.stop()
+        if not console.stuck:
+            file.close()

@@ -108,9 +108,7 @@ async def open_service(
                 with send:
                     for settings in config.enabled_venues:
                         protocol = venues[settings.name]
-                        desk = open_desk(
-                            board.venues[protocol.name], {one: owed[one] for one in series[protocol.name]}
-                        )
+                        desk = open_desk(board.venues[protocol.name], {one: owed[one] for one in series[protocol.name]})
                         url = settings.websocket_url or protocol.websocket_url
                         nursery.start_soon(
                             run_feed, protocol, url, desk, network, time, send.clone(), chance,

@@ -1,0 +1,248 @@
+"""What people see, and that nobody who does not look can hold the service up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import pytest
+
+from trio_candles.console import QUEUED, open_console
+from trio_candles.model import Millis
+from trio_candles.status import Board, VenueBoard, banner, render
+
+NOON = Millis(1_768_046_400_000)
+log = logging.getLogger("trio_candles.test")
+
+
+class Screen:
+    """A pipe that the console takes for a stream, and whose other end can be read back."""
+
+    encoding = "utf-8"
+
+    def __init__(self, tty=False):
+        self.reader, self.writer = os.pipe()
+        self.tty = tty
+
+    def fileno(self):
+        return self.writer
+
+    def isatty(self):
+        return self.tty
+
+    def close(self, *ends):
+        for end in ends or ("reader", "writer"):
+            if getattr(self, end) is not None:
+                os.close(getattr(self, end))
+                setattr(self, end, None)
+
+    def shown(self):
+        self.close("writer")
+        with os.fdopen(os.dup(self.reader), "rb") as reader:
+            return reader.read().decode()
+
+
+@pytest.fixture
+def screens():
+    pair = Screen(), Screen()
+    yield pair
+    for screen in pair:
+        screen.close()
+
+
+@pytest.fixture
+def terminals(screens):
+    for screen in screens:
+        screen.tty = True
+    return screens
+
+
+def at(wall):
+    return NOON
+
+
+def test_the_console_shows_warnings_and_the_file_everything(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+        log.debug("a detail")
+        log.warning("a warning")
+    said = err.shown()
+    assert "a warning" in said
+    assert "a detail" not in said
+    assert out.shown() == ""
+    written = (tmp_path / "collector.log").read_text()
+    assert "a detail" in written
+    assert "2026-01-10 12:00:00.000 WARNING trio_candles.test a warning" in written
+
+
+def test_what_a_venue_says_cannot_give_orders_to_a_terminal_or_forge_a_log_line(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+        log.warning("said %s", "\x1b[2Jhello\n2026-01-10 12:00:00.000 ERROR forged\u202e")
+    for text in (err.shown(), (tmp_path / "collector.log").read_text()):
+        assert text.count("\n") == 1
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "\\x1b[2Jhello\\n2026" in text
+
+
+def test_a_traceback_is_told_whole(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+        try:
+            raise ZeroDivisionError("a bug")
+        except ZeroDivisionError as error:
+            log.critical("failed", exc_info=error)
+    said = err.shown()
+    assert "Traceback (most recent call last)" in said
+    assert "ZeroDivisionError: a bug" in said
+
+
+def test_piped_tables_follow_each_other_as_plain_text(tmp_path, screens):
+    out, err = screens
+    table = render(Board(NOON, {"okx": VenueBoard("okx", lines=1, lines_up=1, received=3)}), NOON)
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        console.show(table)
+        console.show(table)
+    assert out.shown() == table * 2
+
+
+def test_on_a_terminal_a_table_takes_the_place_of_the_one_before(tmp_path, terminals):
+    out, err = terminals
+    table = render(Board(NOON, {"okx": VenueBoard("okx", lines=1, lines_up=1, received=3)}), NOON)
+    lines = table.count("\n")
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        console.show("banner\n", final=True)
+        console.show(table)
+        console.show(table)
+    shown = out.shown()
+    assert shown.startswith("banner\n")
+    assert shown.count(f"\x1b[{lines}F\x1b[J") == 1
+    assert "\x1b[32m[OK]\x1b[0m" in shown or "NO_COLOR" in os.environ
+
+
+def test_a_pipe_that_nobody_reads_never_holds_up_whoever_logs(tmp_path, screens):
+    """A pipe holds 64 KB; beyond it the writing thread waits, alone, and what does not fit is dropped and counted."""
+    out, err = screens
+    done = threading.Event()
+
+    def work(console):
+        for n in range(2 * QUEUED):
+            console.show("x" * 1000 + "\n")
+            log.warning("still here %d", n)
+        done.set()
+
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        worker = threading.Thread(target=work, args=(console,), daemon=True)
+        worker.start()
+        assert done.wait(30)
+    assert console.stuck
+    # Let the thread go, so that it does not outlive the test.
+    out.close("reader")
+    err.close("reader")
+    console._thread.join(10)
+    console._file.close()
+
+
+def test_a_reader_that_goes_away_costs_only_what_it_would_have_read(tmp_path, screens):
+    out, err = screens
+    out.close("reader")
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        console.show("nobody reads this\n")
+        log.warning("but this")
+    assert not console.stuck
+    assert "but this" in err.shown()
+
+
+def test_the_log_file_is_rotated_and_bounded(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.CRITICAL, at, out=out, err=err) as console:
+        handler = console._file
+        handler.maxBytes = 10_000
+        for n in range(2_000):
+            log.info("record %d %s", n, "x" * 50)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert len(sizes) == 6
+    assert max(sizes) <= 10_000
+
+
+def test_libraries_that_describe_every_frame_do_not_reach_the_log(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+        logging.getLogger("trio-websocket").debug("frame")
+        logging.getLogger("httpcore.connection").debug("bytes")
+    assert (tmp_path / "collector.log").read_text() == ""
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+def venue(**counters):
+    return VenueBoard("okx", **{"lines": 1, "lines_up": 1, **counters})
+
+
+def test_the_table_is_the_contracts_to_the_column():
+    board = Board(
+        NOON,
+        {
+            "coinbase": VenueBoard("coinbase", 1, 1, received=50, saved=45),
+            "kraken": VenueBoard("kraken", 1, 1, received=30, saved=28),
+            "okx": VenueBoard("okx", 1, 1, received=60, saved=55),
+        },
+    )
+    for one in board.venues.values():
+        one.last_data = Millis(NOON + 300_000)
+    shown = [line[:56].rstrip() for line in render(board, Millis(NOON + 300_000)).splitlines()]
+    assert shown == [
+        "=" * 56,
+        "  STATUS: HEALTHY  |  Uptime: 5 min  |  12:05:00",
+        "=" * 56,
+        "  VENUE        STATUS             RECV    SAVED   RECONN",
+        "-" * 56,
+        "  COINBASE     [OK]                 50       45        0",
+        "  KRAKEN       [OK]                 30       28        0",
+        "  OKX          [OK]                 60       55        0",
+        "=" * 56,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "word", "status"),
+    [
+        (venue(received=1, last_data=NOON), "[OK]", "HEALTHY"),
+        (venue(last_data=NOON), "[WAIT]", "STARTING"),
+        (venue(up_since=NOON), "[WAIT]", "STARTING"),
+        (venue(received=1, lines_up=0), "[DISC]", "DEGRADED"),
+        (venue(received=1, lines=3, lines_up=2, last_data=NOON), "[DISC]", "DEGRADED"),
+        (venue(received=1, last_data=Millis(NOON - 119_999)), "[OK]", "HEALTHY"),
+        (venue(received=1, last_data=Millis(NOON - 120_000)), "[STALE (2m)]", "DEGRADED"),
+        (venue(received=1, last_data=Millis(NOON - 725_000)), "[STALE (12m)]", "DEGRADED"),
+        (venue(received=1, last_data=Millis(NOON - 725_000), up_since=NOON), "[OK]", "HEALTHY"),
+    ],
+)
+def test_a_venues_word_and_what_it_makes_of_the_whole(one, word, status):
+    board = Board(NOON, {"okx": one})
+    assert one.status(NOON) == word
+    assert board.status(NOON) == status
+
+
+def test_a_store_that_cannot_write_is_degraded_in_the_systems_own_words():
+    board = Board(NOON, {"okx": venue(received=1, last_data=NOON)}, store_error="OSError: [Errno 28] No space left on device")
+    assert "STATUS: DEGRADED" in render(board, NOON)
+    assert "No space left on device" in render(board, NOON)
+
+
+def test_a_venue_that_says_goodbye_is_shown_as_it_was():
+    board = Board(NOON, {"okx": venue(received=1, last_data=NOON)})
+    board.stopping(NOON)
+    board.venues["okx"].lines_up = 0
+    assert "STATUS: HEALTHY" in render(board, NOON)
+
+
+def test_the_banner_names_the_venues_and_says_what_comes_next():
+    lines = banner(["coinbase", "okx"]).splitlines()
+    assert lines[0] == lines[-1] == "=" * 70
+    assert any("TRIO CANDLES" in line for line in lines)
+    assert "  Venues: COINBASE, OKX" in lines
+    assert "  Starting WebSocket streams..." in lines
