@@ -41,9 +41,7 @@ FILE0, FILE1 = f"okx/BTC-USDT/1m/{day_name(DAY0)}.parquet", f"okx/BTC-USDT/1m/{d
 Row = dict[str, Any]
 
 
-def row(
-    time: int, venue: str = "okx", symbol: str = "BTC-USDT", timeframe: str = "1m", **changes: Any
-) -> Row:
+def row(time: int, venue: str = "okx", symbol: str = "BTC-USDT", timeframe: str = "1m", **changes: Any) -> Row:
     """A sound candle that opens at *time*, except for *changes*."""
     number = time // MINUTE % 97
     length = {"1m": MINUTE, "5m": 5 * MINUTE}[timeframe]
@@ -98,9 +96,7 @@ class Directory:
             assert made.lastrowid is not None
             return made.lastrowid
 
-    def gap(
-        self, series: int, since: int, until: int, state: str = "open", reason: str = "disconnected"
-    ) -> None:
+    def gap(self, series: int, since: int, until: int, state: str = "open", reason: str = "disconnected") -> None:
         self.sql(
             "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
             f" VALUES ({series}, {since}, {until}, '{state}', '{reason}', '', {until}, 3)"
@@ -311,9 +307,7 @@ def test_flipped_bits_all_over_a_file_are_found(tmp_path: Path) -> None:
         content[at // 8] ^= 1 << at % 8
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"PAR1", b"not parquet at all, but long enough to have a footer" * 9]
-)
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all, but long enough to have a footer" * 9])
 def test_a_file_that_is_no_parquet_is_unreadable(sound: Directory, content: bytes) -> None:
     (sound.root / FILE0).write_bytes(content)
     sound.list(FILE0)
@@ -534,9 +528,7 @@ def test_violations_listed_are_bounded_and_counted_all(sound: Directory) -> None
 
 
 @pytest.mark.parametrize("table", ["empty", "gap"])
-def test_a_stored_minute_that_the_ledger_calls_otherwise_is_a_contradiction(
-    sound: Directory, table: str
-) -> None:
+def test_a_stored_minute_that_the_ledger_calls_otherwise_is_a_contradiction(sound: Directory, table: str) -> None:
     getattr(sound, table)(1, AT, AT + 3 * MINUTE)
     assert place(only(sound.audit())) == ("contradiction", FILE0, AT, AT + 3 * MINUTE)
 
@@ -816,9 +808,7 @@ def test_an_aggregate_is_held_against_the_rules_of_its_own_length(sound: Directo
 
 # --- any ledger
 
-STATES = st.lists(
-    st.sampled_from(["candle", "journal", "empty", "gap", "unfillable"]), min_size=3, max_size=12
-)
+STATES = st.lists(st.sampled_from(["candle", "journal", "empty", "gap", "unfillable"]), min_size=3, max_size=12)
 
 
 def made_of(root: Path, states: Sequence[str]) -> Directory:
@@ -850,9 +840,7 @@ def test_one_minute_with_no_state_or_with_two_is_found(
     time = DAY1 - 2 * MINUTE + at * MINUTE
     path = FILE0 if time < DAY1 else FILE1
     if data.draw(st.booleans()):
-        broken = made_of(
-            folder / "broken", [state if i != at else "candle" for i, state in enumerate(states)]
-        )
+        broken = made_of(folder / "broken", [state if i != at else "candle" for i, state in enumerate(states)])
         also = data.draw(st.sampled_from([broken.empty, broken.gap]))
         also(1, time, time + MINUTE)
         expected = "contradiction"
@@ -910,9 +898,7 @@ def test_the_text_fits_80_columns(sound: Directory, capsys: pytest.CaptureFixtur
     assert max(map(len, out.splitlines()[1:])) <= 80
 
 
-def test_the_command_sees_whether_a_collector_runs(
-    sound: Directory, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_sees_whether_a_collector_runs(sound: Directory, capsys: pytest.CaptureFixture[str]) -> None:
     sound.sql("UPDATE series SET expected = 0")
     with hold_lock(sound.root / LOCK):
         _, out, _ = run(capsys, "--data-dir", str(sound.root), "--json")
@@ -927,9 +913,7 @@ def test_selections_narrow_the_audit(sound: Directory, capsys: pytest.CaptureFix
     assert run(capsys, *directory, "--from", "2026-01-11")[0] == 0
     assert run(capsys, *directory, "--to", "2026-01-10T00:00:00Z")[0] == 0
     _, out, _ = run(capsys, *directory, "--symbol", "BTC-USDT", "--from", str(DAY1 - 5 * MINUTE))
-    assert [(v["start_ms"], v["end_ms"]) for v in json.loads(out)["violations"]] == [
-        (DAY1 - 5 * MINUTE, DAY1)
-    ]
+    assert [(v["start_ms"], v["end_ms"]) for v in json.loads(out)["violations"]] == [(DAY1 - 5 * MINUTE, DAY1)]
 
 
 def test_usage_errors_are_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -947,9 +931,7 @@ def test_usage_errors_are_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert exit_.value.code == 2
 
 
-def test_the_configuration_says_where(
-    sound: Directory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_configuration_says_where(sound: Directory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"data_dir: {json.dumps(str(sound.root))}\nvenues:\n  okx:\n    symbols: [BTC-USDT]\n")
     assert run(capsys, "--config", str(config))[0] == 0

@@ -117,9 +117,7 @@ def test_every_key_is_read(load):
 
 
 def test_enabled_venues_are_those_not_disabled_in_the_files_order(load):
-    config = load(
-        "venues: {okx: {symbols: [A-B]}, kraken: {enabled: no, symbols: [A/B]}, coinbase: {symbols: [A-B]}}"
-    )
+    config = load("venues: {okx: {symbols: [A-B]}, kraken: {enabled: no, symbols: [A/B]}, coinbase: {symbols: [A-B]}}")
     assert [venue.name for venue in config.venues] == ["okx", "kraken", "coinbase"]
     assert [venue.name for venue in config.enabled_venues] == ["okx", "coinbase"]
 
@@ -199,8 +197,7 @@ def test_a_long_or_malicious_key_or_value_is_shown_short_and_escaped(problems):
     assert problems(VENUES + '"\\e[31m\\n": 1') == [rf"2: '\x1b[31m\n': unknown key; known: {TOP}"]
     assert problems(VENUES + f"{'k' * 900}: 1") == [f"2: '{'k' * 60}'…: unknown key; known: {TOP}"]
     assert problems(VENUES + f"aggregation: {{timeframes: [{'5' * 900}m]}}") == [
-        f"2: aggregation.timeframes[0]: '{'5' * 60}' is no timeframe;"
-        " expected a number and m, h or d, as in 5m"
+        f"2: aggregation.timeframes[0]: '{'5' * 60}' is no timeframe; expected a number and m, h or d, as in 5m"
     ]
 
 
@@ -273,8 +270,7 @@ def test_the_utf16_of_windows_powershell_is_recognised(problems):
     [
         (
             "a: b\n\tc: d",
-            "2: not YAML: while scanning for the next token,"
-            " found character '\\t' that cannot start any token",
+            "2: not YAML: while scanning for the next token, found character '\\t' that cannot start any token",
         ),
         ("\na: b: c", "2: not YAML: mapping values are not allowed here"),
         ("a: 'x\n", "2: not YAML: while scanning a quoted scalar, found unexpected end of stream"),
@@ -323,8 +319,7 @@ def test_more_values_than_any_configuration_has_are_a_problem(problems):
 
 def test_a_repeated_key_is_refused_wherever_it_stands(problems):
     assert problems(
-        "venues:\n  okx: {symbols: [A-B]}\n  okx:\n    symbols: [A-B]\n    symbols: [C-D]\n"
-        "status: {}\nstatus: {}\n"
+        "venues:\n  okx: {symbols: [A-B]}\n  okx:\n    symbols: [A-B]\n    symbols: [C-D]\nstatus: {}\nstatus: {}\n"
     ) == [
         "3: venues.okx: repeated key; first given on line 2",
         "5: venues.okx.symbols: repeated key; first given on line 4",
@@ -340,9 +335,7 @@ def test_what_a_repeated_key_says_is_checked_too(problems):
 
 
 def test_aliases_and_anchors_are_refused_by_their_keys(problems):
-    assert problems(
-        VENUES + "data_dir: &here x\nlog_dir: *here\nstatus: &s {}\nstorage: *s\nshutdown: *nowhere"
-    ) == [
+    assert problems(VENUES + "data_dir: &here x\nlog_dir: *here\nstatus: &s {}\nstorage: *s\nshutdown: *nowhere") == [
         "2: data_dir: expected a directory, found the anchor '&here'; leave it out",
         "3: log_dir: expected a directory, found the alias '*here'; write the value out",
         "4: status: expected a mapping of interval_seconds, found the anchor '&s'; leave it out",
@@ -393,8 +386,7 @@ def test_a_key_that_is_no_plain_text_is_refused(problems, key):
 )
 def test_what_yaml_takes_for_another_type_is_no_text_and_must_be_quoted(problems, written, found):
     assert problems(f"venues: {{okx: {{symbols: [{written}]}}}}\nlog_dir: {written}") == [
-        "1: venues.okx.symbols[0]: expected BASE-QUOTE in upper case, as in BTC-USDT, "
-        f"found {found}{MUST_BE_QUOTED}",
+        f"1: venues.okx.symbols[0]: expected BASE-QUOTE in upper case, as in BTC-USDT, found {found}{MUST_BE_QUOTED}",
         f"2: log_dir: expected a directory, found {found}{MUST_BE_QUOTED}",
     ]
 
@@ -568,18 +560,14 @@ def test_a_venue_without_symbols_is_refused(problems):
 
 def test_at_least_one_venue_is_named(problems):
     assert problems("venues:") == ["1: venues: expected a mapping of coinbase, kraken, okx, found nothing"]
-    assert problems("venues: [okx]") == [
-        "1: venues: expected a mapping of coinbase, kraken, okx, found a list"
-    ]
+    assert problems("venues: [okx]") == ["1: venues: expected a mapping of coinbase, kraken, okx, found a list"]
     assert problems("venues: {}") == [
         "1: venues: expected at least one enabled venue of coinbase, kraken, okx, found none"
     ]
 
 
 def test_at_least_one_venue_is_enabled(problems):
-    assert problems(
-        "\nvenues: {okx: {enabled: false, symbols: [A-B]}, kraken: {enabled: no, symbols: [A/B]}}"
-    ) == [
+    assert problems("\nvenues: {okx: {enabled: false, symbols: [A-B]}, kraken: {enabled: no, symbols: [A/B]}}") == [
         "2: venues: expected at least one enabled venue of coinbase, kraken, okx, found all of them disabled"
     ]
 
@@ -655,8 +643,7 @@ def endpoint(key: str, url: str) -> str:
 
 
 WEBSOCKET = (
-    "1: venues.okx.websocket_url: expected wss://host[:port][/path],"
-    " or ws:// to 127.0.0.1, [::1] or localhost, found "
+    "1: venues.okx.websocket_url: expected wss://host[:port][/path], or ws:// to 127.0.0.1, [::1] or localhost, found "
 )
 REST = (
     "1: venues.okx.rest_url: expected https://host[:port] and nothing after it,"
@@ -777,9 +764,7 @@ def test_whatever_the_file_holds_the_answer_is_a_config_or_one_clean_line_per_pr
         assert load_config(scratch).enabled_venues
     except ConfigError as error:
         problems = error.problems or ("",)
-    last = 1 + sum(
-        content.count(end) for end in (b"\n", b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
-    )
+    last = 1 + sum(content.count(end) for end in (b"\n", b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9"))
     for problem in problems:
         line, _, message = problem.removeprefix(f"{scratch}:").partition(": ")
         assert 1 <= int(line) <= last

@@ -228,7 +228,9 @@ def test_a_venues_word_and_what_it_makes_of_the_whole(one, word, status):
 
 
 def test_a_store_that_cannot_write_is_degraded_in_the_systems_own_words():
-    board = Board(NOON, {"okx": venue(received=1, last_data=NOON)}, store_error="OSError: [Errno 28] No space left on device")
+    board = Board(
+        NOON, {"okx": venue(received=1, last_data=NOON)}, store_error="OSError: [Errno 28] No space left on device"
+    )
     assert "STATUS: DEGRADED" in render(board, NOON)
     assert "No space left on device" in render(board, NOON)
 

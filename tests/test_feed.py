@@ -272,7 +272,10 @@ async def test_trades_dropped_across_the_end_of_a_minute_are_noticed(autojump_cl
     """Measured at the venue: sixteen trades missing around a boundary, with nothing else to show for it."""
     async with collecting(tmp_path, COINBASE) as world:
         await sleep_until(300)
-        trades = world.market.trades("coinbase", "BTC-USD", minute(6)), world.market.trades("coinbase", "BTC-USD", minute(7))
+        trades = (
+            world.market.trades("coinbase", "BTC-USD", minute(6)),
+            world.market.trades("coinbase", "BTC-USD", minute(7)),
+        )
         run = {trade.trade_id for trade in (*trades[0][-2:], *trades[1][:2])}
         world.exchanges["coinbase"].faults.drop_trade = lambda symbol, id_: symbol == "BTC-USD" and id_ in run
         await sleep_until(900)
@@ -310,9 +313,7 @@ async def test_a_late_close_on_okx_closes_the_gap_that_it_had_become(autojump_cl
         assert books.one("SELECT count(*) FROM gap_event WHERE event = 'stored'") > 10
 
 
-async def test_two_different_closes_of_one_minute_are_a_conflict_and_the_first_stays(
-    autojump_clock, tmp_path, caplog
-):
+async def test_two_different_closes_of_one_minute_are_a_conflict_and_the_first_stays(autojump_clock, tmp_path, caplog):
     async with collecting(tmp_path, OKX) as world:
         world.exchanges["okx"].faults.revise_confirm = lambda symbol, at: symbol == "BTC-USDT" and at == minute(5)
         await sleep_until(900)

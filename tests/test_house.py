@@ -27,6 +27,7 @@ FLOORS = {
     "trio_candles.store.schema": 1,
     "trio_candles.venues": 2,
     "trio_candles.assembly": 2,
+    "trio_candles.frames": 2,
     "trio_candles.network": 3,
     "trio_candles.clock": 3,
     "trio_candles.config": 3,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 import trio_websocket
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +25,7 @@ from trio_candles.network import (
     Budget,
     Network,
     PacedStream,
+    TlsStream,
     dial_tcp,
     paced_ticks,
 )
@@ -58,7 +62,9 @@ async def lost_by(network: Network) -> tuple[Lost, float]:
     return error, trio.current_time() - began
 
 
-async def accept(stream: trio.abc.Stream, talk: Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]) -> None:
+async def accept(
+    stream: trio.abc.Stream, talk: Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]
+) -> None:
     """Be a well-behaved server up to the handshake, then *talk*."""
     async with trio.open_nursery() as nursery:
         request = await trio_websocket.wrap_server_stream(nursery, stream)
@@ -168,7 +174,7 @@ async def test_leaving_a_half_open_connection_takes_two_seconds_and_no_more(auto
 
     began = trio.current_time()
     async with network_with(nursery, deaf).connect(URL) as socket:
-        assert await socket.receive() == "hello"
+        assert await socket.receive() == ["hello"]
     assert trio.current_time() - began <= CLOSE_SECONDS
     nursery.cancel_scope.cancel()
 
@@ -199,35 +205,107 @@ async def test_pings_are_answered_while_nobody_takes_messages(autojump_clock, nu
     async with network_with(nursery, lambda stream: accept(stream, talk)).connect(URL) as socket:
         with trio.fail_after(1):
             await answered.wait()
-        assert await socket.receive() == "0"
+        assert (await socket.receive())[0] == "0"
     nursery.cancel_scope.cancel()
 
 
 # --- TLS --------------------------------------------------------------------------------------------------
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
-    """No option turns verification off; a self-signed certificate on loopback is as bad as any."""
-    trustme = pytest.importorskip("trustme")
+@asynccontextmanager
+async def serving_tls(host: str, authority: trustme.CA, talk) -> AsyncIterator[int]:
+    """A WebSocket server over TLS on loopback with a certificate for *host*; its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert(host).configure_cert(context)
 
-    async def serve(stream):
+    async def serve(tcp):
+        stream = trio.SSLStream(tcp, context, server_side=True)
         try:
-            await trio.SSLStream(stream, context, server_side=True).do_handshake()
-        except trio.BrokenResourceError:
-            pass  # the client has hung up, as it should
+            await stream.do_handshake()
+            await accept(stream, talk)
+        except* (trio.BrokenResourceError, trio_websocket.ConnectionClosed):
+            await trio.aclose_forcefully(tcp)
 
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status))
-        port = listener.socket.getsockname()[1]
-        network = Network(dial_tcp(lambda: 0.0))
-        with pytest.raises(ExceptionGroup) as caught:
-            async with network.connect(f"wss://127.0.0.1:{port}/"):
-                raise AssertionError("connected")
-        assert [type(error) for error in leaves(caught.value)] == [Lost]
-        assert "CERTIFICATE_VERIFY_FAILED" in str(leaves(caught.value)[0])
+        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+async def refused_with(network: Network, url: str) -> str:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with network.connect(url):
+            raise AssertionError("connected")
+    (lost,) = leaves(caught.value)
+    assert isinstance(lost, Lost)
+    return str(lost)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused():
+    """No option turns verification off; a self-signed certificate on loopback is as bad as any."""
+    async with serving_tls("127.0.0.1", trustme.CA(), trio.sleep) as port:
+        said = await refused_with(Network(dial_tcp(lambda: 0.0)), f"wss://127.0.0.1:{port}/")
+    assert "CERTIFICATE_VERIFY_FAILED" in said
+
+
+async def test_a_certificate_for_another_host_is_refused():
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with serving_tls("elsewhere.test", authority, trio.sleep) as port:
+        said = await refused_with(Network(dial_tcp(lambda: 0.0, context)), f"wss://127.0.0.1:{port}/")
+    assert "CERTIFICATE_VERIFY_FAILED" in said
+
+
+async def test_over_tls_every_message_arrives_in_order_whatever_the_records():
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    sent = ["x" * size for size in (1, 5, 200, 70_000, 3)] + [str(n) for n in range(500)]
+
+    async def talk(websocket):
+        for message in sent:
+            await websocket.send_message(message)
+        assert await websocket.get_message() == "thanks"
+        await websocket.send_message("goodbye")
+
+    received: list[str] = []
+    async with serving_tls("127.0.0.1", authority, talk) as port:
+        network = Network(dial_tcp(lambda: 0.001, context))
+        async with network.connect(f"wss://127.0.0.1:{port}/") as socket:
+            while len(received) < len(sent):
+                received += await socket.receive()
+            await socket.send("thanks")
+            assert await socket.receive() == ["goodbye"]
+    assert received == sent
+
+
+async def test_a_tls_peer_that_falls_silent_in_the_handshake_is_lost_at_the_deadline(autojump_clock, nursery):
+    async def dial(url):
+        ours, theirs = trio.testing.memory_stream_pair()
+        nursery.start_soon(theirs.receive_some)
+        tls = TlsStream.over(ours, ssl.create_default_context(), "venue.test")
+        await tls.shake_hands()
+        return tls
+
+    _, seconds = await lost_by(Network(dial))
+    assert seconds == CONNECT_SECONDS
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x28"])
+async def test_a_peer_that_does_not_speak_tls_is_lost(autojump_clock, nursery, reply):
+    async def dial(url):
+        ours, theirs = trio.testing.memory_stream_pair()
+        if reply:
+            await theirs.send_all(reply)
+        else:
+            await theirs.aclose()
+        tls = TlsStream.over(ours, ssl.create_default_context(), "venue.test")
+        await tls.shake_hands()
+        return tls
+
+    _, seconds = await lost_by(Network(dial))
+    assert seconds == 0
 
 
 # --- pacing -----------------------------------------------------------------------------------------------
@@ -258,7 +336,9 @@ async def test_a_read_that_was_full_is_followed_at_once_by_the_next(autojump_clo
     assert trio.current_time() == 0
 
 
-@pytest.mark.parametrize(("into_minute", "tick"), [(0, 0.01), (1_499, 0.01), (1_500, 0.1), (30_000, 0.1), (59_950, 0.01)])
+@pytest.mark.parametrize(
+    ("into_minute", "tick"), [(0, 0.01), (1_499, 0.01), (1_500, 0.1), (30_000, 0.1), (59_950, 0.01)]
+)
 def test_reads_are_dense_around_the_turn_of_a_minute(into_minute, tick):
     assert paced_ticks(lambda: 1_768_046_400_000 + into_minute)() == tick
 

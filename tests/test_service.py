@@ -224,5 +224,3 @@ def test_the_journal_is_sqlite_and_opens_with_nothing_of_ours(tmp_path):
     with sqlite3.connect(f"file:{tmp_path / 'journal.sqlite3'}?mode=ro", uri=True) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     database.close()
-
-

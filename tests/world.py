@@ -39,7 +39,8 @@ NOON = Millis(1_768_046_400_000)
 
 def config_of(root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: float = 0.0) -> Config:
     venues = tuple(
-        VenueConfig(name, enabled=True, symbols=some, websocket_url=None, rest_url=None) for name, some in symbols.items()
+        VenueConfig(name, enabled=True, symbols=some, websocket_url=None, rest_url=None)
+        for name, some in symbols.items()
     )
     return Config(
         data_dir=root,

@@ -22,6 +22,7 @@ import trio
 
 from trio_candles.clock import Time
 from trio_candles.desk import Desk
+from trio_candles.model import Millis
 from trio_candles.network import Backoff, Budget, Network, Socket, wall_floor
 from trio_candles.venues.protocol import (
     Acked,
@@ -221,29 +222,34 @@ async def speak(socket: Socket, said: trio.MemoryReceiveChannel[str], limits: Li
 
 async def hear(feed: Feed, line: Line, socket: Socket) -> None:
     """Read for ever; never waits for anything but the socket."""
-    desk, read, now = feed.desk, feed.venue.read, feed.time.now
     while True:
-        message = await socket.receive()
+        messages = await socket.receive()
         line.last_frame = trio.current_time()
         line.pinged = False
-        if isinstance(message, bytes):
-            desk.remark("binary_message", f"{len(message)} bytes")
-            continue
-        try:
-            events = read(message)
-        except Misunderstood as error:
-            desk.remark(error.reason, printable(str(error)))
-            continue
-        moment = now()
-        for event in events:
-            symbol = getattr(event, "symbol", None)
-            if symbol in line.heard:
-                line.heard[symbol] = line.last_frame
-                desk.hear(event, moment)
-            if isinstance(event, _ABOUT_US):
-                heed(feed, line, event)
-            elif symbol is not None and symbol not in line.heard:
-                desk.remark("unknown_symbol", printable(repr(symbol)))
+        moment = feed.time.now()
+        for message in messages:
+            hear_message(feed, line, message, moment)
+
+
+def hear_message(feed: Feed, line: Line, message: str | bytes, moment: Millis) -> None:
+    """Pass on what *message* says: about symbols to the desk, about the connection to :func:`heed`."""
+    if isinstance(message, bytes):
+        feed.desk.remark("binary_message", f"{len(message)} bytes")
+        return
+    try:
+        events = feed.venue.read(message)
+    except Misunderstood as error:
+        feed.desk.remark(error.reason, printable(str(error)))
+        return
+    for event in events:
+        symbol = getattr(event, "symbol", None)
+        if symbol in line.heard:
+            line.heard[symbol] = line.last_frame
+            feed.desk.hear(event, moment)
+        if isinstance(event, _ABOUT_US):
+            heed(feed, line, event)
+        elif symbol is not None and symbol not in line.heard:
+            feed.desk.remark("unknown_symbol", printable(repr(symbol)))
 
 
 _ABOUT_US = (Acked, Refused, Told, Doubt, Leaving, Skipped)

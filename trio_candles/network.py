@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ import httpx
 import trio
 import trio_websocket
 
+from trio_candles.frames import Joiner, parted
 from trio_candles.venues.protocol import Lost
 
 __all__ = ["Backoff", "Budget", "Dial", "Network", "PacedStream", "Socket", "dial_tcp", "paced_ticks", "wall_floor"]
@@ -53,8 +55,8 @@ def wall_floor(seconds: float, speed: float) -> float:
 class Socket(Protocol):
     """An open WebSocket connection."""
 
-    async def receive(self) -> str | bytes:
-        """The next message; :class:`Lost` once there will be none."""
+    async def receive(self) -> Sequence[str | bytes]:
+        """The messages that have come, at least one; :class:`Lost` once there will be none."""
         ...
 
     async def send(self, text: str) -> None: ...
@@ -97,7 +99,7 @@ class _Carrier:
 
     async def carry(self, dial: Dial, url: str, task_status: trio.TaskStatus[Socket]) -> None:
         """Open the connection and run the library's reading task until it ends."""
-        stream = self._stream = await dial(url)
+        stream = self._stream = JoiningStream(await dial(url), Joiner(LARGEST_MESSAGE))
         parts = urlsplit(url)
         resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
@@ -124,13 +126,14 @@ class _Carrier:
         if self._connection is None:
             raise Lost(f"cannot connect to {url}: {_told(self._failure)}") from self._failure
 
-    async def receive(self) -> str | bytes:
+    async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
         assert self._connection is not None
         try:
-            return await self._connection.get_message()
+            message = await self._connection.get_message()
         except trio_websocket.ConnectionClosed as error:
             raise Lost(f"connection closed: {self._failure or error.reason}") from error
+        return parted(message) if isinstance(message, str) else (message,)
 
     async def send(self, text: str) -> None:
         """See :class:`Socket`."""
@@ -166,9 +169,12 @@ def _told(error: BaseException | None) -> str:
 # --- the real network -------------------------------------------------------------------------------------
 
 
-def dial_tcp(tick: Callable[[], float]) -> Dial:
-    """Dial over TCP and, for ``wss``, TLS with the certificate and host name verified."""
-    context = httpx.create_ssl_context()
+def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -> Dial:
+    """Dial over TCP and, for ``wss``, TLS with the certificate and host name verified.
+
+    *context* is the usual one of trusted authorities unless a test brings its own authority.
+    """
+    context = context or httpx.create_ssl_context()
 
     async def dial(url: str) -> trio.abc.Stream:
         parts = urlsplit(url)
@@ -178,9 +184,9 @@ def dial_tcp(tick: Callable[[], float]) -> Dial:
         paced = PacedStream(tcp, tick)
         if not secure:
             return paced
-        tls = trio.SSLStream(paced, context, server_hostname=host, https_compatible=True)
+        tls = TlsStream.over(paced, context, host)
         try:
-            await tls.do_handshake()
+            await tls.shake_hands()
         except BaseException:
             await trio.aclose_forcefully(tls)
             raise
@@ -209,8 +215,121 @@ class PacedStream(trio.abc.Stream):
             await trio.sleep_until(self._not_before)
         data = await self._stream.receive_some(max_bytes)
         full = max_bytes is not None and len(data) >= max_bytes
-        self._not_before = 0.0 if full else trio.current_time() + self._tick()
+        # Multiples of the tick, not a tick from now: connections that wake together cost one wake-up.
+        tick = self._tick()
+        self._not_before = (trio.current_time() // tick + 1) * tick if tick and not full else 0.0
         return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send at once."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the stream below."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self._stream.aclose()
+
+
+@attrs.define
+class TlsStream(trio.abc.Stream):
+    """TLS over a stream, as a client: one read gives every record that has come.
+
+    :class:`trio.SSLStream` gives one record a call, and venues put every message into a record of its own.
+    """
+
+    _stream: trio.abc.Stream
+    _tls: ssl.SSLObject
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+    _sending: trio.Lock = attrs.field(factory=trio.Lock)
+
+    @classmethod
+    def over(cls, stream: trio.abc.Stream, context: ssl.SSLContext, host: str) -> TlsStream:
+        """TLS with *host* over *stream*; the handshake is still to come."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        return cls(stream, context.wrap_bio(incoming, outgoing, server_hostname=host), incoming, outgoing)
+
+    async def shake_hands(self) -> None:
+        """BrokenResourceError if the peer is not who it should be."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill(READ_BYTES)
+            except ssl.SSLError as error:
+                await self._flush()  # the alert
+                raise trio.BrokenResourceError from error
+            else:
+                return await self._flush()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Everything that one read of the stream below brought."""
+        size = max_bytes or READ_BYTES
+        while True:
+            got = []
+            try:
+                while True:
+                    data = self._tls.read(size)
+                    if not data:
+                        break
+                    got.append(data)
+            except ssl.SSLWantReadError:
+                if not got:
+                    if self._outgoing.pending:
+                        await self._flush()
+                    await self._fill(size)
+                    continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                pass
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError from error
+            return b"".join(got)
+
+    async def _fill(self, size: int) -> None:
+        data = await self._stream.receive_some(size)
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            if self._outgoing.pending:
+                await self._stream.send_all(self._outgoing.read())
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send at once."""
+        if data:
+            self._tls.write(data)
+        await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As the stream below."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close the stream below; a goodbye of TLS's own would wait for a deaf peer."""
+        await self._stream.aclose()
+
+
+@attrs.define
+class JoiningStream(trio.abc.Stream):
+    """A stream of WebSocket frames whose text messages come joined (:mod:`trio_candles.frames`)."""
+
+    _stream: trio.abc.Stream
+    _joiner: Joiner
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What one read brought, as far as it is complete; a little more than *max_bytes* if something had waited."""
+        while True:
+            data = await self._stream.receive_some(max_bytes)
+            ready = self._joiner.feed(bytes(data)) if data else self._joiner.end()
+            if ready or not data:
+                return ready
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send at once."""

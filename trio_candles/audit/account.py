@@ -54,14 +54,10 @@ class Day:
         self.files.clear()
         self.journal = None
 
-    def note(
-        self, kind: Kind, timeframe: str, detail: str, start: int | None, end: int | None, path: str = ""
-    ) -> None:
+    def note(self, kind: Kind, timeframe: str, detail: str, start: int | None, end: int | None, path: str = "") -> None:
         """Add a violation of this cell."""
         where = path or day_file_path(self.cell, timeframe)
-        self.violations.append(
-            Violation(kind, where, detail, self.cell.venue, self.symbol, timeframe, start, end)
-        )
+        self.violations.append(Violation(kind, where, detail, self.cell.venue, self.symbol, timeframe, start, end))
 
     def note_bits(self, kind: Kind, bits: int, detail: str, path: str = "") -> None:
         """Add a violation for every run of minutes in *bits*."""
@@ -116,9 +112,7 @@ def check_minutes(day: Day) -> None:
 
     silent = day.due & ~(stored | empty | gap)
     if "1m" not in day.broken:
-        day.note_bits(
-            "silent_gap", silent, _GONE if "1m" in day.gone else "no row, and the ledger says nothing"
-        )
+        day.note_bits("silent_gap", silent, _GONE if "1m" in day.gone else "no row, and the ledger says nothing")
     if "1m" in day.gone and not silent:
         end = day.cell.day + DAY
         day.note("checksum", "1m", _GONE, day.cell.day, end)
@@ -142,9 +136,7 @@ def _compare_with_journal(day: Day, both: int, replaced: set[int]) -> None:
                 continue
             if not _equal(filed[time], waiting[time]):
                 different |= 1 << minute
-    day.note_bits(
-        "duplicate", different, "the journal holds another candle of the minute, and no revision of it"
-    )
+    day.note_bits("duplicate", different, "the journal holds another candle of the minute, and no revision of it")
 
 
 def _numbers(piece: Piece) -> dict[int, Sequence[float]]:

@@ -142,9 +142,7 @@ def read_day_file(path: Path, digests: Collection[str | None] = ()) -> DayFile:
             if wrong is not None:
                 return DayFile(digest, wrong_schema=wrong)
             if parquet.metadata.num_rows > MOST_ROWS:
-                return DayFile(
-                    digest, unreadable=f"{parquet.metadata.num_rows:,} rows; a day has 1,440 minutes"
-                )
+                return DayFile(digest, unreadable=f"{parquet.metadata.num_rows:,} rows; a day has 1,440 minutes")
             table = parquet.read(use_threads=False)
         if not table.schema.equals(COLUMNS):
             return DayFile(digest, wrong_schema=_schema_difference(table.schema) or "other columns")

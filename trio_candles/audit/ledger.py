@@ -130,9 +130,7 @@ def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0
-    )
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0)
 
 
 def _begin(database: sqlite3.Connection) -> None:
@@ -201,16 +199,12 @@ def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Ac
             _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             spans.append((since, until))
             count = attempts if isinstance(attempts, int) else 0
-            ledger.gaps.append(
-                KnownGap(series.venue, series.symbol, since, until, str(state), str(reason), count)
-            )
+            ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), str(reason), count))
         _check_disjoint(ledger, series, "gap", spans)
 
 
 def _read_empties(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
-    rows = database.execute(
-        "SELECT series_id, since_ms, until_ms, evidence FROM empty ORDER BY series_id, since_ms"
-    )
+    rows = database.execute("SELECT series_id, since_ms, until_ms, evidence FROM empty ORDER BY series_id, since_ms")
     for id_, group in groupby(rows, key=lambda row: row[0]):
         account = _account_of(ledger, by_id, "empty", id_)
         if account is None:

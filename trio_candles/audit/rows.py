@@ -63,10 +63,7 @@ def judge(pieces: Sequence[Piece], now: Callable[[], int]) -> None:
     batch = pa.concat_tables([piece.table for piece in filled]).combine_chunks()
     columns: Columns = {name: batch.column(name).chunk(0) for name in batch.column_names}
     columns["piece"] = pa.concat_arrays(
-        [
-            pa.repeat(pa.scalar(number, pa.int32()), piece.table.num_rows)
-            for number, piece in enumerate(filled)
-        ]
+        [pa.repeat(pa.scalar(number, pa.int32()), piece.table.num_rows) for number, piece in enumerate(filled)]
     )
     # The clock is asked after the files were read: beside a collector the rows may be newer than the audit.
     found = _Found(filled, columns)

@@ -121,9 +121,7 @@ def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
 
 
 def _asked(selection: Selection, venue: str, symbol: str, start: int, end: int) -> bool:
-    return (
-        selection.takes(venue, canonical_symbol(symbol)) and start < selection.until and selection.since < end
-    )
+    return selection.takes(venue, canonical_symbol(symbol)) and start < selection.until and selection.since < end
 
 
 @attrs.frozen
@@ -256,10 +254,7 @@ class _Reading:
         odd = [path for path in self.ledger.files if cell_of(path) is None]
         return [
             *self.ledger.problems,
-            *(
-                Violation("ledger_corrupt", JOURNAL, f"day_file: {path!r} is no day file's path")
-                for path in odd
-            ),
+            *(Violation("ledger_corrupt", JOURNAL, f"day_file: {path!r} is no day file's path") for path in odd),
         ]
 
     def leftovers(self) -> list[Violation]:

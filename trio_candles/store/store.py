@@ -89,9 +89,7 @@ class Store:
 
     # --- verdicts
 
-    def expect(
-        self, series: Sequence[Series], earliest: Millis, now: Millis
-    ) -> dict[Series, tuple[Millis, Millis]]:
+    def expect(self, series: Sequence[Series], earliest: Millis, now: Millis) -> dict[Series, tuple[Millis, Millis]]:
         """Expect *series* from now on; the first minute of each, and its mark: where its next verdict begins."""
         with _system_errors():
             self._journal.expect(series, earliest, now)
@@ -210,7 +208,7 @@ class Store:
         file = _day_file(broken.path, self._folders())
         assert file is not None, broken.path
         self._cached = None
-        fate = "it is gone"
+        fate = "nothing is left to set aside"
         if self._content(file) is not None:
             fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
         mark = self._journal.spans()[file.series][1]

@@ -1,0 +1,294 @@
+"""The collector as its user runs it: a process, its exit codes, its signals, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from trio_candles.model import Series
+from trio_candles.simulator import Market
+from world import check_against_truth, ledger, rows_on_disk
+
+ROOT = Path(__file__).parent.parent
+RUN = [sys.executable, str(ROOT / "run.py")]
+AUDIT = [sys.executable, str(ROOT / "tools" / "audit.py")]
+CONFIG = """\
+data_dir: data
+log_dir: logs
+venues:
+  coinbase: {symbols: [BTC-USD, ETH-USD]}
+  kraken: {symbols: [BTC/USD, ETH/USD]}
+  okx: {symbols: [BTC-USDT, ETH-USDT]}
+gap_detection: {lookback_days: 0}
+storage: {flush_interval_seconds: 60}
+status: {interval_seconds: 30}
+"""
+ALL = [
+    Series(venue, symbol)
+    for venue, symbols in {
+        "coinbase": ("BTC-USD", "ETH-USD"),
+        "kraken": ("BTC/USD", "ETH/USD"),
+        "okx": ("BTC-USDT", "ETH-USDT"),
+    }.items()
+    for symbol in symbols
+]
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes differ on Windows")
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def finished(home, *options, command=RUN, timeout=60):
+    return subprocess.run([*command, *options], cwd=home, capture_output=True, text=True, timeout=timeout)
+
+
+def audited(home, data_dir):
+    done = finished(home, "--data-dir", data_dir, "--json", command=AUDIT)
+    return done.returncode, json.loads(done.stdout)
+
+
+class Running:
+    """A collector in a process of its own, spoken to by signals."""
+
+    def __init__(self, home, *options):
+        self.process = subprocess.Popen(
+            [*RUN, *options], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def wait_for(self, word):
+        """Read tables until one says *word*."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if word in line:
+                return
+        raise AssertionError(f"ended without saying {word!r}: {self.process.stderr.read()}")
+
+    def end(self):
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def test_a_simulated_run_ends_by_itself_and_every_stored_candle_is_the_markets(home):
+    done = finished(home, "--simulate", "--speed", "120", "--duration", "10m", "--seed", "7")
+    assert done.returncode == 0, done.stderr
+    assert "STATUS: HEALTHY" in done.stdout
+    assert done.stdout.count("[OK]") >= 3
+    for series in ALL:
+        counts = check_against_truth(home / "data-simulated", Market(7), series)
+        assert counts["candles"] >= 5
+    code, report = audited(home, "data-simulated")
+    assert (code, report["ok"], report["violations"]) == (0, True, [])
+    assert report["totals"]["files"] == 6
+    assert all(gap["reason"] for gap in report["gaps"])
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_everything_in_parquet(home, number):
+    running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d")
+    running.wait_for("HEALTHY")
+    running.process.send_signal(number)
+    code, out, err = running.end()
+    assert (code, err) == (0, "")
+    assert "STATUS: HEALTHY" in out.splitlines()[-8]  # the final table
+    with ledger(home / "d") as books:
+        assert books.one("SELECT count(*) FROM candle") == 0
+    assert not list((home / "d").glob("journal.sqlite3-*"))
+    assert audited(home, "d")[0] == 0
+
+
+@posix
+def test_a_signal_before_anything_has_begun_ends_it_as_cleanly(home):
+    running = Running(home, "--simulate", "--data-dir", "d")
+    running.wait_for("Venues:")
+    running.process.send_signal(signal.SIGINT)
+    code, _, err = running.end()
+    assert (code, err) == (0, "")
+
+
+@posix
+def test_killed_at_once_it_loses_nothing_that_was_accepted_and_the_next_start_goes_on(home):
+    running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7")
+    running.wait_for("HEALTHY")
+    running.process.kill()
+    running.end()
+    code, before = audited(home, "d")
+    assert (code, before["violations"]) == (0, [])
+    done = finished(home, "--simulate", "--data-dir", "d", "--duration", "4m")  # seed and clock are remembered
+    assert done.returncode == 0, done.stderr
+    code, after = audited(home, "d")
+    assert (code, after["violations"]) == (0, [])
+    assert after["totals"]["candles"] >= before["totals"]["candles"]
+    for series in ALL:
+        check_against_truth(home / "d", Market(7), series)
+
+
+@posix
+def test_a_second_collector_is_kept_out_and_the_first_does_not_notice(home):
+    running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d")
+    running.wait_for("[")
+    second = finished(home, "--simulate", "--data-dir", "d")
+    assert second.returncode == 3
+    assert "another collector holds d" in second.stderr
+    assert audited(home, "d")[1]["collector_running"] is True
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[0] == 0
+
+
+def test_mistakes_in_the_configuration_are_told_all_at_once_and_nothing_is_started(home):
+    (home / "config.yaml").write_text(CONFIG.replace("flush_interval_seconds", "flush_interval") + "statu: {}\n")
+    done = finished(home, "--simulate")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "config.yaml:8: storage.flush_interval: unknown key; did you mean flush_interval_seconds?",
+        "config.yaml:10: statu: unknown key; did you mean status?",
+    ]
+    assert sorted(path.name for path in home.iterdir()) == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml:1: "),
+        (["--duration", "5x", "--simulate"], "'5x' is no duration"),
+        (["--speed", "0", "--simulate"], "not above zero"),
+        (["--speed", "nan", "--simulate"], "out of range"),
+        (["--speed", "2"], "--speed and --pivot go with --simulate"),
+        (["--pivot", "0"], "--speed and --pivot go with --simulate"),
+        (["--seed", "1"], "--seed goes with --simulate only"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage_is_exit_two_and_says_why(home, options, said):
+    done = finished(home, *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (home / "data").exists()
+
+
+def test_a_directory_remembers_what_it_is_and_refuses_everything_else(home):
+    assert (
+        finished(home, "--simulate", "--speed", "60", "--duration", "30s", "--data-dir", "d", "--seed", "7").returncode
+        == 0
+    )
+    for options, said in [
+        (["--data-dir", "d"], "holds simulated candles"),
+        (["--simulate", "--data-dir", "d", "--seed", "8"], "has seed 7, not 8"),
+        (
+            ["--simulate", "--data-dir", "d", "--speed", "60", "--pivot", "9999999999"],
+            "before the directory's latest time",
+        ),
+    ]:
+        done = finished(home, *options)
+        assert done.returncode == 2, options
+        assert said in done.stderr
+    with ledger(home / "d") as books:
+        before = int(books.one("SELECT value FROM meta WHERE key = 'latest_ms'"))
+    assert finished(home, "--simulate", "--speed", "60", "--duration", "30s", "--data-dir", "d").returncode == 0
+    with ledger(home / "d") as books:
+        after = int(books.one("SELECT value FROM meta WHERE key = 'latest_ms'"))
+    assert before + 30_000 <= after < before + 600_000  # its clock went on where it had stopped
+
+
+def test_without_a_network_every_venue_is_disconnected_and_it_stops_as_usual(home):
+    closed = "ws://127.0.0.1:9"
+    (home / "config.yaml").write_text(
+        "venues:\n"
+        f"  coinbase: {{symbols: [BTC-USD], websocket_url: '{closed}/', rest_url: 'http://127.0.0.1:9'}}\n"
+        f"  kraken: {{symbols: [BTC/USD], websocket_url: '{closed}/', rest_url: 'http://127.0.0.1:9'}}\n"
+        f"  okx: {{symbols: [BTC-USDT], websocket_url: '{closed}/', rest_url: 'http://127.0.0.1:9'}}\n"
+    )
+    done = finished(home, "--speed", "60", "--duration", "5m")
+    assert done.returncode == 0
+    last = done.stdout.splitlines()[-9:]
+    assert "STATUS: DEGRADED" in last[1]
+    rows = [line.split() for line in last if "[DISC]" in line]
+    assert len(rows) == 3
+    assert all(4 <= int(row[4]) <= 12 for row in rows)
+    assert "cannot connect to ws://127.0.0.1:9/" in done.stderr
+
+
+def test_a_bug_ends_it_with_a_traceback_and_what_was_received_is_in_parquet(home):
+    """The unexpected is planted where it would be: in one venue's reader."""
+    (home / "buggy.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from trio_candles.cli import run
+            from trio_candles.signals import hold_signals
+            from trio_candles.venues import VENUES
+            from trio_candles.venues.okx import Okx
+
+            class Buggy(Okx):
+                read_so_far = 0
+
+                def read(self, text):
+                    self.read_so_far += 1
+                    return super().read(text) if self.read_so_far < 300 else [][0]
+
+            sys.exit(run(sys.argv[1:], hold_signals(), {**VENUES, "okx": Buggy()}))
+            """
+        )
+    )
+    done = finished(
+        home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7", command=[sys.executable, "buggy.py"]
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "IndexError: list index out of range" in done.stderr
+    assert "IndexError" in (home / "logs" / "collector.log").read_text()
+    assert sum(len(rows_on_disk(home / "d", series)) for series in ALL) >= 12
+    for series in ALL:
+        check_against_truth(home / "d", Market(7), series)
+    assert audited(home, "d")[0] == 0
+
+
+def test_a_pipe_that_nobody_reads_does_not_keep_it_from_collecting_and_ending(home):
+    (home / "config.yaml").write_text(CONFIG.replace("interval_seconds: 30", "interval_seconds: 1"))
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [*RUN, "--simulate", "--speed", "120", "--duration", "6m", "--data-dir", "d"],
+            cwd=home, stdout=writer, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert audited(home, "d")[0] == 0
+
+
+def test_a_reader_that_leaves_early_does_not_disturb_it(home):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        process = subprocess.Popen(
+            [*RUN, "--simulate", "--speed", "120", "--duration", "2m"],
+            cwd=home,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _, err = process.communicate(timeout=60)
+    finally:
+        os.close(writer)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize("command", [RUN, AUDIT, [sys.executable, "-m", "trio_candles"]])
+def test_help_and_version_say_what_they_should(home, command):
+    assert "usage:" in finished(home, "--help", command=command).stdout
+    version = finished(home, "--version", command=command)
+    assert version.returncode == 0
+    assert version.stdout.startswith("trio-candles")
