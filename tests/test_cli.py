@@ -11,10 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from world import check_against_truth, ledger, rows_on_disk
 
 from trio_candles.model import Series
 from trio_candles.simulator import Market
-from world import check_against_truth, ledger, rows_on_disk
 
 ROOT = Path(__file__).parent.parent
 RUN = [sys.executable, str(ROOT / "run.py")]

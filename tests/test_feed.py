@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import pytest
 import trio
+from world import NOON, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.feed import leaves
 from trio_candles.model import MINUTE, Series
 from trio_candles.simulator import SimulatedExchange
 from trio_candles.venues import VENUES
 from trio_candles.venues.kraken import Kraken
-from world import NOON, check_against_truth, collecting, ledger, rows_on_disk
 
 BTC = Series("coinbase", "BTC-USD")
 COINBASE = {"coinbase": ("BTC-USD", "ETH-USD")}
@@ -94,7 +95,7 @@ async def test_reconnection_waits_grow_and_never_exceed_a_minute(autojump_clock,
         world.exchanges["okx"].drop_connections()
         await sleep_until(900)
         attempts = [(ms - NOON) / 1000 for ms in world.exchanges["okx"].attempts]
-        waits = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+        waits = [later - earlier for earlier, later in pairwise(attempts)]
         assert world.service.board.venues["okx"].reconnects == len(attempts) - 1
     assert waits[1] < waits[3] < waits[5]
     assert max(waits) <= 60.0

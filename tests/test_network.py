@@ -233,9 +233,12 @@ async def serving_tls(host: str, authority: trustme.CA, talk) -> AsyncIterator[i
 
 
 async def refused_with(network: Network, url: str) -> str:
-    with pytest.raises(ExceptionGroup) as caught:
+    async def connect():
         async with network.connect(url):
             raise AssertionError("connected")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await connect()
     (lost,) = leaves(caught.value)
     assert isinstance(lost, Lost)
     return str(lost)

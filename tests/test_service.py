@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 
 import trio
+from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.model import DAY, MINUTE, Millis, Series, day_name
 from trio_candles.store.store import Store, StoreUnavailable, open_store
-from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 MIDNIGHT = NOON + DAY // 2

@@ -830,7 +830,7 @@ def work(root, told, step):
     ended = kill_at(step)
     with open_store(root) as store:
         expect(store, BTC, ETH)
-        for batch in ([*candles(-3, 0), *candles(-3, -1, ETH)], candles(0, 2), candles(2, 3)):
+        for batch in ([*candles(-3, -1), *candles(-3, -1, ETH)], candles(-1, 1)):
             store.commit(batch, LATE)
             told.write(b"".join(b"%d %d\\n" % (one.series == BTC, one.open_time) for one in batch))
             flush(store)
@@ -856,7 +856,7 @@ while True:
         print(step, lines[-1])
         break
     assert os.WIFSIGNALED(status), (step, lines, status)
-    known = {one.open_time: one for one in candles(-3, 3)}, {one.open_time: one for one in candles(-3, -1, ETH)}
+    known = {one.open_time: one for one in candles(-3, 1)}, {one.open_time: one for one in candles(-3, -1, ETH)}
     check(root / str(step), [known[line[0] == "0"][int(line[2:])] for line in lines])
 """
 
