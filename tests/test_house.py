@@ -27,6 +27,10 @@ FLOORS = {
     "trio_candles.store.schema": 1,
     "trio_candles.venues": 2,
     "trio_candles.assembly": 2,
+    "trio_candles.assembly.base": 2,
+    "trio_candles.assembly.counted": 2,
+    "trio_candles.assembly.stated": 2,
+    "trio_candles.assembly.trades": 2,
     "trio_candles.frames": 2,
     "trio_candles.network": 3,
     "trio_candles.clock": 3,
@@ -69,7 +73,7 @@ SIDEWAYS = {
 }
 """Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
 
-CLOSED = ("trio_candles.audit", "trio_candles.simulator")
+CLOSED = ("trio_candles.assembly", "trio_candles.audit", "trio_candles.simulator")
 """Packages that are one thing in several files."""
 
 PURE = {

@@ -627,15 +627,52 @@ def test_each_commit_is_synced(journal, tmp_path):
         lambda path: _in(path, "DELETE FROM meta"),
         lambda path: _in(path, "DROP TABLE series"),
         lambda path: _in(path, "DROP TABLE meta"),
+        lambda path: _in(path, "ALTER TABLE candle RENAME COLUMN high TO hihg"),
+        lambda path: _in(path, "UPDATE series SET mark_ms = mark_ms + 1"),
+        lambda path: _in(path, "UPDATE series SET mark_ms = 'x'"),
+        lambda path: _in(path, "UPDATE series SET venue = CAST(x'ff' AS TEXT)"),
+        lambda path: _in(path, "UPDATE gap SET until_ms = since_ms"),
+        lambda path: _in(path, "UPDATE candle SET source = 'web8ocket'"),
     ],
-    ids=["text", "zeros", "half", "no format", "no series", "no meta"],
-)
+    ids=[
+        "text", "zeros", "half", "no format", "no series", "no meta", "column", "mark", "no number", "no text", "span",
+        "source",
+    ],
+)  # fmt: skip
 def test_an_unsound_journal_is_said_to_be_broken(tmp_path, spoil):
     path = tmp_path / "j"
-    Journal.open(path, lambda series, minute: None).close()
+    journal = Journal.open(path, lambda series, minute: None)
+    journal.expect([BTC], NOON, NOON)
+    journal.commit([candle(0), unsure(1, 2)], LATE)
+    journal.close()
     spoil(path)
     with pytest.raises(JournalBroken):
         Journal.open(path, lambda series, minute: None)
+
+
+def test_any_damage_is_found_at_the_opening_or_does_no_harm(tmp_path):
+    """SQLite has no checksums, so a wrong number can pass; but none may end every start from then on."""
+    with journal_in(tmp_path / "sound") as journal:
+        journal.expect([BTC], NOON, NOON)
+        journal.commit([candle(0), unsure(1, 2), candle(2), empty(3, 9), candle(9)], LATE)
+        journal.replacing({"p": "digest"})
+        journal.close()
+    sound, chance, broken = (tmp_path / "sound").read_bytes(), random.Random(1), 0
+    for number in range(150):
+        content = bytearray(sound)
+        for _ in range(chance.choice([1, 8, 64])):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        (path := tmp_path / str(number)).write_bytes(content)
+        try:
+            with journal_in(path) as journal:
+                journal.expect([BTC], NOON, at(20))
+                _, mark = journal.spans()[BTC]
+                journal.commit([attrs.evolve(candle(0), open_time=mark, close_time=mark + MINUTE)], Millis(mark + 1))
+                for series, day in journal.waiting_days():
+                    journal.waiting(series, day)
+        except (JournalBroken, OtherFormat):
+            broken += 1
+    assert 20 < broken < 150
 
 
 def test_a_journal_of_another_version_is_refused_and_not_called_broken(tmp_path):

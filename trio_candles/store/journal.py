@@ -14,7 +14,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -23,7 +23,15 @@ from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Serie
 from trio_candles.store.schema import FORMAT, TABLES
 from trio_candles.validation import Rule, broken_rule
 
-__all__ = ["Journal", "JournalBroken", "Judged", "LedgerBroken", "OtherFormat", "StoredElsewhere"]
+__all__ = [
+    "Journal",
+    "JournalBroken",
+    "Judged",
+    "LedgerBroken",
+    "OtherFormat",
+    "StoredElsewhere",
+    "is_of_the_moment",
+]
 
 
 class LedgerBroken(Exception):
@@ -103,16 +111,38 @@ class Journal:
         database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
         try:
             _prepare(database)
-            return cls(database, stored_elsewhere)
-        except sqlite3.DatabaseError as error:
+            journal = cls(database, stored_elsewhere)
+            journal._read_through()
+        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
             database.close()
-            # An operational error is one of the moment, except for the plain kind, which is a table that lacks.
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            if is_of_the_moment(error):
                 raise
             raise JournalBroken(str(error)) from error
         except BaseException:
             database.close()
             raise
+        return journal
+
+    def _read_through(self) -> None:
+        """Read what the collector relies on; ``ValueError`` or the like where that makes no sense.
+
+        SQLite has no checksums: a flipped bit in a value is seen here or not at all.
+        """
+        for series, entry in self._entries.items():
+            if entry.first > entry.mark or entry.first % MINUTE or entry.mark % MINUTE:
+                raise ValueError(f"{series} stands at {entry}")
+        odd = self._db.execute(
+            "SELECT since_ms, until_ms FROM (SELECT since_ms, until_ms FROM gap"
+            " UNION ALL SELECT since_ms, until_ms FROM empty"
+            f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle)"
+            f" WHERE since_ms >= until_ms OR since_ms % {MINUTE} OR until_ms % {MINUTE}"
+        ).fetchone()
+        if odd is not None:
+            raise ValueError(f"not a span of whole minutes: {odd}")
+        for series, day in self.waiting_days():
+            self.waiting(series, day)
+        self.meta()
+        self.digests()
 
     def close(self) -> None:
         """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
@@ -505,6 +535,12 @@ class Journal:
         return free
 
 
+def is_of_the_moment(error: Exception) -> bool:
+    """Whether *error* may pass: a disk that is full or failing, another's lock; not a statement without sense."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
+
+
 def _prepare(database: sqlite3.Connection) -> None:
     """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
     fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
@@ -517,9 +553,14 @@ def _prepare(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("it has no format")
     if found != (FORMAT,):
         raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
-    check = database.execute("PRAGMA quick_check(1)").fetchone()
+    check = database.execute("PRAGMA integrity_check(1)").fetchone()
     if check != ("ok",):
         raise sqlite3.DatabaseError(str(check[0]))
+    tables = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(TABLES)
+        if database.execute(tables).fetchall() != model.execute(tables).fetchall():
+            raise sqlite3.DatabaseError("other tables than ours")
 
 
 def _without_numbers(text: str) -> str:

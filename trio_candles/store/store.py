@@ -22,7 +22,7 @@ from trio_candles.model import DAY, Candle, Millis, Series, Verdict, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken, day_file
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_held
-from trio_candles.store.journal import Journal, Judged, OtherFormat
+from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import open_journal
 from trio_candles.store.schema import LOCK, TMP, digest_of
@@ -301,9 +301,9 @@ def _system_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-            raise  # not the disk's fault: a statement of ours that makes no sense
-        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        if isinstance(error, OSError) or is_of_the_moment(error):
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        raise
 
 
 @contextmanager

@@ -1,0 +1,58 @@
+"""What was heard about a series -> one verdict for every minute of it, fail-closed.
+
+Three ways to prove a minute, one class each; what they share is :class:`Assembler`, which gives every minute
+its first verdict in order and exactly once:
+
+=================== =================================== ==============================================
+class               the venue                           a minute is certain when
+=================== =================================== ==============================================
+FromTrades          sends trades, and heartbeats that   ids are contiguous from a trade before the
+                    name the newest id                  minute to a trade or heartbeat after it
+FromCountedRows     sends rows that count their         the ids between a trade before and a trade
+                    trades, and trade ids               after are as many as the row counted
+FromStatedCloses    sends rows that say "closed"        the row says so
+=================== =================================== ==============================================
+
+None of them believes a clock, and none of them believes a connection: ids that are contiguous across a lost
+connection prove the minutes in which it was lost and found, and ids that jump on a healthy one prove nothing.
+The clock only decides when to stop waiting for a first verdict (:data:`SETTLE`): such a minute is ``Unsure``,
+and a later proof may still make it a candle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trio_candles.assembly.base import AHEAD, BEGINNING, SETTLE, Assembler, Outcome, Rejected, Remark
+from trio_candles.assembly.counted import FromCountedRows
+from trio_candles.assembly.stated import FromStatedCloses
+from trio_candles.assembly.trades import FromTrades, fold_trades
+from trio_candles.model import Millis, Series
+
+__all__ = [
+    "AHEAD",
+    "SETTLE",
+    "Assembler",
+    "FromCountedRows",
+    "FromStatedCloses",
+    "FromTrades",
+    "Outcome",
+    "Rejected",
+    "Remark",
+    "assembler_for",
+    "fold_trades",
+]
+
+_ASSEMBLERS: dict[str, Callable[[Series, Millis, Millis], Assembler]] = {
+    "coinbase": FromTrades,
+    "kraken": FromCountedRows,
+    "okx": FromStatedCloses,
+}
+
+
+def assembler_for(series: Series, frontier: Millis, earliest: Millis = BEGINNING) -> Assembler:
+    """The assembler that fits *series*' venue, owing first verdicts from the minute *frontier* on.
+
+    Proofs of older minutes are welcome too, back to *earliest*.
+    """
+    return _ASSEMBLERS[series.venue](series, frontier, earliest)

@@ -1,0 +1,171 @@
+"""What all assemblers share: first verdicts in order, reasons for doubt, and the rules before anything is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
+from trio_candles.validation import Rule, broken_rule
+from trio_candles.venues.protocol import Event, Row
+
+__all__ = ["AHEAD", "BEGINNING", "SETTLE", "Assembler", "Outcome", "Rejected", "Remark", "candle_of"]
+
+BEGINNING = Millis(0)
+
+SETTLE = Millis(8_000)
+"""How long after its end a minute may go without a verdict before it is called ``Unsure``.
+
+Ten seconds are promised; two are left for the watchdog's tick and the disk."""
+
+AHEAD = Millis(60_000)
+"""A venue's time further than this ahead of our clock proves nothing: it would prove minutes that are not over."""
+
+
+@attrs.frozen
+class Rejected:
+    """A candle that broke a rule: to be counted and logged; its minute stays without proof."""
+
+    candle: Candle
+    rule: Rule
+
+
+@attrs.frozen
+class Remark:
+    """Something about a feed that a person should be able to read later; changes no verdict."""
+
+    kind: str
+    """One of a few words, fit for a counter."""
+    text: str
+
+
+Outcome = Verdict | Rejected | Remark
+
+
+@attrs.define
+class Assembler:
+    """Hears what is said about one series and gives each of its minutes a first verdict, in order.
+
+    Lives as long as the venue's feed, not as long as a connection.
+    """
+
+    series: Series
+    frontier: Millis
+    """Every minute before it has had a first verdict."""
+    earliest: Millis = BEGINNING
+    """The first expected minute: what a snapshot proves about earlier ones, nobody has asked for."""
+    _gone: Millis | None = BEGINNING
+    """Since when there has been no connection; ``None`` while there is one."""
+    _breaks: list[tuple[Millis, Millis]] = attrs.field(factory=list)
+    """Each ``[since, until)`` without connection that may touch a minute which has no verdict yet."""
+    _reasons: dict[Millis, tuple[Reason, str]] = attrs.field(factory=dict)
+    """Why single minutes are in doubt, where that is more than "not proven"."""
+    _doubt: str | None = None
+    _refused: str | None = None
+
+    default_reason = Reason.UNPROVEN
+
+    # --- what the feed tells us about the connection
+
+    def connected(self, now: Millis) -> None:
+        """The subscription was acknowledged: from *now* on we hear what is said."""
+        self._refused = None
+        if self._gone is not None:
+            self._breaks = [(since, until) for since, until in self._breaks if until > self.frontier]
+            self._breaks.append((self._gone, now))
+            self._gone = None
+
+    def disconnected(self, now: Millis) -> None:
+        """We hear nothing any more."""
+        if self._gone is None:
+            self._gone = now
+
+    def refused(self, text: str) -> None:
+        """The venue does not want to tell us about this symbol."""
+        self._refused = text
+
+    def doubted(self, text: str | None) -> None:
+        """The venue calls its own feed into question, or (``None``) no longer.
+
+        Nothing is proven meanwhile. What was heard stays heard: once the doubt is gone, ids may prove it.
+        """
+        self._doubt = text
+
+    # --- verdicts
+
+    def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
+        """What *event*, received at *now*, proves."""
+        raise NotImplementedError
+
+    def due(self, now: Millis) -> Sequence[Outcome]:
+        """Call minutes that have waited longer than :data:`SETTLE` ``Unsure``."""
+        until = floor_to(now - SETTLE, MINUTE)
+        return () if until <= self.frontier else list(self.give_up(until))
+
+    def give_up(self, until: Millis) -> Iterator[Outcome]:
+        """A verdict of ``Unsure`` for each minute before *until* that has none, neighbours joined by reason."""
+        since = self.frontier
+        while since < until:
+            reason, detail = self._why(since)
+            end = Millis(since + MINUTE)
+            while end < until and self._why(end) == (reason, detail):
+                end = Millis(end + MINUTE)
+            yield Unsure(self.series, since, end, reason, detail)
+            since = end
+        self.frontier = max(self.frontier, until)
+        self._reasons = {minute: why for minute, why in self._reasons.items() if minute >= self.frontier}
+
+    def _why(self, minute: Millis) -> tuple[Reason, str]:
+        if self._refused is not None:
+            return Reason.REFUSED, self._refused
+        if minute in self._reasons:
+            return self._reasons[minute]
+        if self._without_connection(minute, minute + MINUTE):
+            return Reason.DISCONNECTED, ""
+        if self._doubt is not None:
+            return Reason.SUSPECT, self._doubt
+        return self.default_reason, ""
+
+    def _without_connection(self, since: int, until: int) -> bool:
+        """Whether there was none for some of ``[since, until)``."""
+        gone = self._gone is not None and self._gone < until
+        return gone or any(lost < until and found > since for lost, found in self._breaks)
+
+    def _prove(self, verdict: Candle | Empty, now: Millis) -> Iterator[Outcome]:
+        """Pass a proven verdict on, after first verdicts for the minutes before it."""
+        if isinstance(verdict, Candle):
+            since, until = verdict.open_time, verdict.close_time
+            if since < self.earliest:
+                return
+            rule = broken_rule(verdict, now)
+            if rule is not None:
+                minute = floor_to(since, MINUTE)
+                if self.frontier <= minute <= now:
+                    self._reasons[minute] = (Reason.REJECTED, rule.value)
+                yield Rejected(verdict, rule)
+                return
+        else:
+            since, until = max(verdict.since, self.earliest), verdict.until
+            if since >= until:
+                return
+            verdict = attrs.evolve(verdict, since=since)
+        yield from self.give_up(since)
+        self.frontier = max(self.frontier, until)
+        yield verdict
+
+    def _prove_anew(self, verdict: Candle, now: Millis) -> Iterator[Outcome]:
+        """Say a minute that was proven again, otherwise: let the store see that the two differ."""
+        if self._doubt is None:
+            yield from self._prove(verdict, now)
+
+    def _ahead(self, what: str, time: Millis, now: Millis) -> Sequence[Outcome]:
+        return (Remark("wrong_time", f"{self.series} {what} is {time - now} ms ahead of our clock"),)
+
+
+def candle_of(series: Series, row: Row, now: Millis) -> Candle:
+    """The venue's own row as a candle, received live at *now*."""
+    return Candle(
+        series, row.open_time, row.open, row.high, row.low, row.close, row.volume, row.quote_volume,
+        row.vwap, row.trades_count, Source.WEBSOCKET, now, row.close_time,
+    )  # fmt: skip

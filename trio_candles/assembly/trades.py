@@ -1,0 +1,214 @@
+"""Candles built from trades, and proven by contiguous ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Context, Decimal
+
+import attrs
+
+from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark
+from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Trade, floor_to
+from trio_candles.venues.protocol import Beat, Event, Traded
+
+__all__ = ["FromTrades", "fold_trades"]
+
+GRACE = Millis(1_000)
+"""How far beyond a minute's end proof must reach where trades might come slightly out of order."""
+
+_EXACT = Context(prec=200)
+"""Wide enough that products and sums of prices and sizes are never rounded."""
+
+
+def fold_trades(series: Series, minute: Millis, trades: Sequence[Trade], source: Source, ingest: Millis) -> Candle:
+    """The candle of *minute* from all its *trades* (at least one): open and close by lowest and highest id.
+
+    Sums are exact and become floats once, here.
+    """
+    trades = sorted(trades, key=lambda trade: trade.trade_id)
+    volume, quote_volume = Decimal(0), Decimal(0)
+    low = high = trades[0].price
+    for trade in trades:
+        volume = _EXACT.add(volume, trade.size)
+        quote_volume = _EXACT.add(quote_volume, _EXACT.multiply(trade.price, trade.size))
+        low, high = min(low, trade.price), max(high, trade.price)
+    return Candle(
+        series,
+        minute,
+        open=float(trades[0].price),
+        high=float(high),
+        low=float(low),
+        close=float(trades[-1].price),
+        volume=float(volume),
+        quote_volume=float(quote_volume),
+        vwap=float(_EXACT.divide(quote_volume, volume)) if volume else None,
+        trades_count=len(trades),
+        source=source,
+        ingest_time=ingest,
+        close_time=Millis(minute + MINUTE),
+    )
+
+
+@attrs.define
+class _Run:
+    """Trades ``lo`` to ``hi``, all of them heard."""
+
+    lo: int
+    hi: int
+    since: Millis
+    """The first minute that began after the trade ``lo``: the first that this run can prove."""
+    complete_until: Millis
+    """No trade before this time is missing above ``hi``: the newest trade's time, or a heartbeat's."""
+    told: Millis
+    """Verdicts have been given on its minutes before this one."""
+
+
+_RUNS_KEPT = 64
+_KEPT_TOLD = 5 * MINUTE
+"""Trades of minutes that have been told are kept this long, for a trade that comes late."""
+_MINUTES_KEPT = 60
+"""Minutes with trades that may wait for proof; beyond it the oldest are left to REST, which is much quicker."""
+
+
+@attrs.define
+class FromTrades(Assembler):
+    """Candles built from trades; proven by contiguous ids and by heartbeats that name the newest id."""
+
+    _runs: list[_Run] = attrs.field(factory=list)
+    """By id; between two of them at least one trade is missing."""
+    _trades: dict[Millis, list[Trade]] = attrs.field(factory=dict)
+    _kept_since: Millis = BEGINNING
+    """Trades of minutes before it have been dropped: nothing is said about those any more."""
+    _forgotten_id: int = 0
+    """Whether trades up to this id were heard is not known any more: they are not heard again."""
+
+    def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
+        """A trade extends what is known; a heartbeat confirms it up to its time."""
+        if isinstance(event, Traded):
+            trade = event.trade
+            if trade.time > now + AHEAD:
+                return self._ahead(f"trade {trade.trade_id}", trade.time, now)
+            return self._hear_trade(trade, now)
+        if isinstance(event, Beat):
+            if event.time > now + AHEAD:
+                return self._ahead("heartbeat", event.time, now)
+            return self._hear_beat(event, now)
+        return ()
+
+    def _hear_trade(self, trade: Trade, now: Millis) -> Sequence[Outcome]:
+        run = self._runs[-1] if self._runs else None
+        if run is None or trade.trade_id != run.hi + 1:  # hardly any trade
+            return self._hear_out_of_order(run, trade, now)
+        outcomes = self._extend(run, trade, now)
+        if run.complete_until - GRACE >= run.told + MINUTE:
+            outcomes += self._tell(run, now)
+        return outcomes
+
+    def _hear_out_of_order(self, last: _Run | None, trade: Trade, now: Millis) -> Sequence[Outcome]:
+        """A trade that does not follow the newest one: it repeats one, begins a hole, or fills one."""
+        x, runs = trade.trade_id, self._runs
+        if x <= self._forgotten_id or any(run.lo <= x <= run.hi for run in runs):
+            return ()  # heard before: last_match repeats a trade after every subscription
+        outcomes = self._note_hole(last, trade, now) if last is not None and x > last.hi else []
+        index = next((i for i, run in enumerate(runs) if run.lo > x), len(runs))
+        if index and runs[index - 1].hi + 1 == x:
+            run = runs[index - 1]
+        else:
+            # Ids ascend with time: a time long before a lower id's is wrong, and would prove minutes before the hole.
+            time = max(trade.time, runs[index - 1].complete_until - GRACE) if index else trade.time
+            since = Millis(floor_to(time, MINUTE) + MINUTE)
+            run = _Run(x, x - 1, since, trade.time, since)
+            runs.insert(index, run)
+            index += 1
+        outcomes += self._extend(run, trade, now)
+        if index < len(runs) and runs[index].lo == x + 1:
+            outcomes += self._join(run, runs.pop(index), now)
+        outcomes += self._tell(run, now)
+        if len(runs) > _RUNS_KEPT:
+            self._forgotten_id = runs.pop(0).hi
+        return outcomes
+
+    def _extend(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
+        """Add to *run* the trade that follows it."""
+        run.hi = trade.trade_id
+        run.complete_until = max(run.complete_until, trade.time)
+        minute = floor_to(trade.time, MINUTE)
+        if minute < self._kept_since:
+            return [self._late(trade)]
+        self._trades.setdefault(minute, []).append(trade)
+        outcomes: list[Outcome] = []
+        if run.since <= minute < run.told and self._all_in(run, minute):
+            outcomes = [self._late(trade), *self._prove_anew(self._candle(minute, now), now)]
+        if len(self._trades) > _MINUTES_KEPT:
+            self._forget(sorted(self._trades)[-_MINUTES_KEPT])
+        return outcomes
+
+    def _late(self, trade: Trade) -> Remark:
+        return Remark("late_trade", f"{self.series} trade {trade.trade_id} of {trade.time} came after its minute")
+
+    def _note_hole(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
+        """Blame the feed for the ids between *run* and *trade*, as far as we were there to hear them."""
+        missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
+        since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
+        for minute in range(since, max(run.complete_until, trade.time) + 1, MINUTE):
+            if not self._without_connection(minute, minute + MINUTE):
+                self._reasons.setdefault(Millis(minute), (Reason.MISSING_TRADES, missing))
+        if self._without_connection(run.complete_until, now):
+            return []
+        return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
+
+    def _join(self, lower: _Run, upper: _Run, now: Millis) -> list[Outcome]:
+        """Make *lower* the run of both, and prove what neither could alone if the later minutes have been told."""
+        lower.hi = upper.hi
+        lower.complete_until = max(lower.complete_until, upper.complete_until)
+        if upper.told == upper.since or self._doubt is not None:
+            return []  # it is all told from the lower's on
+        outcomes = self._verdicts(lower, lower.told, upper.since, now)
+        lower.told = max(lower.told, upper.told)
+        return outcomes
+
+    def _hear_beat(self, beat: Beat, now: Millis) -> Sequence[Outcome]:
+        if not self._runs:
+            return ()
+        run = self._runs[-1]
+        # A smaller id than we have heard proves nothing (the venue once sent 0 for months); a larger one says
+        # that a trade is still on its way, or lost.
+        if beat.last_trade_id == run.hi and beat.time > run.complete_until:
+            run.complete_until = beat.time
+            if beat.time - GRACE >= run.told + MINUTE:
+                return self._tell(run, now)
+        return ()
+
+    def _tell(self, run: _Run, now: Millis) -> list[Outcome]:
+        """Verdicts on all minutes that *run* now proves and has not told."""
+        until = floor_to(run.complete_until - GRACE, MINUTE)
+        if until <= run.told or self._doubt is not None:
+            return []
+        outcomes = self._verdicts(run, run.told, until, now)
+        run.told = until
+        self._forget(Millis(until - _KEPT_TOLD))
+        return outcomes
+
+    def _verdicts(self, run: _Run, since: Millis, until: Millis, now: Millis) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        evidence = f"trade ids up to {run.hi} contiguous, known until {run.complete_until}"
+        since = max(since, self._kept_since)  # what was forgotten would look empty
+        for minute in [*sorted(m for m in self._trades if since <= m < until), until]:
+            if since < minute:
+                outcomes += self._prove(Empty(self.series, since, minute, evidence), now)
+            # An id of another run among them says that the minute is not what this run believes: no verdict.
+            if minute < until and self._all_in(run, minute):
+                outcomes += self._prove(self._candle(minute, now), now)
+            since = Millis(minute + MINUTE)
+        return outcomes
+
+    def _all_in(self, run: _Run, minute: Millis) -> bool:
+        return all(run.lo <= trade.trade_id <= run.hi for trade in self._trades[minute])
+
+    def _candle(self, minute: Millis, now: Millis) -> Candle:
+        return fold_trades(self.series, minute, self._trades[minute], Source.WEBSOCKET, now)
+
+    def _forget(self, horizon: Millis) -> None:
+        self._kept_since = max(self._kept_since, horizon)
+        for minute in [minute for minute in self._trades if minute < horizon]:
+            del self._trades[minute]
