@@ -110,7 +110,7 @@ def test_piped_tables_follow_each_other_as_plain_text(tmp_path, screens):
 
 def test_on_a_terminal_a_table_takes_the_place_of_the_one_before(tmp_path, terminals):
     out, err = terminals
-    table = render(Board(NOON, {"okx": VenueBoard("okx", lines=1, lines_up=1, received=3)}), NOON)
+    table = render(Board(NOON, {"okx": venue(received=3, last_data=NOON)}), NOON)
     lines = table.count("\n")
     with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
         console.show("banner\n", final=True)
@@ -128,7 +128,7 @@ def test_a_pipe_that_nobody_reads_never_holds_up_whoever_logs(tmp_path, screens)
     done = threading.Event()
 
     def work(console):
-        for n in range(2 * QUEUED):
+        for n in range(QUEUED // 2 + 100):
             console.show("x" * 1000 + "\n")
             log.warning("still here %d", n)
         done.set()
@@ -229,7 +229,9 @@ def test_a_venues_word_and_what_it_makes_of_the_whole(one, word, status):
 
 def test_a_store_that_cannot_write_is_degraded_in_the_systems_own_words():
     board = Board(
-        NOON, {"okx": venue(received=1, last_data=NOON)}, store_error="OSError: [Errno 28] No space left on device"
+        NOON,
+        {"okx": venue(received=1, last_data=NOON)},
+        store_errors={"journal": "OSError: [Errno 28] No space left on device"},
     )
     assert "STATUS: DEGRADED" in render(board, NOON)
     assert "No space left on device" in render(board, NOON)

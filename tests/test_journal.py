@@ -330,7 +330,7 @@ def test_the_newest_candle_is_remembered(journal):
 
 def test_rejections_are_counted_since_the_directory_began(journal):
     journal.commit([candle(0), candle(0), candle(0)], LATE)
-    journal.count_rejections(Counter({("okx", "duplicate"): 2, ("okx", "parse_error"): 1}))
+    journal.commit([], LATE, {("okx", "duplicate"): 2, ("okx", "parse_error"): 1})
     assert rows(journal, "SELECT * FROM rejection") == [("okx", "duplicate", 4), ("okx", "parse_error", 1)]
 
 

@@ -184,10 +184,13 @@ async def test_an_unknown_error_in_our_own_code_is_not_taken_for_a_lost_connecti
         await websocket.send_message("hello")
         await trio.sleep_forever()
 
-    with pytest.raises(ExceptionGroup) as caught:
+    async def listen():
         async with network_with(nursery, lambda stream: accept(stream, talk)).connect(URL) as socket:
             await socket.receive()
             raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await listen()
     assert [type(error) for error in leaves(caught.value)] == [ZeroDivisionError]
     nursery.cancel_scope.cancel()
 

@@ -140,11 +140,11 @@ class FullDisk(Store):
 
     full = False
 
-    def commit(self, verdicts, now):
+    def commit(self, *batch):
         """As the store, or the system's words."""
         if self.full:
             raise StoreUnavailable("OSError: [Errno 28] No space left on device")
-        return super().commit(verdicts, now)
+        return super().commit(*batch)
 
 
 async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_is_room(

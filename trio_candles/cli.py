@@ -296,5 +296,5 @@ def complain(service: Service) -> None:
         )
     if writing.unflushed:
         print(f"  {writing.unflushed} day files lag behind; the next start completes them", file=sys.stderr)
-    if service.board.store_error is not None:
-        print(f"  the store says: {service.board.store_error}", file=sys.stderr)
+    for part, error in service.board.store_errors.items():
+        print(f"  the {part} cannot be written: {error}", file=sys.stderr)

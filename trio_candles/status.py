@@ -62,8 +62,8 @@ class Board:
 
     started: Millis
     venues: dict[str, VenueBoard]
-    store_error: str | None = None
-    """The system's words for why the store cannot write, while it cannot."""
+    store_errors: dict[str, str] = attrs.field(factory=dict)
+    """The system's words for why a part of the store (journal, day files) cannot write, while it cannot."""
 
     def stopping(self, now: Millis) -> None:
         """Keep showing the venues as they are at this moment."""
@@ -73,7 +73,7 @@ class Board:
     def status(self, now: Millis) -> str:
         """HEALTHY, STARTING or DEGRADED."""
         words = [venue.status(now) for venue in self.venues.values()]
-        if self.store_error is not None or any(word not in ("[OK]", "[WAIT]") for word in words):
+        if self.store_errors or any(word not in ("[OK]", "[WAIT]") for word in words):
             return "DEGRADED"
         return "STARTING" if "[WAIT]" in words else "HEALTHY"
 
@@ -102,8 +102,8 @@ def render(board: Board, now: Millis) -> str:
         f" {venue.open_gap_minutes:>7} {_rejected(venue):>5}"
         for venue in board.venues.values()
     ]
-    if board.store_error is not None:
-        rows += [single, f"  STORE: {board.store_error}"]
+    if board.store_errors:
+        rows += [single, *(f"  STORE ({part}): {error}" for part, error in board.store_errors.items())]
     return "\n".join([*rows, double]) + "\n"
 
 

@@ -7,6 +7,7 @@ channel fills, and behind it each feed's outbox, which has the bound and turns w
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Batch = Sequence[Verdict | Rejected]
 """What a feed sends at once."""
 
+GAPS_SECONDS = 10.0
+"""Between two counts of the open gaps, which the table shows."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 HELD_LONG = 60_000
@@ -113,12 +116,16 @@ class _Writer:
     time: Time
     _offload: Offload
     _writing: Writing
+    _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """Rejections by (venue, rule) that the ledger has not counted yet."""
+    _gaps_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
 
     def take(self, batch: Batch) -> None:
         for outcome in batch:
             if isinstance(outcome, Rejected):
                 self._reject(outcome.candle, outcome.rule)
+                self._rejected[outcome.candle.series.venue, outcome.rule.value] += 1
             else:
                 self._writing.pending.append(outcome)
 
@@ -138,23 +145,37 @@ class _Writer:
     async def commit(self) -> None:
         """Make what is in hand durable, however long the disk takes to be willing."""
         while self._writing.pending:
-            verdicts = list(self._writing.pending)
+            verdicts, rejected = list(self._writing.pending), dict(self._rejected)
             try:
-                judged = await self._offload(self._store.commit, verdicts, self.time.now())
-                gaps = await self._offload(self._store.open_gap_minutes)
+                judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
             except StoreUnavailable as error:
-                self._unwell(str(error), f"{len(verdicts)} verdicts wait in memory")
+                self._unwell("journal", str(error), f"{len(verdicts)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
-            self._well()
+            self._rejected.subtract(rejected)
+            self._well("journal")
             self._tell(judged)
-            for name, venue in self._board.venues.items():
-                venue.open_gap_minutes = gaps.get(name, 0)
+        if trio.current_time() >= self._gaps_due:
+            self._gaps_due = trio.current_time() + GAPS_SECONDS
+            await self._count_gaps()
+
+    async def _count_gaps(self) -> None:
+        try:
+            gaps = await self._offload(self._store.open_gap_minutes)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "the gaps cannot be counted")
+            return
+        for name, venue in self._board.venues.items():
+            venue.open_gap_minutes = gaps.get(name, 0)
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch]) -> bool:
         """Bring the day files up to date, committing what comes in between; whether all of it is written."""
-        files = await self._offload(self._store.waiting)
+        try:
+            files = await self._offload(self._store.waiting)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "its rows stay in the journal")
+            return False
         self._writing.unflushed = len(files)
         held: list[str] = []
         for start in range(0, len(files), FILES_AT_ONCE):
@@ -164,13 +185,13 @@ class _Writer:
                 self._board.venues[venue].saved += rows
             held += flushed.held
             if flushed.error is not None:
-                self._unwell(flushed.error, "its rows stay in the journal")
+                self._unwell("day files", flushed.error, "its rows stay in the journal")
                 return False
             self._writing.unflushed -= len(some) - len(flushed.held)
             self.take_waiting(batches)
             await self.commit()
         self._warn_of_held(held)
-        self._well()
+        self._well("day files")
         return self._writing.unflushed == 0
 
     def _tell(self, judged: Judged) -> None:
@@ -184,15 +205,15 @@ class _Writer:
         level = logging.DEBUG if rule is Rule.DUPLICATE else logging.WARNING
         log.log(level, "rejected (%s): %s", rule.value, candle)
 
-    def _unwell(self, error: str, consequence: str) -> None:
-        if self._board.store_error != error:
-            log.error("the store cannot write: %s; %s, and are tried again", error, consequence)
-        self._board.store_error = error
+    def _unwell(self, part: str, error: str, consequence: str) -> None:
+        if self._board.store_errors.get(part) != error:
+            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
+        self._board.store_errors[part] = error
 
-    def _well(self) -> None:
-        if self._board.store_error is not None:
-            log.warning("the store writes again, after: %s", self._board.store_error)
-        self._board.store_error = None
+    def _well(self, part: str) -> None:
+        error = self._board.store_errors.pop(part, None)
+        if error is not None:
+            log.warning("the store writes again (%s), after: %s", part, error)
 
     def _warn_of_held(self, held: Iterable[str]) -> None:
         now = self.time.now()

@@ -13,7 +13,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -259,8 +259,12 @@ class Journal:
 
     # --- verdicts
 
-    def commit(self, verdicts: Sequence[Verdict], now: Millis) -> Judged:
+    def commit(
+        self, verdicts: Sequence[Verdict], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+    ) -> Judged:
         """Judge *verdicts* in order and make what they change durable, all of it or (on an error) nothing.
+
+        *rejected* counts what was rejected before it came here, by (venue, reason).
 
         A first verdict must begin at its series' mark, and a span must be whole minutes: the assemblers promise
         it, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
@@ -277,7 +281,7 @@ class Journal:
                     self._judge_empty(verdict, now)
                 else:
                     self._judge_unsure(verdict, now)
-            self._count(judged)
+            self._count(judged, rejected or {})
             self._remember({"latest_ms": now})
         return judged
 
@@ -428,12 +432,9 @@ class Journal:
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, entry.id, since, until, event, detail)
         )
 
-    def _count(self, judged: Judged) -> None:
+    def _count(self, judged: Judged, before: Mapping[tuple[str, str], int]) -> None:
         counts = Counter((candle.series.venue, rule.value) for candle, rule in judged.rejected)
-        self.count_rejections(counts)
-
-    def count_rejections(self, counts: Counter[tuple[str, str]]) -> None:
-        """Add to the (venue, reason) counters; inside a transaction or as one of its own."""
+        counts.update(before)
         for (venue, reason), count in counts.items():
             self._db.execute(
                 "INSERT INTO rejection VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",

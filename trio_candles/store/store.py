@@ -96,12 +96,14 @@ class Store:
             spans = self._journal.spans()
             return {one: spans[one] for one in series}
 
-    def commit(self, verdicts: Sequence[Verdict], now: Millis) -> Judged:
-        """Make *verdicts* durable; :class:`StoreUnavailable` if the disk does not take them."""
+    def commit(
+        self, verdicts: Sequence[Verdict], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+    ) -> Judged:
+        """Make *verdicts* durable, and counted what was *rejected* before; else :class:`StoreUnavailable`."""
         with _system_errors():
             while True:
                 try:
-                    return self._journal.commit(verdicts, now)
+                    return self._journal.commit(verdicts, now, rejected)
                 except DayFileBroken as broken:
                     # Found when a minute was looked up; the verdicts meet its minutes as gaps.
                     self._give_up(broken)
