@@ -34,6 +34,7 @@ FLOORS = {
     "trio_candles.frames": 2,
     "trio_candles.network": 3,
     "trio_candles.clock": 3,
+    "trio_candles.yaml_tree": 3,
     "trio_candles.config": 3,
     "trio_candles.store": 3,
     "trio_candles.status": 4,
@@ -51,6 +52,7 @@ FLOORS = {
 """Where each module is."""
 
 SIDEWAYS = {
+    "trio_candles.config": {"trio_candles.yaml_tree"},
     "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
     "trio_candles.store.store": {
         "trio_candles.store.dayfiles",

@@ -2,7 +2,7 @@
 
 PyYAML makes a tree of nodes of the text and goes no further: its own values would turn ``017`` into 15, take
 the last of two equal keys and call what a tag names. The tables at the end of this file say which kind of
-value stands under which key, and in which range; defaults are the records'. A kind takes a :class:`_Place`
+value stands under which key, and in which range; defaults are the records'. A kind takes a :class:`Place`
 and returns the value or refuses the place, and the walk goes on, so that everything wrong is said in one go.
 
 Not cattrs: its values have no lines, its strictness has to be added kind by kind, and its errors would have
@@ -20,9 +20,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import attrs
-import yaml
 
 from trio_candles.model import MINUTE, Timeframe, canonical_symbol
+from trio_candles.yaml_tree import (
+    BOOL,
+    FLOAT,
+    INT,
+    LIST,
+    MAP,
+    STR,
+    Place,
+    Unreadable,
+    compose,
+    read_text,
+)
 
 __all__ = [
     "Aggregation",
@@ -133,10 +144,10 @@ def load_config(path: Path, *, data_dir: Path | None = None) -> Config:
     """
     problems: list[tuple[int, str]] = []
     try:
-        root = _compose(_read_text(path))
-    except _Unreadable as error:
+        root = compose(read_text(path), ", ".join(_CONFIG))
+    except Unreadable as error:
         raise ConfigError([f"{path}:{error.line}: {error.message}"]) from error
-    config = _read_config(_Place(root, root.start_mark.line + 1, "", problems))
+    config = _read_config(Place(root, root.start_mark.line + 1, "", problems))
     if config is None:
         # By line: that a key is missing is noticed only after everything that is there was read.
         problems.sort(key=lambda problem: problem[0])
@@ -150,164 +161,24 @@ def is_loopback_url(url: str) -> bool:
     return match is not None and _is_loopback(match["host"]) is True
 
 
-# --- bytes, text, nodes -------------------------------------------------------------------------------------
+# --- what every kind is made of ------------------------------------------------------------------------------
 
-_MAX_BYTES = 1 << 20
-_MAX_DEPTH = 16
-"""Our deepest value lies at 5; unbounded, PyYAML's recursion ended below 500."""
-_MAX_NODES = 20_000
-"""Room for thousands of symbols, read in about a second; 1 MiB of ``a,a,a`` took 19."""
-
-
-class _Unreadable(Exception):
-    """There is no tree, so this is the only problem, and there is no key to name."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(line, message)
-        self.line = line
-        self.message = message
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.is_dir():  # Windows would call it "Permission denied"
-            raise _Unreadable(1, "expected a file, found a directory")
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _Unreadable(1, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > _MAX_BYTES:
-        raise _Unreadable(1, "expected at most 1 MiB, found more")
-    try:
-        return data.decode("utf-8-sig")  # -sig: Windows editors put a BOM there
-    except UnicodeDecodeError as error:
-        # Windows PowerShell's > writes UTF-16.
-        hint = "; it looks like UTF-16, save it as UTF-8" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        line = data.count(b"\n", 0, error.start) + 1
-        raise _Unreadable(line, f"expected UTF-8, found the byte 0x{data[error.start]:02x}{hint}") from error
-
-
-_NULL, _BOOL, _INT, _FLOAT, _STR, _LIST, _MAP, _DATE = (
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "timestamp")
-)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Composes a tree that is one, of bounded size. Aliases, anchors and tags do not stop it:
-    their node gets, for its tag, words that no kind accepts, and is refused by its key like any other."""
-
-    depth = 0
-    nodes = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        anchor, tag, mark = event.anchor, getattr(event, "tag", None), event.start_mark
-        self.nodes += 1
-        if self.depth >= _MAX_DEPTH:
-            raise _Unreadable(mark.line + 1, f"expected at most {_MAX_DEPTH} levels, found a deeper nesting")
-        if self.nodes > _MAX_NODES:
-            raise _Unreadable(mark.line + 1, f"expected at most {_MAX_NODES} values, found more")
-        if isinstance(event, yaml.AliasEvent):
-            self.get_event()  # type: ignore[no-untyped-call]
-            return yaml.ScalarNode(f"the alias {_quoted('*' + anchor)}; write the value out", "", mark, mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        if node is not None and (tag is not None or anchor is not None):
-            odd = f"the tag {_quoted(tag)}" if tag is not None else f"the anchor {_quoted('&' + anchor)}"
-            node.tag = f"{odd}; leave it out"
-        return node
-
-
-def _compose(text: str) -> yaml.Node:
-    try:
-        loader = _StrictLoader(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        character = f"U+{ord(text[error.position]):04X}"
-        raise _Unreadable(line, f"not YAML: the character {character} is not allowed") from error
-    try:
-        root = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        # "C:\data" is how a Windows path gets here.
-        hint = r"; in double quotes \ starts an escape, use single quotes" if "unknown escape" in said else ""
-        raise _Unreadable(mark.line + 1 if mark else 1, f"not YAML: {said[:200]}{hint}") from error
-    except (ValueError, OverflowError) as error:
-        # PyYAML's own slips: "\U00110000", or a %YAML version of 5,000 digits.
-        raise _Unreadable(loader.line + 1, f"not YAML: {error}") from error
-    if root is None:
-        raise _Unreadable(1, f"expected a mapping of {', '.join(_CONFIG)}, found an empty file")
-    return root
-
-
-# --- nodes, values: what every kind is made of --------------------------------------------------------------
-
-
-@attrs.frozen
-class _Place:
-    """A value in the file: its node, its line (that of its key, if it has one), its dotted key."""
-
-    node: yaml.Node
-    line: int
-    key: str
-    problems: list[tuple[int, str]]
-    """Line and words of everything refused; shared by all places of one file."""
-
-    def refuse(self, message: str) -> None:
-        self.problems.append((self.line, f"{self.key}: {message}" if self.key else message))
-
-    def expected(self, what: str, hint: str = "") -> None:
-        self.refuse(f"expected {what}, found {_describe(self.node)}{hint}")
-
-    def text(self, what: str) -> str | None:
-        """The text that stands here; refused, as not being *what*, if YAML reads it as anything else."""
-        if self.node.tag == _STR:
-            return str(self.node.value)
-        is_word = self.node.tag in (_BOOL, _INT, _FLOAT, _DATE)
-        self.expected(what, "; put it in quotes if it is meant as text" if is_word else "")
-        return None
-
-    def below(self, name: str, node: yaml.Node, line: int) -> _Place:
-        plain = re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name)
-        key = f"{self.key}{'.' if self.key else ''}{name if plain else _quoted(name)}"
-        return _Place(node, line, key, self.problems)
-
-
-_Kind = Callable[[_Place], object]
-_Item = Callable[[_Place], tuple[str | int, str] | None]
+_Kind = Callable[[Place], object]
+_Item = Callable[[Place], tuple[str | int, str] | None]
 """A kind for the items of a list: what makes two of them the same, and the value."""
 _Record = TypeVar("_Record")
 
 
-def _quoted(text: str) -> str:
-    # ascii(): a console may be unable to show the very character that is wrong, or must not obey it (ESC).
-    return ascii(text[:60]) + ("…" if len(text) > 60 else "")
-
-
-def _describe(node: yaml.Node) -> str:
-    """What YAML makes of *node*, in words: ``the number 017``, ``the boolean NO``, ``the text 'btc'``."""
-    if node.tag in (_LIST, _MAP):
-        return f"{'a' if node.value else 'an empty'} {'list' if node.tag == _LIST else 'mapping'}"
-    if node.tag == _STR:
-        return f"the text {_quoted(node.value)}"
-    words = {_BOOL: "the boolean", _INT: "the number", _FLOAT: "the number", _DATE: "the date"}
-    if node.tag in words:
-        return f"{words[node.tag]} {node.value[:60]}"
-    return "nothing" if node.tag == _NULL else node.tag
-
-
-def _entries(place: _Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str = "") -> dict[str, object]:
+def _entries(place: Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str = "") -> dict[str, object]:
     """The values of the mapping that stands here, each read by its kind; an absent key stays absent."""
-    if place.node.tag != _MAP:
+    if place.node.tag != MAP:
         place.expected(f"a mapping of {', '.join(kinds)}")
         return {}
     found: dict[str, object] = {}
     lines: dict[str, int] = {}
     for key_node, value_node in place.node.value:
         line = key_node.start_mark.line + 1
-        if key_node.tag != _STR:
+        if key_node.tag != STR:
             attrs.evolve(place, node=key_node, line=line).expected(f"a {noun}, one of {', '.join(kinds)}")
             continue
         name = key_node.value
@@ -329,10 +200,10 @@ def _entries(place: _Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str
 
 def _record(
     build: Callable[..., _Record], kinds: Mapping[str, _Kind], *, needs: str = ""
-) -> Callable[[_Place], _Record | None]:
+) -> Callable[[Place], _Record | None]:
     """The kind of a mapping that becomes a record; ``None`` if anything in it was refused."""
 
-    def read(place: _Place) -> _Record | None:
+    def read(place: Place) -> _Record | None:
         before = len(place.problems)
         found = _entries(place, kinds, noun="key", needs=needs)
         return build(**found) if len(place.problems) == before else None
@@ -343,14 +214,14 @@ def _record(
 def _list_of(what: str, read_item: _Item, *, least: int = 0) -> _Kind:
     """The kind of a list of at least *least* things, no two of them the same."""
 
-    def read(place: _Place) -> tuple[str, ...]:
-        if place.node.tag != _LIST or len(place.node.value) < least:
+    def read(place: Place) -> tuple[str, ...]:
+        if place.node.tag != LIST or len(place.node.value) < least:
             place.expected(f"a list of {what}" + (", at least one" if least else ""))
             return ()
         values: list[str] = []
-        firsts: dict[str | int, _Place] = {}
+        firsts: dict[str | int, Place] = {}
         for index, node in enumerate(place.node.value):
-            item = _Place(node, node.start_mark.line + 1, f"{place.key}[{index}]", place.problems)
+            item = Place(node, node.start_mark.line + 1, f"{place.key}[{index}]", place.problems)
             if (given := read_item(item)) is not None:
                 identity, value = given
                 values.append(value)
@@ -365,8 +236,8 @@ def _list_of(what: str, read_item: _Item, *, least: int = 0) -> _Kind:
 # --- the kinds ----------------------------------------------------------------------------------------------
 
 
-def _flag(place: _Place) -> bool | None:
-    if place.node.tag == _BOOL:
+def _flag(place: Place) -> bool | None:
+    if place.node.tag == BOOL:
         return place.node.value.lower() in ("true", "yes", "on")
     place.expected("true or false")
     return None
@@ -378,8 +249,8 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 def _number(least: int, most: int) -> _Kind:
     """The kind of a number in ``[least, most]``, written as people do: no 017, 12:30:00, 1_0 or .nan."""
 
-    def read(place: _Place) -> float | None:
-        is_number = place.node.tag in (_INT, _FLOAT)
+    def read(place: Place) -> float | None:
+        is_number = place.node.tag in (INT, FLOAT)
         plain = is_number and _DECIMAL.fullmatch(place.node.value) is not None
         if plain and least <= float(place.node.value) <= most:
             return float(place.node.value)
@@ -390,7 +261,7 @@ def _number(least: int, most: int) -> _Kind:
     return read
 
 
-def _directory(place: _Place) -> Path | None:
+def _directory(place: Place) -> Path | None:
     text = place.text("a directory")
     if text is None:
         return None
@@ -403,13 +274,13 @@ def _directory(place: _Place) -> Path | None:
     return Path(text)
 
 
-def _base_timeframe(place: _Place) -> str:
+def _base_timeframe(place: Place) -> str:
     if place.text('"1m"') not in (None, "1m"):
         place.expected('"1m"')
     return "1m"
 
 
-def _timeframe(place: _Place) -> tuple[int, str] | None:
+def _timeframe(place: Place) -> tuple[int, str] | None:
     text = place.text('a timeframe, as in "5m"')
     if text is None:
         return None
@@ -430,7 +301,7 @@ _PAIR = re.compile(r"\s*([A-Z0-9]{1,20})[-/_: ]([A-Z0-9]{1,20})\s*", re.ASCII | 
 def _symbol(separator: str, example: str, renamed: Mapping[str, str]) -> _Item:
     what = f"BASE{separator}QUOTE in upper case, as in {example}"
 
-    def read(place: _Place) -> tuple[str, str] | None:
+    def read(place: Place) -> tuple[str, str] | None:
         text = place.text(what)
         pair = None if text is None else _PAIR.fullmatch(text)
         if pair is None:
@@ -475,7 +346,7 @@ def _url(secure: str, plain: str, *, path: bool) -> _Kind:
     form = "host[:port]" + ("[/path]" if path else " and nothing after it")
     what = f"{secure}://{form}, or {plain}:// to 127.0.0.1, [::1] or localhost"
 
-    def read(place: _Place) -> str | None:
+    def read(place: Place) -> str | None:
         text = place.text(what)
         if text is None:
             return None
@@ -519,7 +390,7 @@ _VENUES = {
 }
 
 
-def _venues(place: _Place) -> tuple[VenueConfig, ...]:
+def _venues(place: Place) -> tuple[VenueConfig, ...]:
     before = len(place.problems)
     venues = tuple(v for v in _entries(place, _VENUES, noun="venue").values() if isinstance(v, VenueConfig))
     if len(place.problems) == before and not any(venue.enabled for venue in venues):
