@@ -234,14 +234,14 @@ def test_a_bug_ends_it_with_a_traceback_and_what_was_received_is_in_parquet(home
 
                 def read(self, text):
                     self.read_so_far += 1
-                    return super().read(text) if self.read_so_far < 300 else [][0]
+                    return super().read(text) if self.read_so_far < 120 else [][0]
 
             sys.exit(run(sys.argv[1:], hold_signals(), {**VENUES, "okx": Buggy()}))
             """
         )
     )
     done = finished(
-        home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7", command=[sys.executable, "buggy.py"]
+        home, "--simulate", "--speed", "120", "--data-dir", "d", "--seed", "7", command=[sys.executable, "buggy.py"]
     )
     assert done.returncode == 1
     assert "Traceback" in done.stderr

@@ -1,0 +1,282 @@
+"""Coinbase Exchange, REST: rows where there were trades, and trades by id to prove the rest.
+
+Source: the Exchange documentation of ``GET /products/{id}/candles`` and ``/products/{id}/trades``, and measurements
+of its bounds. A minute without trades has no row, but a minute without a row may have had trades: only ids that are
+contiguous across it prove that it had none. No answer names its product; where rows and trades speak of the same
+minute they are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from decimal import Decimal
+from types import MappingProxyType
+
+import attrs
+import msgspec
+
+from trio_candles.assembly import GRACE
+from trio_candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.venues.findings import Findings, finish
+from trio_candles.venues.history import (
+    Answer,
+    Fill,
+    Penalty,
+    Rate,
+    Request,
+    UnknownSymbol,
+    Why,
+    judge_status,
+    pages,
+    read_body,
+    settled_until,
+)
+from trio_candles.venues.protocol import Id, Misunderstood, exact, time_of
+
+__all__ = ["CoinbaseHistory"]
+
+_PUBLIC = "public"
+
+_ROWS = 300
+"""Measured: one more is answered, two more are refused with HTTP 400."""
+_WINDOW = Millis((_ROWS - 3) * MINUTE)
+"""A row before it and two after it are asked for too: no edge is lost, and the last minute is seen to be settled."""
+_TRADES = 1_000
+"""Documented: the most that one page has."""
+_REQUESTS = 40
+"""The most that one fill asks: five seconds of the budget."""
+_OLD = Millis(3_600_000)
+"""No cache keeps an answer that long: rows older than this are whole, whatever else is in the answer."""
+
+
+# [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), LOW, HIGH, open, close, volume; newest first;
+# the forming minute's is among them, and nothing marks it. Volumes are sums of doubles: 14.697630010000001.
+_Row = tuple[Id, float, float, float, float, float]
+
+
+# {"time":"2014-11-07T22:19:28.578544Z","trade_id":74,"price":"10.00000000","size":"0.01000000","side":"buy"}
+class _TradeRow(msgspec.Struct):
+    time: str
+    trade_id: Id
+    price: str
+    size: str
+
+
+# {"iso":"2020-05-12T08:00:51.504Z","epoch":1589270451.504}
+class _Time(msgspec.Struct):
+    iso: str
+
+
+# {"message":"NotFound"}
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+_ROW_LIST = msgspec.json.Decoder(list[_Row])
+_TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
+_TIME = msgspec.json.Decoder(_Time)
+_ERROR = msgspec.json.Decoder(_Error)
+
+
+class CoinbaseHistory:
+    """Coinbase Exchange's public market data; no key needed."""
+
+    name = "coinbase"
+    # Documented: 10 a second and IP, 15 at once. Other programs share the IP.
+    rates: Mapping[str, Rate] = MappingProxyType({_PUBLIC: Rate(per_second=8.0, burst=6)})
+    penalty = Penalty(Rate(per_second=1.0, burst=1), seconds=30.0)  # not documented
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        """Pages of rows, overlapping by one at the older edge and two at the newer."""
+        return pages(since, min(until, settled_until(now)), _WINDOW)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        """One request for the rows, and up to 39 for the trades around those that are missing.
+
+        *by_trades*: no rows, so that every candle is built from trades that were read again.
+        """
+        findings = Findings(series, since, until, now)
+        return finish(findings, _fill(findings, by_trades))
+
+    def server_time(self) -> Request:
+        """In milliseconds."""
+        return Request("/time", {}, _PUBLIC)
+
+    def read_time(self, answer: Answer) -> Millis:
+        """{"iso":"2020-05-12T08:00:51.504Z","epoch":1589270451.504}"""
+        _judge(answer)
+        return time_of(read_body(_TIME, answer).iso)
+
+
+def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, None]:
+    product = f"/products/{findings.series.symbol}"
+    if not by_trades:
+        for since, until in pages(findings.since, findings.until, _WINDOW):
+            answer = yield _ask_rows(product, since, until)
+            _hear_rows(findings, answer)
+    spans = findings.open()
+    if spans:
+        walk = _Walk()
+        try:
+            yield from _search(findings, walk, product, spans)
+        finally:
+            findings.trades(walk.known.values())
+
+
+def _judge(answer: Answer) -> None:
+    judge_status(answer, spoken=(400, 404))
+    if answer.status != 200:
+        message = read_body(_ERROR, answer).message[:200]
+        if answer.status == 404 and message == "NotFound":
+            raise UnknownSymbol(message)
+        raise Misunderstood("refused", f"HTTP {answer.status} {message}")
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
+def _ask_rows(product: str, since: Millis, until: Millis) -> Request:
+    # Both ends are inclusive; given only one of them, the venue ignores it.
+    bounds = {"start": str((since - MINUTE) // 1000), "end": str((until + MINUTE) // 1000)}
+    return Request(f"{product}/candles", {"granularity": "60", **bounds}, _PUBLIC)
+
+
+def _hear_rows(findings: Findings, answer: Answer) -> None:
+    _judge(answer)
+    rows = read_body(_ROW_LIST, answer)
+    findings.heard = True
+    # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
+    # minute later than its end says that the venue had settled it, too.
+    seen_settled = max((row[0] for row in rows), default=0) * 1000 - MINUTE
+    for row in rows:
+        candle = _candle(findings, row)
+        if candle.close_time <= max(seen_settled, findings.now - _OLD):
+            findings.row(candle)
+
+
+def _candle(findings: Findings, row: _Row) -> Candle:
+    time, low, high, first, last, volume = row
+    return Candle(
+        findings.series, Millis(time * 1000), first, high, low, last, volume,
+        quote_volume=None, vwap=None, trades_count=None,
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
+    )  # fmt: skip
+
+
+# --- trades -----------------------------------------------------------------------------------------------
+
+
+def _search(
+    findings: Findings, walk: _Walk, product: str, spans: Sequence[tuple[Millis, Millis]]
+) -> Generator[Request, Answer, None]:
+    """Read the trades of *spans*, newest first, and one trade on either side of each."""
+    answer = yield _ask_trades(product, None)
+    walk.hear(answer, None)
+    findings.heard = True
+    left = _REQUESTS - 2
+    newest = walk.newest()
+    for since, until in reversed(spans):
+        end = min(until, floor_to(newest - GRACE, MINUTE))
+        findings.excuse(max(since, end), until, Why.NO_TRADE_AFTER if newest else Why.NO_TRADES)
+        if since >= end:
+            continue
+        step = 0
+        while isinstance(after := walk.next(since, end, step), int):
+            if not left:
+                findings.excuse(findings.since, findings.until, Why.NOT_REACHED)
+                return
+            left, step = left - 1, step + 1
+            answer = yield _ask_trades(product, after)
+            walk.hear(answer, after)
+        findings.excuse(since, end, after)
+
+
+def _ask_trades(product: str, after: int | None) -> Request:
+    # after=X: ids below X, newest first. (before=X gets the newest page, cut off at X: of no use.)
+    cursor = {} if after is None else {"after": str(after)}
+    return Request(f"{product}/trades", {"limit": str(_TRADES), **cursor}, _PUBLIC)
+
+
+@attrs.frozen
+class _Stretch:
+    """Every id from ``lo`` to ``hi`` has been asked for; those that exist are known."""
+
+    lo: int
+    hi: int
+
+
+@attrs.define
+class _Walk:
+    """Finds its way through the trades by id, knowing what it has seen of their times."""
+
+    known: dict[int, Trade] = attrs.field(factory=dict)
+    _stretches: list[_Stretch] = attrs.field(factory=list)
+    """By id, disjoint and not adjacent."""
+
+    def newest(self) -> Millis:
+        return max((trade.time for trade in self.known.values()), default=Millis(0))
+
+    def hear(self, answer: Answer, after: int | None) -> None:
+        """Remember a page of trades: all that there are from its lowest id to *after*."""
+        _judge(answer)
+        rows = read_body(_TRADE_LIST, answer)
+        ids = [row.trade_id for row in rows]
+        if after is not None and ids and max(ids) >= after:
+            raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids)}")
+        for row in rows:
+            trade = _trade(row)
+            if trade is not None and self.known.setdefault(row.trade_id, trade) != trade:
+                raise Misunderstood("trades_differ", f"trade {row.trade_id} is told in two ways")
+        if after is not None:
+            self._asked(_Stretch(min(ids, default=0), after - 1))
+        elif ids:
+            self._asked(_Stretch(min(ids), max(ids)))
+
+    def _asked(self, new: _Stretch) -> None:
+        joined: list[_Stretch] = []
+        for stretch in sorted([*self._stretches, new], key=lambda stretch: stretch.lo):
+            if joined and stretch.lo <= joined[-1].hi + 1:
+                joined[-1] = _Stretch(joined[-1].lo, max(joined[-1].hi, stretch.hi))
+            else:
+                joined.append(stretch)
+        self._stretches = joined
+
+    def next(self, since: Millis, until: Millis, step: int) -> int | Why:
+        """The cursor of the next page to read for ``[since, until)``, or why it must be missing if it still is."""
+        early, late = since - GRACE, until + GRACE
+        above = min((id for id, trade in self.known.items() if trade.time >= late), default=None)
+        if above is None:
+            return Why.NO_TRADE_AFTER
+        here = next(stretch for stretch in self._stretches if stretch.lo <= above <= stretch.hi)
+        times = [trade.time for id, trade in self.known.items() if here.lo <= id <= here.hi]
+        if min(times) < early:
+            return Why.ID_HOLE
+        if here.lo <= 1:
+            return Why.BEFORE_FIRST if here.lo else Why.NO_TRADE_BEFORE
+        below = max((stretch.hi for stretch in self._stretches if stretch.hi < here.lo), default=0)
+        if min(times) < late or here.lo - below <= _TRADES:
+            return here.lo
+        return min(here.lo, max(self._guess(below, here, late, step) + _TRADES // 2, below + _TRADES))
+
+    def _guess(self, below: int, here: _Stretch, time: int, step: int) -> int:
+        """Which id may be the first at *time*, between *below* and *here*."""
+        lowest = min(id for id in self.known if here.lo <= id)
+        if step % 3 == 2:  # trades do not come evenly: interpolation alone may creep
+            return (below + lowest) // 2
+        anchor = self.known.get(below)
+        if anchor is None:
+            # Nothing is known below: as dense as the page above.
+            highest = max(id for id in self.known if id <= here.hi)
+            span = self.known[highest].time - self.known[lowest].time
+            return max(lowest // 2, lowest - (self.known[lowest].time - time) * (highest - lowest) // max(span, 1))
+        rise = self.known[lowest].time - anchor.time
+        return below + (lowest - below) * (time - anchor.time) // max(rise, 1)
+
+
+def _trade(row: _TradeRow) -> Trade | None:
+    """*row* as a trade; one that cannot be read is a hole among the ids."""
+    try:
+        trade = Trade(row.trade_id, time_of(row.time), exact(row.price), exact(row.size))
+    except Misunderstood:
+        return None
+    return trade if trade.trade_id and trade.price > Decimal(0) and trade.size > Decimal(0) else None

@@ -1,0 +1,268 @@
+"""What the answers of one fill prove, minute by minute: rows that state, trades whose ids prove.
+
+A minute's trades are all known when ids are contiguous from a trade before it to a trade after it. Where a row and
+the trades speak of the same minute they must agree, else neither is believed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterable, Iterator
+
+import attrs
+
+from trio_candles.assembly import GRACE, fold_trades
+from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
+from trio_candles.validation import broken_rule
+from trio_candles.venues.history import Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
+from trio_candles.venues.protocol import Misunderstood
+
+__all__ = ["Findings", "finish", "proven"]
+
+Span = tuple[Millis, Millis]
+
+
+@attrs.define
+class Findings:
+    """Collects what is said about one series; :meth:`filled` is the sum of it."""
+
+    series: Series
+    since: Millis
+    until: Millis
+    now: Millis
+    why: str = Why.NO_ROW
+    """Of minutes about which nothing was found out and nothing better is known."""
+    heard: bool = False
+    """Whether an answer has been understood."""
+    _rows: dict[Millis, Candle | None] = attrs.field(factory=dict)
+    """What the venue states; ``None``: that nothing traded."""
+    _doubts: dict[Millis, str] = attrs.field(factory=dict)
+    """Minutes that are not believed, whatever else is said about them."""
+    _excuses: list[tuple[Millis, Millis, str]] = attrs.field(factory=list)
+    _built: dict[Millis, Candle] = attrs.field(factory=dict)
+    _blanks: list[Empty] = attrs.field(factory=list)
+    """Spans without a trade, by ids; ascending and disjoint, as the trades prove them."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.since % MINUTE or self.until % MINUTE:
+            raise ValueError(f"[{self.since}, {self.until}) are no whole minutes")
+
+    @property
+    def settled(self) -> Millis:
+        """Minutes from here on are not believed yet."""
+        return settled_until(self.now)
+
+    # --- what is said
+
+    def row(self, candle: Candle) -> None:
+        """The venue states *candle*; unsettled it is ignored, against the rules it is a doubt."""
+        minute = floor_to(candle.open_time, MINUTE)
+        if minute >= self.settled:
+            return
+        rule = broken_rule(candle, self.now)
+        if rule is not None:
+            self.doubt(minute, rule.value)
+        else:
+            self._state(minute, candle)
+
+    def zero_row(self, minute: Millis) -> None:
+        """The venue states that nothing traded in *minute*."""
+        if minute < self.settled:
+            self._state(minute, None)
+
+    def _state(self, minute: Millis, stated: Candle | None) -> None:
+        if self._rows.setdefault(minute, stated) != stated:
+            self.doubt(minute, Why.ROWS_DIFFER)
+
+    def doubt(self, minute: Millis, why: str) -> None:
+        """Believe nothing about *minute*."""
+        self._doubts.setdefault(minute, why)
+
+    def excuse(self, since: Millis, until: Millis, why: str) -> None:
+        """Say *why* of those minutes that turn out to be missing; the first excuse counts."""
+        self._excuses.append((since, until, why))
+
+    def trades(self, known: Iterable[Trade]) -> None:
+        """All trades that are known: they replace those given before."""
+        verdicts = list(proven(self.series, known, self.now))
+        self._built = {verdict.open_time: verdict for verdict in verdicts if isinstance(verdict, Candle)}
+        self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=lambda empty: empty.since)
+        for minute, candle in self._built.items():
+            rule = broken_rule(candle, self.now)
+            if rule is not None:
+                self.doubt(minute, rule.value)
+
+    # --- what it comes to
+
+    def open(self) -> list[Span]:
+        """The settled spans that were asked for and have neither a verdict nor a doubt, ascending."""
+        until = min(self.until, self.settled)
+        minutes = (Millis(minute) for minute in range(self.since, until, MINUTE))
+        unknown = ((m, "") for m in minutes if m not in self._doubts and not self._is_known(m))
+        return [(since, until) for since, until, _ in _joined(unknown)]
+
+    def _is_known(self, minute: Millis) -> bool:
+        return minute in self._rows or minute in self._built or self._blank(minute) is not None
+
+    def _blank(self, minute: Millis) -> Empty | None:
+        index = bisect_right(self._blanks, minute, key=_since) - 1
+        return self._blanks[index] if index >= 0 and minute < self._blanks[index].until else None
+
+    def filled(self) -> Filled:
+        """Every minute that was asked for, once; and whatever else was proved."""
+        candles: list[Candle] = []
+        bare: list[tuple[Millis, str]] = []
+        for minute in sorted(self._rows.keys() | self._built.keys()):
+            if self._disagree(minute):
+                self.doubt(minute, Why.ROW_AND_TRADES_DIFFER)
+            if minute in self._doubts:
+                continue
+            candle = self._built.get(minute) or self._rows.get(minute)
+            if candle is not None:
+                candles.append(candle)
+            elif self._blank(minute) is None:
+                bare.append((minute, "zero row"))
+        empties = [Empty(self.series, *span) for span in _joined(bare)]
+        empties += [part for empty in self._blanks for part in self._without_doubts(empty)]
+        missing = [(m, why) for m in self._asked() if (why := self._missing(m)) is not None]
+        return Filled(
+            tuple(candles),
+            tuple(sorted(empties, key=_since)),
+            tuple(Missing(*span) for span in _joined(missing)),
+        )
+
+    def _disagree(self, minute: Millis) -> bool:
+        if minute not in self._rows:
+            return False
+        row, built = self._rows[minute], self._built.get(minute)
+        if built is None:
+            return row is not None and self._blank(minute) is not None
+        return row is None or not row.same_as(built) or row.trades_count not in (None, built.trades_count)
+
+    def _without_doubts(self, empty: Empty) -> Iterator[Empty]:
+        since = empty.since
+        for minute in sorted(m for m in self._doubts if empty.since <= m < empty.until):
+            if since < minute:
+                yield attrs.evolve(empty, since=since, until=minute)
+            since = Millis(minute + MINUTE)
+        if since < empty.until:
+            yield attrs.evolve(empty, since=since)
+
+    def _asked(self) -> Iterator[Millis]:
+        return (Millis(minute) for minute in range(self.since, self.until, MINUTE))
+
+    def _missing(self, minute: Millis) -> str | None:
+        """Why *minute* is missing; ``None`` if it is not."""
+        if minute in self._doubts:
+            return self._doubts[minute]
+        if minute >= self.settled:
+            return Why.UNSETTLED
+        if self._is_known(minute):
+            return None
+        return next((why for since, until, why in self._excuses if since <= minute < until), self.why)
+
+
+def _since(empty: Empty) -> Millis:
+    return empty.since
+
+
+def _joined(minutes: Iterable[tuple[Millis, str]]) -> Iterator[tuple[Millis, Millis, str]]:
+    """Spans of neighbouring *minutes* (ascending) of which the same is said."""
+    span: tuple[Millis, Millis, str] | None = None
+    for minute, text in minutes:
+        if span is not None and span[1:] == (minute, text):
+            span = (span[0], Millis(minute + MINUTE), text)
+            continue
+        if span is not None:
+            yield span
+        span = (minute, Millis(minute + MINUTE), text)
+    if span is not None:
+        yield span
+
+
+def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
+    """Run *steps*, which tell *findings* what they learn, and sum up; what was proved survives what goes wrong."""
+    try:
+        yield from steps
+    except Refusal as refusal:
+        refusal.proven = findings.filled() if findings.heard else None
+        raise
+    except Misunderstood as error:
+        if not findings.heard:
+            raise
+        findings.why = str(error)
+    return findings.filled()
+
+
+# --- trades -----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Run:
+    """Trades with contiguous ids along which time does not go back."""
+
+    trades: list[Trade]
+    since: Millis
+    """The first minute that began after a trade of the run."""
+    until: Millis
+    """The end of the last minute that ended before one."""
+
+
+def proven(series: Series, known: Iterable[Trade], now: Millis) -> Iterator[Candle | Empty]:
+    """What contiguous ids among the *known* trades prove about settled minutes.
+
+    Ids ascend with time up to :data:`~trio_candles.assembly.GRACE`, so the trades on either side must be that far
+    from the minute; where a time goes back further, nothing is proven across. Before trade 1 there was none.
+    """
+    trades = sorted((trade for trade in known if trade.time <= now), key=lambda trade: trade.trade_id)
+    by_minute: dict[Millis, list[Trade]] = {}
+    for trade in trades:
+        by_minute.setdefault(floor_to(trade.time, MINUTE), []).append(trade)
+    minutes = sorted(by_minute)
+    for run in _without_overlaps(_run(part, now) for part in _contiguous(trades)):
+        lo, hi = run.trades[0].trade_id, run.trades[-1].trade_id
+        before = max((trade.trade_id for trade in run.trades if trade.time < run.since), default=lo)
+        since = run.since
+        within = minutes[bisect_left(minutes, run.since) : bisect_left(minutes, run.until)]
+        for minute in [*within, run.until]:
+            if since < minute:
+                yield Empty(series, since, minute, f"no trade between the ids {before} and {before + 1}")
+            since = Millis(minute + MINUTE)
+            # A trade of another run says that the minute is not what this run believes: no verdict.
+            if minute < run.until and all(lo <= trade.trade_id <= hi for trade in by_minute[minute]):
+                yield fold_trades(series, minute, by_minute[minute], Source.REST, now)
+                before = max(trade.trade_id for trade in by_minute[minute])
+
+
+def _run(trades: list[Trade], now: Millis) -> _Run:
+    first, newest = trades[0], max(trade.time for trade in trades)
+    since = floor_to(first.time, MINUTE) if first.trade_id == 1 else floor_to(first.time + GRACE + MINUTE - 1, MINUTE)
+    return _Run(trades, since, min(floor_to(newest - GRACE, MINUTE), settled_until(now)))
+
+
+def _contiguous(trades: Iterable[Trade]) -> Iterator[list[Trade]]:
+    run: list[Trade] = []
+    newest = 0
+    for trade in trades:
+        if run and (trade.trade_id != run[-1].trade_id + 1 or trade.time < newest - GRACE):
+            yield run
+            run, newest = [], 0
+        run.append(trade)
+        newest = max(newest, trade.time)
+    if run:
+        yield run
+
+
+def _without_overlaps(runs: Iterable[_Run]) -> list[_Run]:
+    """Those *runs* (by id) that prove anything; none of two that claim the same minute."""
+    kept: list[_Run] = []
+    reached = 0
+    for run in runs:
+        if run.since >= run.until:
+            continue
+        if run.since < reached:
+            kept = [other for other in kept if other.until <= run.since]
+        else:
+            kept.append(run)
+        reached = max(reached, run.until)
+    return kept

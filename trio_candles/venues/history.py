@@ -1,0 +1,242 @@
+"""What a venue's REST history must be able to ask and answer: requests, answers, rates, findings, errors.
+
+A fill is a generator that yields :class:`Request`\\ s and is sent :class:`Answer`\\ s, so that paging, the second
+endpoint and the proof stay together, and pure: it opens nothing, waits for nothing, reads no clock::
+
+    fill = history.fill(series, since, until, now)
+    request = next(fill)
+    while True:
+        request = fill.send(await ask(request))     # StopIteration carries the Filled
+
+What goes wrong on the way to an answer is thrown into it (``fill.throw(Unavailable("no answer in 10 s"))``).
+
+::
+
+    VenueError
+    ├── Misunderstood      the first answer is nonsense; a later one leaves its minutes Missing
+    └── Refusal            the venue has no answer for us; ``proven`` holds what earlier answers proved
+        ├── Throttled      we asked too often, says the venue
+        ├── Unavailable    5xx, busy, a page of HTML, no answer
+        └── UnknownSymbol  the venue does not know what we ask about
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+import attrs
+import msgspec
+
+from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
+
+__all__ = [
+    "SETTLED",
+    "Answer",
+    "Fill",
+    "Filled",
+    "History",
+    "Missing",
+    "Penalty",
+    "Rate",
+    "Refusal",
+    "Request",
+    "Throttled",
+    "Unavailable",
+    "UnknownSymbol",
+    "Why",
+    "judge_status",
+    "pages",
+    "read_body",
+    "settled_until",
+]
+
+SETTLED = Millis(60_000)
+"""How long after its end a minute is believed: late trades have come, caches have let go of the old answer."""
+
+
+def settled_until(now: Millis) -> Millis:
+    """Every minute before it ended at least :data:`SETTLED` ago."""
+    return floor_to(now - SETTLED, MINUTE)
+
+
+# --- asking and answering ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Request:
+    """A GET below the venue's ``rest_url``."""
+
+    path: str
+    params: Mapping[str, str]
+    bucket: str
+    """Which of the venue's rates it counts against: a key of :attr:`History.rates`."""
+
+
+@attrs.frozen
+class Answer:
+    """An HTTP answer, whole and decompressed; whoever reads it from the wire bounds its size."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+    """Seconds, as the header of that name says."""
+
+
+@attrs.frozen
+class Rate:
+    """A token bucket. Seconds are the service's."""
+
+    per_second: float
+    burst: int
+    empty_at_start: bool = True
+    """A new process does not know what the one before it has spent; empty, the two together keep the limit."""
+
+
+@attrs.frozen
+class Penalty:
+    """After a :class:`Throttled`, *rate* replaces the bucket's own for *seconds*."""
+
+    rate: Rate
+    seconds: float
+
+
+class Why(StrEnum):
+    """Why an answer proves nothing about a minute; besides these, a broken rule's or a Misunderstood's own word."""
+
+    UNSETTLED = "not settled yet"
+    NO_ROW = "no row, which proves nothing"
+    NOT_CONFIRMED = "the venue has not confirmed the row"
+    MAYBE_OLD = "nothing in the answer is later than the minute's settling"
+    ROWS_DIFFER = "two rows of the minute differ"
+    ROW_AND_TRADES_DIFFER = "row and trades differ"
+    ID_HOLE = "trade ids are not contiguous"
+    NO_TRADES = "the venue shows no trades"
+    NO_TRADE_AFTER = "no trade after it yet"
+    NO_TRADE_BEFORE = "no trade before it is served"
+    BEFORE_FIRST = "before the first trade"
+    NOT_REACHED = "trades not reached"
+    """The requests of this fill are used up: ask again for what is missing, something else will be reached."""
+
+
+@attrs.frozen
+class Missing:
+    """A fill did not prove ``[since, until)``, and why."""
+
+    since: Millis
+    until: Millis
+    why: str
+
+
+@attrs.frozen
+class Filled:
+    """What a fill found out: each minute that was asked for is in exactly one of the three."""
+
+    candles: tuple[Candle, ...]
+    """Ascending. Also of minutes nobody asked for: whatever the answers carried and proved."""
+    empties: tuple[Empty, ...]
+    """Ascending, disjoint. Also of minutes nobody asked for."""
+    missing: tuple[Missing, ...]
+    """Ascending, disjoint; of minutes that were asked for only."""
+
+
+Fill = Generator[Request, Answer, Filled]
+
+
+class Refusal(VenueError):
+    """The venue has no answer for us; says nothing about the minutes."""
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        """Seconds, where the venue says how long it wants to be left alone."""
+        self.proven: Filled | None = None
+        """What the fill had proved before; ``None`` if nothing."""
+
+
+class Throttled(Refusal):
+    """We asked too often, says the venue."""
+
+
+class Unavailable(Refusal):
+    """The venue, or the way to it, is not well: 5xx, busy, a page of HTML, no answer."""
+
+
+class UnknownSymbol(Refusal):
+    """The venue does not know the symbol."""
+
+
+class History(Protocol):
+    """One venue's REST record of the past."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rates(self) -> Mapping[str, Rate]:
+        """Every bucket that a request may name, at rates below the venue's published limits."""
+        ...
+
+    @property
+    def penalty(self) -> Penalty: ...
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        """``[since, until)`` without its unsettled end, newest first, in pieces that one fill can handle."""
+        ...
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
+
+        *by_trades*: from trades by id alone, where the venue has them. Raises :class:`Misunderstood`,
+        :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing else, whatever it is sent.
+        """
+        ...
+
+    def server_time(self) -> Request:
+        """The question what time it is there."""
+        ...
+
+    def read_time(self, answer: Answer) -> Millis:
+        """The venue's time; the same errors."""
+        ...
+
+
+def pages(since: Millis, until: Millis, size: int) -> Iterator[tuple[Millis, Millis]]:
+    """The whole minutes that ``[since, until)`` touches, newest first, in pieces of at most *size* ms."""
+    begin, end = floor_to(since, MINUTE), floor_to(until + MINUTE - 1, MINUTE)
+    while begin < end:
+        start = Millis(max(begin, end - size))
+        yield start, end
+        end = start
+
+
+# --- reading answers --------------------------------------------------------------------------------------
+
+_REFUSING = (401, 403, 407, 408, 425, 451)
+"""Proxies, firewalls and regional blocks say these: they are about us, not about what we ask."""
+
+T = TypeVar("T")
+
+
+def judge_status(answer: Answer, spoken: tuple[int, ...] = ()) -> None:
+    """Raise what the HTTP status alone says; for 200, and where the venue itself has *spoken*, the body decides."""
+    status = answer.status
+    if status == 429:
+        raise Throttled("HTTP 429", answer.retry_after)
+    if status == 200 or status in spoken:
+        return
+    if status >= 500 or status in _REFUSING:
+        raise Unavailable(f"HTTP {status}", answer.retry_after)
+    raise Misunderstood("http_status", f"{status} {answer.body[:200]!r}")
+
+
+def read_body(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
+    """The body as what it should be; :class:`Unavailable` for a page of HTML, else :class:`Misunderstood`."""
+    try:
+        return decoder.decode(answer.body)
+    except msgspec.ValidationError as error:
+        raise Misunderstood("bad_shape", f"{error} in {answer.body[:200]!r}") from None
+    except (*UNREADABLE, UnicodeDecodeError):
+        if answer.body.lstrip()[:1] == b"<":
+            raise Unavailable(f"HTTP {answer.status} with a page of HTML", answer.retry_after) from None
+        raise Misunderstood("not_json", repr(answer.body[:200])) from None

@@ -1,0 +1,179 @@
+"""OKX, REST: rows that say themselves that they are closed, on two endpoints of different depth.
+
+Source: the v5 documentation of ``GET /market/candles`` and ``/market/history-candles``, and what maintained clients
+say of their bounds. There is a row for every minute, a flat one where nothing traded; so a missing row is a hole,
+never an empty minute. No answer names its instrument. There is no way to rebuild a candle from trades by id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping
+from types import MappingProxyType
+
+import attrs
+import msgspec
+
+from trio_candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
+from trio_candles.venues.findings import Findings, finish
+from trio_candles.venues.history import (
+    Answer,
+    Fill,
+    Penalty,
+    Rate,
+    Request,
+    Throttled,
+    Unavailable,
+    UnknownSymbol,
+    Why,
+    judge_status,
+    pages,
+    read_body,
+    settled_until,
+)
+from trio_candles.venues.protocol import Misunderstood, plain_float
+
+__all__ = ["OkxHistory"]
+
+_CANDLES = "/api/v5/market/candles"
+_HISTORY = "/api/v5/market/history-candles"
+_PUBLIC = "/api/v5/public/time"
+
+_PAGE = 300
+"""Documented: the most that one page has."""
+_WINDOW = Millis((_PAGE - 2) * MINUTE)
+"""One row more is asked for on either side: whichever bound turns out to be inclusive, no minute is lost."""
+_DEPTH = Millis(1_440 * MINUTE)
+"""Documented: how far /candles goes back, the forming row included."""
+_MARGIN = Millis(10 * MINUTE)
+"""A question that near to the end of /candles may find it moved."""
+
+_MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
+
+
+# {"code":"0","msg":"","data":[...]}; {"code":"51001","msg":"Instrument ID ... doesn't exist.","data":[]}
+class _Body(msgspec.Struct):
+    code: str
+    msg: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+# ["1637161920000","41.96","42.07","41.95","42.07","461.846542","19395.517323","19395.517323","1"]:
+# ts (open, ms), o, h, l, c, volume in base, in quote, in quote, confirm; newest first.
+# {"ts":"1597026383085"}
+class _Time(msgspec.Struct):
+    ts: str
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_ROWS = msgspec.json.Decoder(list[list[str]])
+_TIMES = msgspec.json.Decoder(list[_Time])
+
+_THROTTLED = ("50011",)
+_UNWELL = ("50001", "50013", "50026")
+_UNKNOWN = ("51001",)
+
+
+class OkxHistory:
+    """OKX's public market data; no key needed."""
+
+    name = "okx"
+    rates: Mapping[str, Rate] = MappingProxyType(
+        {
+            # Documented: 40 and 20 requests in any 2 s, per endpoint and IP; burst + 2 s of the rate stay below.
+            _CANDLES: Rate(per_second=14.0, burst=8),
+            _HISTORY: Rate(per_second=7.0, burst=4),
+            _PUBLIC: Rate(per_second=2.0, burst=2),
+        }
+    )
+    penalty = Penalty(Rate(per_second=2.0, burst=1), seconds=30.0)  # not documented
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        """Pages of one endpoint, which overlap by a row on either side."""
+        return pages(since, min(until, settled_until(now)), _WINDOW)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        """One request, and a second one where rows are missing that the other endpoint may have."""
+        findings = Findings(series, since, until, now)
+        return finish(findings, _fill(findings))
+
+    def server_time(self) -> Request:
+        """In milliseconds."""
+        return Request(_PUBLIC, {}, _PUBLIC)
+
+    def read_time(self, answer: Answer) -> Millis:
+        """{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"""
+        times = read_body(_TIMES, _data(answer))
+        if len(times) != 1 or _MILLIS.fullmatch(times[0].ts) is None:
+            raise Misunderstood("bad_time", repr(answer.body[:200]))
+        return Millis(int(times[0].ts))
+
+
+def _fill(findings: Findings) -> Generator[Request, Answer, None]:
+    """/candles for what is young, /history-candles for what is old; then the other one, for what is missing."""
+    young = Millis(floor_to(findings.now, MINUTE) - _DEPTH + _MARGIN)
+    paths = (_CANDLES, _HISTORY) if findings.since >= young else (_HISTORY, _CANDLES)
+    for path in paths:
+        spans = findings.open()
+        if not spans or (path == _CANDLES and spans[-1][1] <= young):
+            continue
+        for since, until in pages(spans[0][0], spans[-1][1], _WINDOW):
+            answer = yield _request(path, findings.series.symbol, since, until)
+            _hear(findings, answer)
+
+
+def _request(path: str, symbol: str, since: Millis, until: Millis) -> Request:
+    # Exclusive both, and named backwards: after=T asks for rows before T. The row before since and the one at until
+    # are asked for too. "before" alone would get the newest page, wherever it lies.
+    bounds = {"after": str(until + MINUTE), "before": str(since - MINUTE - 1)}
+    return Request(path, {"instId": symbol, "bar": "1m", **bounds, "limit": str(_PAGE)}, path)
+
+
+def _hear(findings: Findings, answer: Answer) -> None:
+    rows = read_body(_ROWS, _data(answer))
+    for row in rows:
+        if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
+            raise Misunderstood("short_row", repr(row)[:200])
+        if _MILLIS.fullmatch(row[0]) is None:
+            raise Misunderstood("bad_time", repr(row[0][:40]))
+    findings.heard = True
+    for row in rows:
+        time = Millis(int(row[0]))
+        if row[8] != "1":  # "0": it was forming when the venue wrote this
+            findings.excuse(time, Millis(time + MINUTE), Why.NOT_CONFIRMED)
+            continue
+        try:
+            findings.row(_candle(findings, time, row))
+        except Misunderstood as error:
+            findings.doubt(floor_to(time, MINUTE), str(error))
+
+
+def _candle(findings: Findings, time: Millis, row: list[str]) -> Candle:
+    volume, quote_volume = plain_float(row[5]), plain_float(row[7])
+    return Candle(
+        findings.series,
+        time,
+        plain_float(row[1]), plain_float(row[2]), plain_float(row[3]), plain_float(row[4]), volume,
+        quote_volume=quote_volume,
+        vwap=quote_volume / volume if volume > 0 else None,
+        trades_count=None,
+        source=Source.REST,
+        ingest_time=findings.now,
+        close_time=Millis(time + MINUTE),
+    )  # fmt: skip
+
+
+def _data(answer: Answer) -> Answer:
+    """The answer's data; what went wrong is a code, also with HTTP 200."""
+    judge_status(answer, spoken=(400, 404))
+    body = read_body(_BODY, answer)
+    if body.code == "0" and answer.status == 200:
+        return attrs.evolve(answer, body=bytes(body.data))
+    text = f"HTTP {answer.status} {body.code[:20]} {body.msg[:200]}"
+    if body.code in _THROTTLED:
+        raise Throttled(text, answer.retry_after)
+    if body.code in _UNWELL:
+        raise Unavailable(text, answer.retry_after)
+    if body.code in _UNKNOWN:
+        raise UnknownSymbol(text)
+    raise Misunderstood("refused", text)
