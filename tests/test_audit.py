@@ -658,11 +658,10 @@ def test_after_a_crash_a_read_only_directory_is_read_from_a_copy(sound: Director
         f"r = audit(Path({str(killed)!r}), now=lambda: {NOW}, running=lambda: False, pauses=())\n"
         "print([v.kind for v in r.violations])"
     )
-    folders = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents[:2], killed)}
-    for (
-        folder,
-        mode,
-    ) in folders.items():  # root may write anywhere: the audit then runs as nobody, who may look
+    # Root may write anywhere: the audit then runs as nobody, who must be let in, and may look.
+    closed = [folder for folder in (tmp_path, *tmp_path.parents) if not folder.stat().st_mode & 0o001]
+    folders = {folder: folder.stat().st_mode for folder in (*closed, killed)}
+    for folder, mode in folders.items():
         folder.chmod(0o555 if folder == killed else mode | 0o055)
     try:
         done = subprocess.run(
