@@ -141,7 +141,7 @@ def test_a_pipe_that_nobody_reads_never_holds_up_whoever_logs(tmp_path, screens)
     # Let the thread go, so that it does not outlive the test.
     out.close("reader")
     err.close("reader")
-    console.put(None)
+    console._queue.put(None, timeout=10)
     console._thread.join(10)
     assert not console._thread.is_alive()
     console._file.close()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import re
+import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, LocalDisk, is_held
 from trio_candles.store.schema import digest_of
+from trio_candles.store.store import open_store
 
 MIDNIGHT = Millis(1_768_003_200_000)
 """2026-01-10."""
@@ -253,6 +258,80 @@ class Short(LocalDisk):
 
     def write_new(self, path: Path, content: bytes) -> None:
         super().write_new(path, content[7:])
+
+
+class Recording(LocalDisk):
+    """The real disk, its syncs and replacements in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple] = []
+        super().__init__(self._sync)
+
+    def _sync(self, handle: int) -> None:
+        os.fsync(handle)
+        found = os.fstat(handle)
+        self.did.append(("sync", found.st_ino, found.st_size if stat.S_ISREG(found.st_mode) else "folder"))
+
+    def replace(self, source: Path, target: Path) -> None:
+        self.did.append(("replace", source.stat().st_ino, target.name))
+        super().replace(source, target)
+
+
+def test_a_new_file_is_synced_whole_before_it_counts(tmp_path):
+    disk = Recording()
+    for number in range(3):
+        disk.write_new(tmp_path / str(number), b"x" * 100_000)
+        assert disk.did[number:] == [("sync", (tmp_path / str(number)).stat().st_ino, 100_000)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sync of a folder")
+def test_a_folder_that_is_to_be_synced_is(tmp_path):
+    disk = Recording()
+    disk.sync_folder(tmp_path)
+    assert disk.did == [("sync", tmp_path.stat().st_ino, "folder")]
+
+
+def test_a_failing_sync_is_not_kept_quiet(tmp_path):
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        LocalDisk(fail).write_new(tmp_path / "x", b"abc")
+    if sys.platform != "win32":
+        with pytest.raises(OSError, match="Input/output error"):
+            LocalDisk(fail).sync_folder(tmp_path)
+    with pytest.raises(OSError, match="Input/output error"):
+        dayfiles.write_temporary(LocalDisk(fail), tmp_path / "y", b"abc")
+    assert not (tmp_path / "y").exists()
+
+
+def test_the_disk_in_use_syncs_as_the_system_does():
+    assert LOCAL_DISK.sync is os.fsync
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sync of a folder")
+def test_a_flush_syncs_each_file_before_it_is_put_in_its_place_and_each_folder_after(tmp_path):
+    other = Series("okx", "BTC-USDT")
+    with open_store(tmp_path, disk := Recording()) as store:
+        store.expect([BTC, other], MIDNIGHT, MIDNIGHT)
+        for minute in (0, 1):  # into new folders, and into those that are there
+            store.commit([candle(minute), candle(minute, series=other)], Millis(MIDNIGHT + DAY))
+            disk.did.clear()
+            assert store.flush(store.waiting()).error is None
+            replaced = [step for step in disk.did if step[0] == "replace"]
+            assert len(replaced) == 2
+            for step in replaced:
+                before = disk.did[: disk.did.index(step)]
+                assert [what[0] for what in before if what[1] == step[1]] == ["sync"]
+            after = disk.did[disk.did.index(replaced[-1]) + 1 :]
+            folders = [(tmp_path / one.folder).stat().st_ino for one in (BTC, other)]
+            assert after == [("sync", inode, "folder") for inode in folders]
+            sizes = {(tmp_path / DayFile(one, MIDNIGHT).path).stat().st_size for one in (BTC, other)}
+            assert sizes == {what[2] for what in disk.did if what[0] == "sync"} - {"folder"}
+            if minute == 0:  # the names of the new folders as well, before a file is in them
+                steps = [tmp_path, tmp_path / "kraken", tmp_path / "kraken" / "BTC-USD"]
+                before = disk.did[: disk.did.index(replaced[0])]
+                assert {("sync", step.stat().st_ino, "folder") for step in steps} <= set(before)
 
 
 def test_a_lying_disk_is_caught_and_its_file_removed(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from itertools import pairwise
 
@@ -13,7 +14,9 @@ from trio_candles.feed import leaves
 from trio_candles.model import MINUTE, Series
 from trio_candles.simulator import SimulatedExchange
 from trio_candles.venues import VENUES
+from trio_candles.venues.coinbase import Coinbase
 from trio_candles.venues.kraken import Kraken
+from trio_candles.venues.protocol import Acked, Beat, Told
 
 BTC = Series("coinbase", "BTC-USD")
 COINBASE = {"coinbase": ("BTC-USD", "ETH-USD")}
@@ -236,6 +239,187 @@ async def test_more_symbols_than_a_connection_carries_are_spread_over_several(au
         assert len(world.exchanges["kraken"].open_connections) == 3
         assert world.service.board.venues["kraken"].reconnects == 1
         assert not world.exchanges["kraken"].violations
+
+
+class DeafCoinbase(Coinbase):
+    """Does not hear what is said about one product: the simulator's zombies still have their heartbeats."""
+
+    deaf_to = ""
+
+    def read(self, text):
+        return [
+            event
+            for event in super().read(text)
+            if isinstance(event, Acked) or getattr(event, "symbol", None) != self.deaf_to
+        ]
+
+
+async def test_a_product_that_stays_silent_costs_its_connection_once_and_then_only_itself(
+    autojump_clock, tmp_path, caplog
+):
+    coinbase = DeafCoinbase()
+    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": coinbase}) as world:
+        await sleep_until(100)
+        coinbase.deaf_to = "ETH-USD"
+        await sleep_until(420)
+        coinbase.deaf_to = ""
+        await sleep_until(900)
+        times = lived(world.exchanges["coinbase"])
+        assert world.service.board.venues["coinbase"].status(world.time.now()) == "[OK]"
+        said = world.exchanges["coinbase"].open_connections[0].heard
+    assert len(times) == 2
+    assert 109 <= times[0][1] <= 112
+    assert [json.loads(text)["type"] for text in said] == ["subscribe", "unsubscribe", "subscribe"]
+    assert len(_errors(caplog)) == 1
+    assert "ETH-USD is refused: silent" in _errors(caplog)[0]
+    assert not any(minute(3) <= m < minute(14) for m in _gaps(tmp_path, BTC))
+    eth = _gaps(tmp_path, Series("coinbase", "ETH-USD"))
+    assert {eth[minute(n)] for n in range(2, 6)} == {"refused"}
+    assert not any(minute(8) <= m < minute(14) for m in eth)
+    check_against_truth(tmp_path, world.market, BTC)
+    check_against_truth(tmp_path, world.market, Series("coinbase", "ETH-USD"))
+
+
+async def test_a_product_that_never_speaks_is_refused_every_five_minutes_on_a_connection_that_stays(
+    autojump_clock, tmp_path, caplog
+):
+    coinbase = DeafCoinbase()
+    coinbase.deaf_to = "ETH-USD"
+    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": coinbase}) as world:
+        await sleep_until(7200)
+        assert len(world.exchanges["coinbase"].connections) == 2
+    assert 20 <= len(_errors(caplog)) <= 24
+    assert not any(minute(2) <= m < minute(118) for m in _gaps(tmp_path, BTC))
+
+
+async def test_when_no_product_speaks_it_is_the_connection_every_time(autojump_clock, tmp_path, caplog):
+    async with collecting(tmp_path, COINBASE) as world:
+        for at in (100, 200, 300):
+            await sleep_until(at)
+            world.exchanges["coinbase"].faults.silent = True
+            world.exchanges["coinbase"].faults.heartbeats = False
+            await sleep_until(at + 15)
+            world.exchanges["coinbase"].faults.silent = False
+            world.exchanges["coinbase"].faults.heartbeats = True
+        await sleep_until(400)
+        assert world.service.board.venues["coinbase"].status(world.time.now()) == "[OK]"
+        assert len(world.exchanges["coinbase"].connections) >= 4
+    assert not _errors(caplog)
+
+
+def _errors(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def _subscribed(caplog):
+    """The symbols of which all channels were acknowledged so far."""
+    return {
+        record.getMessage().split()[1] for record in caplog.records if record.getMessage().endswith(" is subscribed")
+    }
+
+
+async def test_one_bad_product_of_a_hundred_costs_the_others_seconds_and_few_messages(autojump_clock, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    good = tuple(f"SIM{n:03}-USD" for n in range(99))
+    async with collecting(tmp_path, {"coinbase": (*good[:50], "GIBBERISH-USD", *good[50:])}) as world:
+        await sleep_until(5)
+        assert _subscribed(caplog) == set(good)
+        await sleep_until(60)
+        (connection,) = world.exchanges["coinbase"].connections
+        assert len(connection.heard) == 2
+    assert len(_errors(caplog)) == 1
+    assert "GIBBERISH-USD is refused" in _errors(caplog)[0]
+
+
+async def test_a_request_that_waits_for_its_turn_is_not_called_unanswered(autojump_clock, tmp_path, caplog):
+    """A hundred requests of their own take twenty seconds to be said; each has five from then on."""
+    caplog.set_level(logging.INFO)
+    symbols = tuple(f"SIM{n:03}-USD" for n in range(100))
+    async with collecting(tmp_path, {"coinbase": symbols}) as world:
+        faults = world.exchanges["coinbase"].faults
+        faults.unacknowledged_symbols = set(symbols)
+        await sleep_until(14)
+        faults.unacknowledged_symbols = {symbols[7]}
+        await sleep_until(45)
+        assert _subscribed(caplog) == {*symbols} - {symbols[7]}
+        assert len(world.exchanges["coinbase"].connections) == 1
+    assert [symbols[7] in text for text in _errors(caplog)] == [True]
+
+
+class TardyCoinbase(Coinbase):
+    """Acknowledges one product again with each of its heartbeats, from the second minute on."""
+
+    def read(self, text):
+        for event in super().read(text):
+            if isinstance(event, Beat) and event.symbol == "ETH-USD" and trio.current_time() >= 60:
+                yield Acked("ETH-USD", "matches")
+                yield Acked("ETH-USD", "heartbeat")
+            yield event
+
+
+async def test_a_late_acknowledgement_ends_a_refusal(autojump_clock, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": TardyCoinbase()}) as world:
+        world.exchanges["coinbase"].faults.unacknowledged_symbols = {"ETH-USD"}
+        await sleep_until(59)
+        assert _subscribed(caplog) == {"BTC-USD"}
+        (connection,) = world.exchanges["coinbase"].connections
+        said = len(connection.heard)
+        await sleep_until(62)
+        assert _subscribed(caplog) == {"BTC-USD", "ETH-USD"}
+        await sleep_until(900)
+        assert len(connection.heard) == said
+    assert len(_errors(caplog)) == 1
+
+
+class SternKraken(Kraken):
+    """Hears that we are too fast, instead of the first acknowledgements."""
+
+    until = 0.0
+
+    def read(self, text):
+        if trio.current_time() < self.until and '"subscribe"' in text:
+            return [Told("Exceeded msg rate")]
+        return super().read(text)
+
+
+async def test_a_venue_that_finds_us_too_fast_is_left_alone_for_a_minute(autojump_clock, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    kraken = SternKraken()
+    kraken.until = 3.0
+    symbols = tuple(f"SIM{n:03}/USD" for n in range(40))
+    async with collecting(tmp_path, {"kraken": symbols}, venues={**VENUES, "kraken": kraken}) as world:
+        await sleep_until(60)
+        (connection,) = world.exchanges["kraken"].connections
+        said = [text for text in connection.heard if "subscribe" in text]
+        assert len(said) == 4
+        await sleep_until(90)
+        assert len([text for text in connection.heard if "subscribe" in text]) == 8
+    assert not [text for text in _errors(caplog) if "no acknowledgement" in text]
+
+
+async def test_a_hundred_quiet_okx_instruments_are_subscribed_anew_together_and_ever_more_rarely(
+    autojump_clock, tmp_path
+):
+    symbols = tuple(f"SIM{n:03}-USDT" for n in range(100))
+    async with collecting(tmp_path, {"okx": symbols}) as world:
+        world.exchanges["okx"].faults.silent_symbols = set(symbols)
+        await sleep_until(3700)
+        (connection,) = world.exchanges["okx"].connections
+        said = [text for text in connection.heard if text != "ping"]
+        assert not world.exchanges["okx"].violations
+    assert 7 <= len(said) <= 12
+
+
+async def test_okx_without_flat_rows_is_asked_at_most_half_of_what_it_allows(autojump_clock, tmp_path):
+    symbols = tuple(f"SIM{n:03}-USDT" for n in range(100))
+    async with collecting(tmp_path, {"okx": symbols}) as world:
+        world.exchanges["okx"].faults.no_flat_rows = True
+        await sleep_until(3700)
+        (connection,) = world.exchanges["okx"].connections
+        said = [text for text in connection.heard if text != "ping"]
+        assert not world.exchanges["okx"].violations
+    assert 3 <= len(said) <= 120
 
 
 # --- what is said -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ FLOORS = {
     "trio_candles.validation": 1,
     "trio_candles.aggregation": 1,
     "trio_candles.venues.protocol": 1,
+    "trio_candles.venues.history": 1,
     "trio_candles.store.schema": 1,
     "trio_candles.venues": 2,
     "trio_candles.assembly": 2,
@@ -33,6 +34,7 @@ FLOORS = {
     "trio_candles.assembly.trades": 2,
     "trio_candles.frames": 2,
     "trio_candles.network": 3,
+    "trio_candles.rest": 3,
     "trio_candles.clock": 3,
     "trio_candles.yaml_tree": 3,
     "trio_candles.config": 3,
@@ -42,6 +44,7 @@ FLOORS = {
     "trio_candles.writer": 4,
     "trio_candles.gapfill": 4,
     "trio_candles.feed": 4,
+    "trio_candles.subscriptions": 4,
     "trio_candles.signals": 5,
     "trio_candles.console": 5,
     "trio_candles.service": 5,
@@ -53,7 +56,18 @@ FLOORS = {
 
 SIDEWAYS = {
     "trio_candles.config": {"trio_candles.yaml_tree"},
+    "trio_candles.rest": {"trio_candles.network"},
     "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
+    "trio_candles.venues.histories": {
+        "trio_candles.venues.coinbase_history",
+        "trio_candles.venues.kraken_history",
+        "trio_candles.venues.okx_history",
+    },
+    "trio_candles.venues.history": {"trio_candles.venues.protocol"},
+    "trio_candles.venues.findings": {"trio_candles.assembly"},
+    "trio_candles.venues.coinbase_history": {"trio_candles.venues.findings"},
+    "trio_candles.venues.kraken_history": {"trio_candles.venues.findings"},
+    "trio_candles.venues.okx_history": {"trio_candles.venues.findings"},
     "trio_candles.store.store": {
         "trio_candles.store.dayfiles",
         "trio_candles.store.disk",
@@ -70,7 +84,14 @@ SIDEWAYS = {
     "trio_candles.store.journal": {"trio_candles.store.disk"},
     "trio_candles.desk": {"trio_candles.status"},
     "trio_candles.writer": {"trio_candles.status"},
-    "trio_candles.feed": {"trio_candles.desk", "trio_candles.gapfill", "trio_candles.status", "trio_candles.writer"},
+    "trio_candles.feed": {
+        "trio_candles.desk",
+        "trio_candles.gapfill",
+        "trio_candles.status",
+        "trio_candles.subscriptions",
+        "trio_candles.writer",
+    },
+    "trio_candles.subscriptions": {"trio_candles.desk"},
     "trio_candles.gapfill": {"trio_candles.desk", "trio_candles.status", "trio_candles.writer"},
 }
 """Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
@@ -88,7 +109,7 @@ PURE = {
 ONLY_IN = {
     "time": {"trio_candles.clock"},
     "trio_websocket": {"trio_candles.network"},
-    "httpx": {"trio_candles.network"},
+    "httpx": {"trio_candles.network", "trio_candles.rest"},
     "ssl": {"trio_candles.network"},
     "socket": {"trio_candles.network"},
     "asyncio": set(),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
+from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.store.journal import Journal, JournalBroken, LedgerBroken, OtherFormat
 from trio_candles.validation import Rule
 
@@ -285,6 +285,75 @@ def test_gaps_grow_while_the_reason_is_the_same(journal):
     journal.commit([unsure(3, 4, Reason.REFUSED)], at(5))
     assert gaps(journal) == [(0, 3, "disconnected"), (3, 4, "refused")]
     assert rows(journal, "SELECT first_seen_ms FROM gap ORDER BY since_ms") == [(at(1),), (at(5),)]
+
+
+def events(journal: Watched) -> list[tuple]:
+    return [
+        ((since - NOON) // MINUTE, (until - NOON) // MINUTE, event, detail)
+        for since, until, event, detail in rows(
+            journal, "SELECT since_ms, until_ms, event, detail FROM gap_event ORDER BY rowid"
+        )
+    ]
+
+
+def test_an_outage_is_one_event_however_long_it_is(journal):
+    for minute in range(300):
+        journal.commit([unsure(minute, minute + 1, Reason.DISCONNECTED, "reset")], at(minute + 1))
+    journal.commit([candle(300), unsure(301, 302, Reason.DISCONNECTED, "reset")], LATE)
+    assert events(journal) == [
+        (0, 300, "opened", "disconnected: reset"), (301, 302, "opened", "disconnected: reset"),
+    ]  # fmt: skip
+    assert rows(journal, "SELECT at_ms FROM gap_event ORDER BY rowid") == [(at(1),), (LATE,)]
+
+
+def test_an_outage_of_another_kind_or_of_another_series_is_another_event(journal):
+    journal.expect([BTC, ETH], NOON, NOON)
+    journal.commit([unsure(0, 1, Reason.DISCONNECTED, "a"), unsure(0, 1, Reason.DISCONNECTED, "a", ETH)], at(2))
+    journal.commit([unsure(1, 2, Reason.DISCONNECTED, "b"), unsure(1, 2, Reason.DISCONNECTED, "a", ETH)], at(2))
+    journal.commit([unsure(2, 3, Reason.REFUSED, "b")], at(3))
+    assert events(journal) == [
+        (0, 1, "opened", "disconnected: a"), (0, 2, "opened", "disconnected: a"),
+        (1, 2, "opened", "disconnected: b"), (2, 3, "opened", "refused: b"),
+    ]  # fmt: skip
+
+
+def test_a_gap_that_goes_on_after_a_part_of_it_was_filled_goes_on_in_the_history(journal):
+    journal.commit([unsure(0, 3)], at(3))
+    journal.commit([candle(1)], at(3))
+    journal.commit([unsure(3, 4)], at(4))
+    assert events(journal) == [(0, 4, "opened", "unproven"), (1, 2, "stored", "websocket")]
+    journal.commit([candle(3), unsure(4, 5)], at(5))
+    assert events(journal)[2:] == [(3, 4, "stored", "websocket"), (4, 5, "opened", "unproven")]
+
+
+def test_no_opening_is_stretched_over_minutes_that_have_a_later_history(journal):
+    """A day file is lost twice: read in order, no minute is opened while it is open."""
+    day = Millis(NOON - NOON % 86_400_000)
+    journal.commit([candle(0), candle(1)], at(2))
+    journal.replaced([("p", "d", BTC, [at(0), at(1)])])
+    journal.lose("p", BTC, day, LATE, "gone")
+    journal.commit([candle(1)], LATE)
+    journal.replaced([("p", "d", BTC, [at(1)])])
+    journal.lose("p", BTC, day, LATE, "gone")
+    assert gaps(journal) == [(0, 2, "corrupt")]
+    assert [event[:3] for event in events(journal)] == [(0, 2, "opened"), (1, 2, "stored"), (1, 2, "opened")]
+    assert _gaps_by_history(journal) == {at(0), at(1)}
+
+
+def test_what_is_old_of_the_history_is_forgotten_at_a_start_and_the_gap_is_not(journal):
+    journal.commit([unsure(0, 1, Reason.DISCONNECTED)], at(1))
+    journal.commit([candle(1), unsure(2, 3, Reason.REFUSED)], at(3))
+    later = at(1) + 90 * DAY
+    journal.expect([BTC], at(3), Millis(later))
+    assert [event[:2] for event in events(journal)][:2] == [(0, 1), (2, 3)]
+    journal.expect([BTC], at(3), Millis(later + 1))
+    assert events(journal)[0][:2] == (2, 3)
+    assert gaps(journal)[0] == (0, 1, "disconnected")
+
+
+def test_the_history_is_looked_up_by_an_index(journal):
+    plan = rows(journal, "EXPLAIN QUERY PLAN SELECT max(rowid) FROM gap_event WHERE series_id = 1 AND until_ms = 2")
+    assert "gap_event_series" in plan[0][3]
 
 
 def test_empty_neighbours_are_joined_if_they_say_the_same_but_for_the_numbers(journal):
@@ -707,10 +776,11 @@ def test_meta_is_remembered_and_forgotten(journal):
 
 def test_a_rebuilt_ledger_owes_what_lies_between_and_after_the_stored_minutes():
     with journal_in() as journal:
-        assert journal.rebuild({"p": "d"}, {BTC: (at(0), [(at(2), at(4)), (at(6), at(7))])}) == 4
+        assert journal.rebuild({"p": "d"}, {BTC: (at(0), [(at(2), at(4)), (at(6), at(7))])}, at(7)) == 4
         assert journal.digest("p") == ("d", None)
         assert journal.spans() == {BTC: (at(0), at(7))}
         assert gaps(journal) == [(0, 2, "ledger_lost"), (4, 6, "ledger_lost")]
+        assert journal.meta()["latest_ms"] == str(at(7))
         assert journal.open_gap_minutes() == {}  # until somebody expects it
         journal.expect([BTC], at(-1), at(9))
         assert gaps(journal) == [

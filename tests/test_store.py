@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -28,7 +29,7 @@ from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, LocalDisk
 from trio_candles.store.journal import Journal
 from trio_candles.store.lock import Locked
-from trio_candles.store.schema import digest_of
+from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.validation import Rule
 
@@ -289,6 +290,7 @@ class Failing(LocalDisk):
     """Fails its calls whose numbers are in *when*; with *dead*, every call after the first of them as well."""
 
     def __init__(self, when=(), number: int = errno.ENOSPC, dead: bool = False) -> None:
+        super().__init__()
         self.calls: list[str] = []
         self.when, self.number, self.dead = set(when), number, dead
 
@@ -344,7 +346,7 @@ def calls_of_a_flush(root: Path) -> list[str]:
 
 
 def test_what_a_flush_asks_of_the_disk_in_this_order(tmp_path):
-    file = ["write_new", "read"]
+    file = ["remove", "write_new", "read"]
     steps = ["make_folder", "sync_folder"] * 3
     assert calls_of_a_flush(tmp_path) == [
         "read", *file, "read", *steps, *file, "replace", "replace", "sync_folder", "remove", "remove",
@@ -482,6 +484,328 @@ def test_a_statement_that_makes_no_sense_is_a_bug_and_no_full_disk(tmp_path):
             store.commit([Unsure(BTC, at(0), at(1), Reason.UNPROVEN)], LATE)
 
 
+# --- one file that cannot be written
+
+
+class Refusing(LocalDisk):
+    """Fails every call of the given names on files whose path has a word in it."""
+
+    def __init__(self, word: str, *calls: str, number: int = errno.EIO) -> None:
+        super().__init__()
+        self.word, self.calls, self.number = word, calls, number
+
+    def _call(self, name: str, path: Path) -> None:
+        if name in self.calls and self.word in path.as_posix():
+            raise OSError(self.number, os.strerror(self.number))
+
+    def write_new(self, path, content):
+        self._call("write_new", path)
+        super().write_new(path, content)
+
+    def read(self, path):
+        self._call("read", path)
+        return super().read(path)
+
+    def replace(self, source, target):
+        self._call("replace", target)
+        super().replace(source, target)
+
+    def remove(self, path):
+        self._call("remove", path)
+        super().remove(path)
+
+    def sync_folder(self, path):
+        self._call("sync_folder", path)
+        super().sync_folder(path)
+
+
+KRAKEN = "kraken/ETH-USD/1m/2026-01-11.parquet"
+
+
+@pytest.mark.parametrize("call", ["write_new", "read", "replace", "sync_folder"])
+def test_a_file_that_cannot_be_written_does_not_keep_the_others_of_its_group_waiting(tmp_path, call):
+    with open_store(tmp_path, disk := Refusing("ETH-USD")) as store:
+        expect(store, BTC, ETH, since=0, now=0)
+        store.commit([*candles(0, 3), *candles(0, 2, ETH)], LATE)
+        disk.calls = (call,)
+        for saved in ({"okx": 3}, {}):
+            flushed = flush(store)
+            assert flushed.saved == saved
+            assert "Input/output error" in flushed.error
+            assert "ETH-USD" in flushed.error
+            assert (flushed.failed, flushed.held) == ([KRAKEN], [])
+            assert [file.path for file in store.waiting()] == [KRAKEN]
+        assert on_disk(tmp_path)[AFTER] == [0, 1, 2]
+        disk.calls = ()
+        flushed = flush(store)
+        assert (flushed.saved, flushed.error, flushed.failed) == ({"kraken": 2}, None, [])
+    check(tmp_path, [*candles(0, 3), *candles(0, 2, ETH)])
+
+
+def test_a_temporary_file_that_could_not_be_removed_keeps_its_day_waiting_only_until_it_can_be(tmp_path):
+    with open_store(tmp_path, disk := Refusing("ETH-USD")) as store:
+        expect(store, BTC, ETH, since=0, now=0)
+        store.commit([*candles(0, 3), *candles(0, 2, ETH)], LATE)
+        (tmp_path / ".tmp" / KRAKEN.replace("/", "_")).write_bytes(b"left behind")
+        disk.calls = ("remove",)
+        flushed = flush(store)
+        assert (flushed.saved, flushed.failed) == ({"okx": 3}, [KRAKEN])
+        disk.calls = ()
+        assert flush(store).saved == {"kraken": 2}
+    check(tmp_path, [*candles(0, 3), *candles(0, 2, ETH)])
+
+
+@pytest.mark.parametrize("part", ["kraken", "kraken/ETH-USD", "kraken/ETH-USD/1m"])
+def test_a_plain_file_where_a_folder_belongs_keeps_only_its_own_series_waiting_also_over_a_restart(tmp_path, part):
+    with open_store(tmp_path) as store:
+        expect(store, BTC, ETH, since=0, now=0)
+        store.commit([*candles(0, 1), *candles(0, 1, ETH)], LATE)
+        assert flush(store).error is None
+        shutil.rmtree(tmp_path / part)
+        (tmp_path / part).write_text("in the way")
+        store.commit([*candles(1, 2), *candles(1, 2, ETH)], LATE)
+        flushed = flush(store)
+        assert (flushed.saved, flushed.failed) == ({"okx": 1}, [KRAKEN])
+        assert str(tmp_path / part) in flushed.error
+    with open_store(tmp_path) as store:
+        assert flush(store).failed == [KRAKEN]
+        (tmp_path / part).unlink()
+        assert flush(store).saved == {"kraken": 1}
+        assert on_disk(tmp_path) == {AFTER: [0, 1], KRAKEN: [1]}
+
+
+def test_a_folder_where_a_day_file_belongs_keeps_only_that_day_waiting(tmp_path):
+    with open_store(tmp_path) as store:
+        expect(store)
+        (tmp_path / BEFORE).mkdir(parents=True)
+        store.commit(candles(-3, 2), LATE)
+        flushed = flush(store)
+        assert (flushed.saved, flushed.failed) == ({"okx": 2}, [BEFORE])
+        (tmp_path / BEFORE).rmdir()
+        assert flush(store).saved == {"okx": 3}
+    check(tmp_path, candles(-3, 2))
+
+
+def test_a_full_disk_is_told_once_and_every_file_waits(tmp_path):
+    with open_store(tmp_path, disk := Refusing("")) as store:
+        expect(store, BTC, ETH, since=0, now=0)
+        store.commit([*candles(0, 3), *candles(0, 2, ETH)], LATE)
+        disk.calls, disk.number = ("write_new",), errno.ENOSPC
+        flushed = flush(store)
+        assert (flushed.saved, flushed.failed) == ({}, [KRAKEN, AFTER])
+        assert flushed.error.count(os.strerror(errno.ENOSPC)) == 1
+        assert len(store.waiting()) == 2
+    check(tmp_path, [*candles(0, 3), *candles(0, 2, ETH)])
+
+
+def test_a_journal_that_fails_ends_the_flush_for_the_whole_group(tmp_path):
+    (tmp_path / ".tmp").mkdir()
+    journal = Watched.open(tmp_path / "journal.sqlite3", lambda series, minute: None)
+    store = Store(tmp_path, journal, LOCAL_DISK)
+    expect(store, BTC, ETH, since=0, now=0)
+    store.commit([*candles(0, 3), *candles(0, 2, ETH)], LATE)
+    journal.database.execute("PRAGMA query_only = ON")  # a journal on a file system that has gone read-only
+    flushed = flush(store)
+    assert "readonly" in flushed.error
+    assert (flushed.saved, flushed.failed) == ({}, [KRAKEN, AFTER])
+    assert LOCAL_DISK.names(tmp_path / ".tmp") == []
+    journal.database.execute("PRAGMA query_only = OFF")
+    assert flush(store).saved == {"okx": 3, "kraken": 2}
+    journal.close()
+
+
+# --- starting where it cannot
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_plain_file_instead_of_a_directory_is_named_and_said_to_be_none(tmp_path, below):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WrongDirectory) as caught, open_store(tmp_path / "file" / below):
+        pass
+    assert str(tmp_path / "file") in str(caught.value)
+    assert "is no directory" in str(caught.value)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_whatever_fails_at_a_start_on_a_full_disk_the_directory_is_named(tmp_path):
+    flushed_directory(tmp_path)
+    (tmp_path / "journal.sqlite3").unlink()
+    said = []
+    for which in itertools.count(1):
+        try:
+            with open_store(tmp_path, Failing({which})) as store:
+                store.claim("real", speed=1.0, pivot=float(which))
+                break
+        except StoreUnavailable as error:
+            said.append(str(error))
+    assert len(said) > 5
+    assert all(str(tmp_path) in text and os.strerror(errno.ENOSPC) in text for text in said)
+
+
+NO_ROOM = """
+import resource, signal, sys
+sys.path[:0] = sys.argv[2:]
+from test_store import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    with open_store(Path(sys.argv[1])):
+        pass
+except StoreUnavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_journal_for_which_there_is_no_room_is_told_with_its_directory(tmp_path):
+    here = Path(__file__).parent
+    command = [sys.executable, "-B", "-c", NO_ROOM, str(tmp_path / "d"), str(here), str(here.parent)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert str(tmp_path / "d") in said
+    assert "disk" in said
+
+
+# --- what the directory is, beside the journal
+
+
+def identity(root: Path) -> dict[str, object]:
+    return json.loads((root / IDENTITY).read_text())
+
+
+def claim(root: Path, kind: str = "simulated", disk=LOCAL_DISK, **more) -> None:
+    with open_store(root, disk) as store:
+        store.claim(kind, **({"seed": 7, "speed": 60.0, "pivot": 1.5, "latest_ms": 5} | more))
+
+
+def test_a_claim_is_also_kept_beside_the_journal_and_written_only_when_it_changes(tmp_path):
+    claim(tmp_path)
+    assert identity(tmp_path) == {"kind": "simulated", "seed": 7, "speed": 60.0, "pivot": 1.5}
+    before = (tmp_path / IDENTITY).stat()
+    claim(tmp_path, latest_ms=9)
+    assert (tmp_path / IDENTITY).stat() == before
+    claim(tmp_path, pivot=2.5)
+    assert identity(tmp_path)["pivot"] == 2.5
+    assert LOCAL_DISK.names(tmp_path / ".tmp") == []
+
+
+@pytest.mark.parametrize("loss", ["missing", "empty", "text", "half"])
+@pytest.mark.parametrize("files", [True, False])
+def test_a_lost_journal_does_not_make_the_directory_anybodys(tmp_path, loss, files):
+    if files:
+        flushed_directory(tmp_path, "simulated")
+    else:
+        claim(tmp_path)
+    LOSSES[loss](tmp_path / "journal.sqlite3")
+    with open_store(tmp_path) as store, pytest.raises(WrongDirectory, match="holds simulated candles"):
+        store.claim("real", speed=1.0, pivot=0.0)
+    with open_store(tmp_path) as store:
+        assert identity(tmp_path)["kind"] == "simulated"
+        assert "kind" not in store.meta()
+        store.claim("simulated", seed=7, speed=60.0, pivot=1.5)
+        assert store.meta()["kind"] == "simulated"
+
+
+def test_the_journals_word_is_above_the_files(tmp_path):
+    claim(tmp_path)
+    (tmp_path / IDENTITY).write_bytes(identity_content("real", None, 1.0, 0.0))
+    claim(tmp_path)
+    assert identity(tmp_path)["kind"] == "simulated"
+
+
+@pytest.mark.parametrize("content", [b"", b"no json", b"[]", b"{}", b'{"kind": 7}', b"\xff\xfe\x00"])
+def test_an_identity_that_says_nothing_is_told_and_written_anew(tmp_path, content, caplog):
+    claim(tmp_path)
+    (tmp_path / IDENTITY).write_bytes(content)
+    with open_store(tmp_path) as store, pytest.raises(WrongDirectory):
+        store.claim("real")
+    assert caplog.text == ""
+    (tmp_path / "journal.sqlite3").unlink()
+    claim(tmp_path)
+    assert IDENTITY in caplog.text
+    assert identity(tmp_path)["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"kind": "real", "seed": "x"}', b'{"kind": "real", "seed": true}', b'{"kind": "real", "speed": []}',
+        b'{"kind": "real", "pivot": NaN}', b'{"kind": "real", "seed": 1.5}',
+    ],
+)  # fmt: skip
+def test_an_identity_of_the_wrong_types_says_nothing(content):
+    with pytest.raises(ValueError, match=r"(seed|speed|pivot) is "):
+        identity_in(content)
+
+
+def test_an_identity_is_worded_as_the_journals_meta():
+    assert identity_in(identity_content("simulated", 7, 60.0, 1_768_089_600.123)) == {
+        "kind": "simulated", "seed": "7", "speed": "60.0", "pivot": "1768089600.123",
+    }  # fmt: skip
+    assert identity_in(identity_content("real", None, None, None)) == {"kind": "real"}
+
+
+def test_whatever_a_power_cut_leaves_of_a_claim_it_is_the_old_one_or_the_new_one(quick):
+    old, new = identity_content("simulated", 7, 60.0, 1.5), identity_content("simulated", 7, 60.0, 2.5)
+
+    def claims(disk: PowerCut, acknowledged: list) -> None:
+        for pivot in (1.5, 2.5):
+            with open_store(disk.root, disk) as store:
+                store.claim("simulated", seed=7, speed=60.0, pivot=pivot)
+            acknowledged.append(pivot)
+
+    (quick / "work").mkdir()
+    found = cuts(quick / "work", PowerCut(quick / "work"), claims)
+    left = {(len(cut.acknowledged), dict(cut.files).get(IDENTITY)) for cut in found}
+    assert left == {(0, None), (0, old), (1, old), (1, new), (2, new)}
+
+
+def test_a_claim_that_fails_leaves_the_old_identity_and_the_next_one_succeeds(quick):
+    for which in itertools.count(1):
+        claim(root := quick / str(which))
+        with open_store(root, disk := Failing()) as store:
+            disk.when = {len(disk.calls) + which}
+            try:
+                store.claim("simulated", seed=7, speed=60.0, pivot=2.5)
+                break
+            except StoreUnavailable:
+                assert identity(root)["pivot"] in (1.5, 2.5)
+                assert store.meta()["pivot"] == "1.5"
+            store.claim("simulated", seed=7, speed=60.0, pivot=2.5)
+            assert identity(root)["pivot"] == 2.5
+            assert LOCAL_DISK.names(root / ".tmp") == []
+    assert which > 4
+
+
+def test_a_rebuilt_journal_knows_how_late_it_was(tmp_path):
+    flushed_directory(tmp_path, "simulated")
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        assert store.meta()["latest_ms"] == str(at(5))
+
+
+# --- the end of time
+
+
+def test_times_up_to_the_year_9999_are_nothing_special(tmp_path):
+    last = (253_402_300_800_000 - MIDNIGHT) // MINUTE  # 10000-01-01
+    with open_store(tmp_path) as store:
+        store.claim("simulated", seed=1, speed=1.0, pivot=0.0)
+        store.expect([BTC], at(last - 5), at(last - 5))
+        store.commit(candles(last - 5, last), at(last))
+        assert flush(store).saved == {"okx": 5}
+    path = tmp_path / "okx/BTC-USDT/1m/9999-12-31.parquet"
+    assert path.exists()
+    for lost in (False, True):
+        if lost:
+            (tmp_path / "journal.sqlite3").unlink()
+        with open_store(tmp_path) as store:
+            store.expect([BTC], at(last - 5), at(last))
+            assert [rule for _, rule in store.commit([candle(last - 1, 99.0 + last)], at(last)).rejected] == [
+                Rule.DUPLICATE
+            ]
+            assert path.exists()
+
+
 # --- Windows: a file that somebody reads cannot be replaced
 
 
@@ -489,6 +813,7 @@ class HeldOpen(LocalDisk):
     """Windows while another program has some of the files open; *exclusive*: they cannot be read either."""
 
     def __init__(self, *held: str, exclusive: bool = False) -> None:
+        super().__init__()
         self.held, self.exclusive = held, exclusive
 
     def _refuse(self, path: Path) -> None:
@@ -882,10 +1207,10 @@ def spoil(path: Path) -> bytes:
     return bytes(content)
 
 
-def flushed_directory(root: Path) -> None:
+def flushed_directory(root: Path, kind: str = "real") -> None:
     """BTC: yesterday's last three minutes, and today's first five of which one was empty and one is a gap."""
     with open_store(root) as store:
-        store.claim("real")
+        store.claim(kind)
         expect(store)
         store.commit([*candles(-3, 2), Empty(BTC, at(2), at(3), "x")], LATE)
         store.commit([Unsure(BTC, at(3), at(4), Reason.UNPROVEN), candle(4, 104.0)], LATE)

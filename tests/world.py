@@ -37,7 +37,9 @@ NOON = Millis(1_768_046_400_000)
 """2026-01-10 12:00:00 UTC."""
 
 
-def config_of(root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: float = 0.0) -> Config:
+def config_of(
+    root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: float = 0.0, *, fill: bool = False
+) -> Config:
     venues = tuple(
         VenueConfig(name, enabled=True, symbols=some, websocket_url=None, rest_url=None)
         for name, some in symbols.items()
@@ -46,7 +48,7 @@ def config_of(root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: fl
         data_dir=root,
         log_dir=root / "logs",
         venues=venues,
-        gap_detection=GapDetection(enabled=True, lookback_days=lookback_days),
+        gap_detection=GapDetection(enabled=fill, lookback_days=lookback_days),
         aggregation=Aggregation(enabled=False, base_timeframe="1m", timeframes=()),
         storage=Storage(flush_interval_seconds=60),
         status=Status(interval_seconds=30),
@@ -93,6 +95,7 @@ async def collecting(
     epoch: int = NOON,
     seed: int = 7,
     lookback_days: float = 0.0,
+    fill: bool = False,
     market: Market | None = None,
     venues: Mapping[str, Venue] = VENUES,
     wrap: Callable[[Store], Store] = lambda store: store,
@@ -104,16 +107,20 @@ async def collecting(
     market = market or Market(seed)
     shown: list[str] = []
     async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
-        config = config_of(root, symbols, lookback_days)
+        config = config_of(root, symbols, lookback_days, fill=fill)
         config = attrs.evolve(
             config,
             venues=tuple(
-                attrs.evolve(venue, websocket_url=exchanges.endpoints[venue.name].websocket_url)
+                attrs.evolve(
+                    venue,
+                    websocket_url=exchanges.endpoints[venue.name].websocket_url,
+                    rest_url=exchanges.endpoints[venue.name].rest_url,
+                )
                 for venue in config.venues
             ),
         )
         with open_store(root) as store:
-            network = Network(exchanges.dial)
+            network = Network(exchanges.dial, transport=exchanges.transport)
             store = wrap(store)
             async with open_service(
                 config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues

@@ -19,7 +19,7 @@ import re
 import sys
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -30,7 +30,7 @@ from trio_candles.clock import ServiceClock, WallTime, remembered_meta
 from trio_candles.config import Config, ConfigError, is_loopback_url, load_config
 from trio_candles.console import Console, open_console
 from trio_candles.feed import leaves
-from trio_candles.network import Network, dial_tcp, paced_ticks
+from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
 from trio_candles.service import Service, open_service
 from trio_candles.signals import Signals
 from trio_candles.status import banner, render
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DEFAULT_SEED = 0
+FASTEST = 10_000.0
 
 
 class UsageError(Exception):
@@ -89,6 +90,8 @@ def positive(text: str) -> float:
     number = finite(text)
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    if number > FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
     return number
 
 
@@ -235,13 +238,20 @@ async def collect(
     """Collect until a signal or the end of the duration; the service as it was at the end."""
     stop = trio.Event()
     token = trio.lowlevel.current_trio_token()
-    signals.tell(lambda: token.run_sync_soon(stop.set))
+
+    def ask() -> None:
+        # A signal that comes after the end finds nobody to ask, and need not: everything is ending.
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(stop.set)
+
+    signals.tell(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues), final=True)
     async with _world(planned) as config:
-        network = Network(dial_tcp(paced_ticks(time.now)), time.speed)
+        goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
+        network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
         async with open_service(config, network, store, time, show=console.show, venues=protocols) as service:
-            log.info("started: %s", planned)
+            log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()
             log.info("stopping")

@@ -28,7 +28,7 @@ QUEUED = 10_000
 """Records and tables; some megabytes."""
 LOG_BYTES = 20_000_000
 LOG_FILES = 5
-GOODBYE_SECONDS = 2.0
+GOODBYE_SECONDS = 0.5
 """Wall seconds for the thread to write what is left when we end."""
 
 _COLOURS = (

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from trio_candles.assembly import Assembler, Outcome, Rejected, Remark, assembler_for
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Unsure, Verdict
+from trio_candles.model import MINUTE, Attempt, Candle, Empty, Millis, Reason, Series, Unsure, Verdict
 from trio_candles.status import VenueBoard
 from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
 
@@ -38,7 +38,9 @@ class Desk:
 
     board: VenueBoard
     assemblers: dict[str, Assembler]
-    outbox: list[Verdict | Rejected] = attrs.field(factory=list)
+    speed: float = 1.0
+    """Of the service's clock: what delays a wall second delays so many of the service's."""
+    outbox: list[Verdict | Rejected | Attempt] = attrs.field(factory=list)
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
     _loud_again: dict[str, float] = attrs.field(factory=dict)
@@ -78,7 +80,13 @@ class Desk:
         if self.outbox:
             self.filled.set()
 
-    def take(self) -> Sequence[Verdict | Rejected]:
+    def add(self, outcomes: Iterable[Verdict | Attempt]) -> None:
+        """Let what REST proved wait for the writer; it is no candle that the feed yielded."""
+        self.outbox.extend(outcomes)
+        if self.outbox:
+            self.filled.set()
+
+    def take(self) -> Sequence[Verdict | Rejected | Attempt]:
         """Everything that waits."""
         batch, self.outbox = self.outbox, []
         self.filled = trio.Event()
@@ -100,9 +108,10 @@ class Desk:
             return
         least = min(self._lags)
         self._lags.clear()
-        if abs(least) > CLOCK_TOLERANCE and not self._clock_warned:
+        off = abs(least) > CLOCK_TOLERANCE * max(1.0, self.speed)
+        if off and not self._clock_warned:
             log.warning("%s: our clock differs from the venue's by %+.1f s", self.board.name, least / 1000)
-        self._clock_warned = abs(least) > CLOCK_TOLERANCE
+        self._clock_warned = off
 
     # --- the passing of time, and of connections
 
@@ -130,16 +139,17 @@ class Desk:
             self.assemblers[symbol].doubted(text)
 
 
-def open_desk(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]]) -> Desk:
+def open_desk(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0) -> Desk:
     """A desk whose assemblers expect each series since its first minute, and owe verdicts from its mark on."""
-    return Desk(board, {series.symbol: assembler_for(series, mark, first) for series, (first, mark) in owed.items()})
+    assemblers = {series.symbol: assembler_for(series, mark, first) for series, (first, mark) in owed.items()}
+    return Desk(board, assemblers, speed)
 
 
-def collapsed(outcomes: Iterable[Verdict | Rejected]) -> Iterable[Unsure]:
+def collapsed(outcomes: Iterable[Verdict | Rejected | Attempt]) -> Iterable[Unsure]:
     """The minutes of *outcomes* as gaps, neighbours joined; rejections are dropped, they stored nothing."""
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
-        if isinstance(outcome, Rejected):
+        if isinstance(outcome, (Rejected, Attempt)):
             continue
         if isinstance(outcome, Candle):
             since, until, reason, detail = outcome.open_time, outcome.close_time, Reason.OVERFLOW, ""

@@ -4,6 +4,7 @@
 
     {venue}/socket n    keep_listening   one turn per connection: subscribe, check every ack, hear
     {venue}/watchdog    watch            once a second: silence per socket and per symbol, acks, due minutes
+    {venue}/gaps        fill             open gaps → REST → verdicts (trio_candles.gapfill)
     {venue}/sender      send_verdicts    outbox → the writer's channel
 
 A venue with more symbols than one connection carries has several, each with its own back-off, so that a lost one
@@ -15,15 +16,26 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 
-import attrs
 import trio
 
 from trio_candles.clock import Time
 from trio_candles.desk import Desk
-from trio_candles.model import Millis
-from trio_candles.network import Backoff, Budget, Network, Socket, wall_floor
+from trio_candles.model import Millis, printable
+from trio_candles.network import Backoff, Budget, Network, Socket
+from trio_candles.subscriptions import (
+    Feed,
+    Line,
+    Saying,
+    acknowledged,
+    ask,
+    check_requests,
+    check_symbols,
+    ping,
+    refused,
+    throttled,
+)
 from trio_candles.venues.protocol import (
     Acked,
     Doubt,
@@ -43,75 +55,11 @@ __all__ = ["run_feed"]
 
 log = logging.getLogger(__name__)
 
-ACK_SECONDS = 5.0
-"""For an acknowledgement; then the symbol is asked for alone, and after as long again it counts as refused."""
-REFUSED_SECONDS = 300.0
-"""After which a refused symbol is asked for again: listings come and go."""
 HEALTHY_SECONDS = 60.0
 """A connection that lasted so long was a good one: the next attempt starts without delay's history."""
 DRIFT_SECONDS = 2.0
 """Between trio's clock and the service's: more means that the machine slept, or its clock was set."""
 TICK = 1.0
-
-
-@attrs.define
-class _Request:
-    """A symbol that we asked for."""
-
-    missing: set[str]
-    """Channels not yet acknowledged."""
-    asked_at: float
-    alone: bool = False
-    """Whether it has been asked for in a message of its own."""
-    refused: bool = False
-
-
-@attrs.define
-class Line:
-    """One connection's state: read and changed by its reader and by the venue's watchdog."""
-
-    number: int
-    symbols: tuple[str, ...]
-    say: trio.MemorySendChannel[str]
-    scope: trio.CancelScope
-    last_frame: float
-    heard: dict[str, float]
-    """When each symbol was last spoken of."""
-    requests: dict[str, _Request] = attrs.field(factory=dict)
-    remedies: dict[str, float] = attrs.field(factory=dict)
-    """Seconds until a silent symbol is next subscribed anew; doubling."""
-    pinged: bool = False
-    hung_up: str | None = None
-
-    def hang_up(self, why: str) -> None:
-        """End this turn of the connection; its task reports it as lost."""
-        if self.hung_up is None:
-            self.hung_up = why
-            self.scope.cancel()
-
-
-@attrs.define
-class Feed:
-    """What the tasks of one venue share."""
-
-    venue: Venue
-    url: str
-    desk: Desk
-    network: Network
-    time: Time
-    lines: dict[int, Line] = attrs.field(factory=dict)
-    refused_until: dict[str, float] = attrs.field(factory=dict)
-    """Symbols not to be asked for before that time."""
-    requests_sent: int = 0
-
-    @property
-    def limits(self) -> Limits:
-        """The venue's."""
-        return self.venue.limits
-
-    def floor(self, seconds: float) -> float:
-        """A network deadline: *seconds*, but never under a wall second."""
-        return wall_floor(seconds, self.time.speed)
 
 
 async def run_feed(
@@ -123,6 +71,7 @@ async def run_feed(
     verdicts: trio.MemorySendChannel[Batch],
     chance: random.Random,
     last_words: Callable[[Batch], object],
+    fill: Callable[[Desk], Awaitable[object]] | None,
 ) -> None:
     """Collect from *venue* until cancelled; then say the *last_words* and close *verdicts*."""
     feed = Feed(venue, url, desk, network, time)
@@ -139,6 +88,8 @@ async def run_feed(
                     name = f"{venue.name}/socket {number}"
                     nursery.start_soon(keep_listening, feed, number, batch, connects, backoff, name=name)
                 nursery.start_soon(watch, feed, name=f"{venue.name}/watchdog")
+                if fill is not None:
+                    nursery.start_soon(fill, desk, name=f"{venue.name}/gaps")
                 nursery.start_soon(send_verdicts, desk, verdicts, name=f"{venue.name}/sender")
         finally:
             # Every minute that is over gets its verdict, also when we are being cancelled.
@@ -191,7 +142,7 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
     """One turn: connect, subscribe, hear until :class:`Lost`."""
     desk, board = feed.desk, feed.desk.board
     async with feed.network.connect(feed.url) as socket, trio.open_nursery() as nursery:
-        say, said = trio.open_memory_channel[str](1000)  # a connection's subscriptions, twice over
+        say, said = trio.open_memory_channel[Saying](1000)  # a connection's subscriptions, twice over
         now = trio.current_time()
         heard = dict.fromkeys(symbols, now)
         line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard)
@@ -212,11 +163,13 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
         raise Lost(line.hung_up)
 
 
-async def speak(socket: Socket, said: trio.MemoryReceiveChannel[str], limits: Limits) -> None:
-    """Send what there is to say, not faster than the venue allows."""
-    async for text in said:
-        log.debug("saying %s", text)
-        await socket.send(text)
+async def speak(socket: Socket, said: trio.MemoryReceiveChannel[Saying], limits: Limits) -> None:
+    """Send what there is to say, not faster than the venue allows; only what was sent can be acknowledged."""
+    async for saying in said:
+        log.debug("saying %s", saying.text)
+        await socket.send(saying.text)
+        for request in saying.requests:
+            request.asked_at = trio.current_time()
         await trio.sleep(1 / limits.messages_per_second)
 
 
@@ -243,7 +196,7 @@ def hear_message(feed: Feed, line: Line, message: str | bytes, moment: Millis) -
         return
     for event in events:
         symbol = getattr(event, "symbol", None)
-        if symbol in line.heard:
+        if symbol in line.heard and not isinstance(event, _ABOUT_US):
             line.heard[symbol] = line.last_frame
             feed.desk.hear(event, moment)
         if isinstance(event, _ABOUT_US):
@@ -260,9 +213,11 @@ def heed(feed: Feed, line: Line, event: Event) -> None:
     name = f"{feed.venue.name}/{line.number}"
     match event:
         case Acked(symbol, channel):
-            _acknowledged(feed, line, symbol, channel)
+            acknowledged(feed, line, symbol, channel)
+        case Refused(_, text) | Told(text) if feed.limits.too_fast in text:
+            throttled(feed, line, printable(text))
         case Refused(symbol, text):
-            _refused(feed, line, symbol, printable(text))
+            refused(feed, line, symbol, printable(text))
         case Told(text):
             log.warning("%s says: %s", name, printable(text))
         case Doubt(text):
@@ -273,75 +228,6 @@ def heed(feed: Feed, line: Line, event: Event) -> None:
             line.hang_up(f"the venue is leaving: {printable(text)}")
         case Skipped(reason):
             feed.desk.board.skipped[reason] += 1
-
-
-# --- subscriptions ----------------------------------------------------------------------------------------
-
-
-def ask(feed: Feed, line: Line, symbols: Sequence[str], *, alone: bool = False) -> None:
-    """Ask for *symbols*; their acknowledgements are awaited from now on."""
-    channels = set(feed.venue.channels)
-    for symbol in symbols:
-        line.requests[symbol] = _Request(set(channels), trio.current_time(), alone)
-    feed.requests_sent += 1
-    _say(line, feed.venue.subscribe(symbols, feed.requests_sent) if symbols else ())
-
-
-def _say(line: Line, texts: Iterable[str]) -> None:
-    for text in texts:
-        try:
-            line.say.send_nowait(text)
-        except trio.WouldBlock:
-            line.hang_up("the connection does not take what we say")
-
-
-def _acknowledged(feed: Feed, line: Line, symbol: str, channel: str) -> None:
-    request = line.requests.get(symbol)
-    if request is None or channel not in request.missing:
-        return  # Coinbase lists all current subscriptions in every acknowledgement
-    request.missing.discard(channel)
-    if not request.missing:
-        feed.refused_until.pop(symbol, None)
-        feed.desk.assemblers[symbol].connected(feed.time.now())
-        line.heard[symbol] = trio.current_time()
-        log.info("%s/%d: %s is subscribed", feed.venue.name, line.number, symbol)
-
-
-def _refused(feed: Feed, line: Line, symbol: str | None, text: str) -> None:
-    if symbol is not None and symbol in line.requests:
-        _refuse(feed, line, symbol, text)
-    else:
-        log.error("%s/%d: refused: %s", feed.venue.name, line.number, text)
-    # One bad symbol may have spoiled the whole message: ask for the others at once, one by one.
-    for request in line.requests.values():
-        if request.missing and not request.alone:
-            request.asked_at = float("-inf")
-
-
-def _refuse(feed: Feed, line: Line, symbol: str, text: str) -> None:
-    request = line.requests[symbol]
-    if not request.refused:
-        log.error(
-            "%s/%d: %s is refused: %s; its minutes are gaps, it is asked for again every %.0f minutes",
-            feed.venue.name, line.number, symbol, text, REFUSED_SECONDS / 60,
-        )  # fmt: skip
-    request.refused = True
-    feed.refused_until[symbol] = trio.current_time() + REFUSED_SECONDS
-    feed.desk.assemblers[symbol].refused(text)
-
-
-def check_requests(feed: Feed, line: Line, now: float) -> None:
-    """Ask again for what was not acknowledged, alone; then call it refused; later, try once more."""
-    for symbol in line.symbols:
-        request = line.requests.get(symbol)
-        if request is None or request.refused:
-            if feed.refused_until.get(symbol, 0.0) <= now:
-                ask(feed, line, [symbol], alone=True)
-        elif request.missing and now - request.asked_at >= feed.floor(ACK_SECONDS):
-            if request.alone:
-                _refuse(feed, line, symbol, f"no acknowledgement of {', '.join(sorted(request.missing))}")
-            else:
-                ask(feed, line, [symbol], alone=True)
 
 
 # --- the watchdog -----------------------------------------------------------------------------------------
@@ -357,7 +243,7 @@ async def watch(feed: Feed) -> None:
         if late > feed.floor(0.5):
             # We were held up, not the venue: the readers drain first, and our own lateness is nobody's silence.
             for line in feed.lines.values():
-                _forgive(line, late)
+                line.forgive(late)
             log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
             continue
         jumped = feed.time.now() / 1000 - trio.current_time() - drift
@@ -371,11 +257,6 @@ async def watch(feed: Feed) -> None:
         feed.desk.settle(feed.time.now())
 
 
-def _forgive(line: Line, late: float) -> None:
-    line.last_frame += late
-    line.heard = {symbol: moment + late for symbol, moment in line.heard.items()}
-
-
 def check_line(feed: Feed, line: Line, now: float) -> None:
     """Judge one connection's silences."""
     limits, silent = feed.limits, now - line.last_frame
@@ -383,27 +264,9 @@ def check_line(feed: Feed, line: Line, now: float) -> None:
         line.hang_up(f"silent for {silent:.0f} s")
     elif limits.ping_after is not None and silent >= limits.ping_after and not line.pinged:
         line.pinged = True
-        _say(line, [feed.venue.ping] if feed.venue.ping is not None else [])
+        ping(feed, line)
     check_requests(feed, line, now)
-    if limits.symbol_silence is not None:
-        for symbol, request in line.requests.items():
-            if not request.missing and now - line.heard[symbol] >= feed.floor(limits.symbol_silence):
-                _remedy(feed, line, symbol, now)
-
-
-def _remedy(feed: Feed, line: Line, symbol: str, now: float) -> None:
-    silent = now - line.heard[symbol]
-    if feed.limits.symbol_remedy == "reconnect":
-        line.hang_up(f"{symbol} silent for {silent:.0f} s")
-        return
-    # Only a suspicion: subscribe it anew, ever more rarely, and leave the others alone.
-    wait = line.remedies.get(symbol, feed.limits.symbol_silence or 0.0)
-    if silent >= wait:
-        line.remedies[symbol] = silent + wait
-        log.warning("%s/%d: %s silent for %.0f s; subscribing it anew", feed.venue.name, line.number, symbol, silent)
-        feed.requests_sent += 1
-        _say(line, feed.venue.unsubscribe([symbol], feed.requests_sent))
-        _say(line, feed.venue.subscribe([symbol], feed.requests_sent))
+    check_symbols(feed, line, now)
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -412,8 +275,3 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     for error in group.exceptions:
         found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def printable(text: str) -> str:
-    """*text* from a venue, fit for a terminal and a log: no control characters, not endless."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:500])

@@ -26,8 +26,10 @@ import attrs
 __all__ = [
     "DAY",
     "MINUTE",
+    "Attempt",
     "Candle",
     "Empty",
+    "Gap",
     "Millis",
     "Reason",
     "Series",
@@ -39,6 +41,7 @@ __all__ = [
     "canonical_symbol",
     "day_name",
     "floor_to",
+    "printable",
     "utc_text",
 ]
 
@@ -72,6 +75,11 @@ def day_name(time: int) -> str:
     day = day_of_year - (153 * shifted_month + 2) // 5 + 1
     month = shifted_month + 3 if shifted_month < 10 else shifted_month - 9
     return f"{year_of_era + era * 400 + (month <= 2):04}-{month:02}-{day:02}"
+
+
+def printable(text: str) -> str:
+    """*text* from a venue, fit for a terminal and a log: no control characters, not endless."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:500])
 
 
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([mhd])", re.ASCII)
@@ -237,3 +245,25 @@ class Unsure:
 
 
 Verdict = Candle | Empty | Unsure
+
+
+@attrs.frozen
+class Gap:
+    """An open gap as the ledger has it."""
+
+    series: Series
+    since: Millis
+    until: Millis
+    reason: Reason
+    first_seen: Millis
+    attempts: int
+
+
+@attrs.frozen
+class Attempt:
+    """Somebody tried to find out about ``[since, until)`` and did not, and why; no verdict, but for the ledger."""
+
+    series: Series
+    since: Millis
+    until: Millis
+    error: str

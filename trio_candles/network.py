@@ -68,13 +68,17 @@ class Network:
 
     dial: Dial
     speed: float = 1.0
+    close_seconds: float = CLOSE_SECONDS
+    """For saying goodbye to a peer that may be deaf."""
+    transport: httpx.AsyncBaseTransport | None = None
+    """How REST is asked; ``None``: over TCP and TLS, as httpx does."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[Socket]:
         """An open connection to *url* for the block; ``Lost`` if it cannot be had, says so when it ends."""
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(wall_floor(CONNECT_SECONDS, self.speed)) as deadline:
-                carrier = _Carrier(wall_floor(CLOSE_SECONDS, self.speed))
+                carrier = _Carrier(self.close_seconds * max(1.0, self.speed))
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -347,24 +351,31 @@ class JoiningStream(trio.abc.Stream):
 # --- when to try again ------------------------------------------------------------------------------------
 
 
-@attrs.define
 class Budget:
     """A token bucket on trio's clock (GCRA): *rate* a second sustained, *burst* at once, never more.
 
     First come, first served: a turn is booked before it is waited for.
     """
 
-    rate: float
-    burst: int
-    _full_at: float = float("-inf")
-    """When the bucket would be full again."""
+    def __init__(self, rate: float, burst: int, *, empty: bool = False) -> None:
+        self._rate, self._burst = rate, burst
+        self._full_at = trio.current_time() + burst / rate if empty else float("-inf")
+        """When the bucket would be full again."""
+        self._slow_rate, self._slow_until = rate, float("-inf")
 
     async def take(self) -> None:
         """Wait for a turn."""
         now = trio.current_time()
-        start = max(self._full_at, now)
-        self._full_at = start + 1 / self.rate
-        await trio.sleep_until(max(now, self._full_at - self.burst / self.rate))
+        slow = now < self._slow_until
+        rate, burst = (self._slow_rate, 1) if slow else (self._rate, self._burst)
+        self._full_at = max(self._full_at, now) + 1 / rate
+        await trio.sleep_until(max(now, self._full_at - burst / rate))
+
+    def punish(self, rate: float, seconds: float, pause: float) -> None:
+        """No turn for *pause* seconds, and for *seconds* no bursts and only *rate* a second."""
+        now = trio.current_time()
+        self._slow_rate, self._slow_until = min(rate, self._rate), now + seconds
+        self._full_at = max(self._full_at, now + pause)
 
 
 @attrs.define

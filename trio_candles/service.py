@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -24,20 +25,25 @@ import trio
 
 from trio_candles.clock import Time
 from trio_candles.config import Config
-from trio_candles.desk import open_desk
+from trio_candles.desk import Desk, open_desk
 from trio_candles.feed import run_feed
+from trio_candles.gapfill import fill_gaps
 from trio_candles.model import DAY, Millis, Series
 from trio_candles.network import Network
 from trio_candles.status import Board, VenueBoard, render
 from trio_candles.store.store import Store
 from trio_candles.venues import VENUES
+from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.history import History
 from trio_candles.venues.protocol import Venue
-from trio_candles.writer import Batch, Offload, Writing, write_verdicts
+from trio_candles.writer import Batch, GapBook, Offload, Writing, write_verdicts
 
 __all__ = ["Service", "in_thread", "inline", "open_service"]
 
 T = TypeVar("T")
 
+SHARE = 0.9
+"""Of ``shutdown.timeout_seconds``, for the venues and the writer; the rest is for the journal and the console."""
 BATCHES_QUEUED = 16
 """Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
 writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
@@ -78,6 +84,7 @@ async def open_service(
     chance: random.Random | None = None,
     show: Callable[[str], None] | None = None,
     venues: Mapping[str, Venue] = VENUES,
+    histories: Mapping[str, History] = HISTORIES,
 ) -> AsyncIterator[Service]:
     """The collector at work for the block; when the block is left, everything received is in parquet.
 
@@ -95,12 +102,15 @@ async def open_service(
     for name, venue in board.venues.items():
         venue.open_gap_minutes = gaps.get(name, 0)
     service = Service(board, Writing())
+    book = GapBook()
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
     shelter = trio.CancelScope(shield=True)
+    grace = config.shutdown.timeout_seconds * SHARE * time.speed
     flush_seconds = config.storage.flush_interval_seconds
     async with trio.open_nursery() as outer:
         outer.start_soon(
-            _shelter, shelter, write_verdicts, receive, store, board, time, flush_seconds, offload, service.writing,
+            _shelter, shelter, write_verdicts,
+            receive, store, board, time, flush_seconds, offload, service.writing, book,
             name="writer",
         )  # fmt: skip
         try:
@@ -108,20 +118,36 @@ async def open_service(
                 with send:
                     for settings in config.enabled_venues:
                         protocol = venues[settings.name]
-                        desk = open_desk(board.venues[protocol.name], {one: owed[one] for one in series[protocol.name]})
+                        desk = open_desk(
+                            board.venues[protocol.name],
+                            {one: owed[one] for one in series[protocol.name]},
+                            time.speed,
+                        )
                         url = settings.websocket_url or protocol.websocket_url
+                        fill = None
+                        if config.gap_detection.enabled and protocol.name in histories:
+                            rest_url = settings.rest_url or protocol.rest_url
+                            history = histories[protocol.name]
+                            fill = partial(_fill, history, network, rest_url, book, time, chance)
                         nursery.start_soon(
                             run_feed, protocol, url, desk, network, time, send.clone(), chance,
-                            service.writing.last_words.append, name=protocol.name,
+                            service.writing.last_words.append, fill, name=protocol.name,
                         )  # fmt: skip
                 if show is not None:
                     nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
                 yield service
                 board.stopping(time.now())
+                shelter.deadline = trio.current_time() + grace
                 nursery.cancel_scope.cancel()
         finally:
-            # From here on the writer has its time, on the wall clock.
-            shelter.deadline = trio.current_time() + config.shutdown.timeout_seconds * time.speed
+            # From the stop on the writer has its time, on the wall clock; the venues' goodbyes are part of it.
+            shelter.deadline = min(shelter.deadline, trio.current_time() + grace)
+
+
+async def _fill(
+    history: History, network: Network, url: str, book: GapBook, time: Time, chance: random.Random, desk: Desk
+) -> None:
+    await fill_gaps(history, network, url, book, desk, time, chance)
 
 
 async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:

@@ -16,22 +16,24 @@ import trio
 
 from trio_candles.assembly import Rejected
 from trio_candles.clock import Time
-from trio_candles.model import DAY, Candle, Millis, Verdict
+from trio_candles.model import DAY, Attempt, Candle, Gap, Millis, Verdict
 from trio_candles.status import Board
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
 from trio_candles.validation import Rule
 
-__all__ = ["Batch", "Offload", "Writing", "write_verdicts"]
+__all__ = ["Batch", "GapBook", "Offload", "Writing", "write_verdicts"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Batch = Sequence[Verdict | Rejected]
+Batch = Sequence[Verdict | Rejected | Attempt]
 """What a feed sends at once."""
 
-GAPS_SECONDS = 10.0
-"""Between two counts of the open gaps, which the table shows."""
+GAPS_SECONDS = 5.0
+"""Between two looks at the open gaps, which the table shows and the gap-fillers close."""
+GAPS_LISTED = 500
+"""Open gaps per venue that the gap-fillers see: an hour's work at the slowest venue's budget."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 HELD_LONG = 60_000
@@ -45,10 +47,17 @@ class Offload(Protocol):
 
 
 @attrs.define
+class GapBook:
+    """The newest open gaps of each venue, as the ledger has them: kept by the writer, read by the gap-fillers."""
+
+    gaps: dict[str, list[Gap]] = attrs.field(factory=dict)
+
+
+@attrs.define
 class Writing:
     """What the writer has in hand, for whoever has to say what was lost when time ran out."""
 
-    pending: list[Verdict] = attrs.field(factory=list)
+    pending: list[Verdict | Attempt] = attrs.field(factory=list)
     last_words: list[Batch] = attrs.field(factory=list)
     """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
     a feed that is leaving must not wait for a disk that takes nothing."""
@@ -65,12 +74,14 @@ async def write_verdicts(
     flush_seconds: float,
     offload: Offload,
     writing: Writing,
+    book: GapBook,
 ) -> None:
     """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
 
     Ends when every sender has gone and everything is in parquet.
     """
-    writer = _Writer(store, board, time, offload, writing)
+    writer = _Writer(store, board, time, offload, writing, book)
+    await writer.look_at_gaps()
     try:
         await _write(batches, writer, flush_seconds)
     finally:
@@ -116,6 +127,7 @@ class _Writer:
     time: Time
     _offload: Offload
     _writing: Writing
+    _book: GapBook
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
     _gaps_due: float = float("-inf")
@@ -158,16 +170,19 @@ class _Writer:
             self._tell(judged)
         if trio.current_time() >= self._gaps_due:
             self._gaps_due = trio.current_time() + GAPS_SECONDS
-            await self._count_gaps()
+            await self.look_at_gaps()
 
-    async def _count_gaps(self) -> None:
+    async def look_at_gaps(self) -> None:
+        """Count the open gaps for the table, and list the newest for the gap-fillers."""
         try:
             gaps = await self._offload(self._store.open_gap_minutes)
+            newest = await self._offload(self._store.open_gaps, list(self._board.venues), GAPS_LISTED)
         except StoreUnavailable as error:
             self._unwell("journal", str(error), "the gaps cannot be counted")
             return
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
+        self._book.gaps = newest
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch]) -> bool:
         """Bring the day files up to date, committing what comes in between; whether all of it is written."""
@@ -178,21 +193,25 @@ class _Writer:
             return False
         self._writing.unflushed = len(files)
         held: list[str] = []
+        failed: str | None = None
+        lagging = 0
         for start in range(0, len(files), FILES_AT_ONCE):
             some = files[start : start + FILES_AT_ONCE]
             flushed = await self._offload(self._store.flush, some)
             for venue, rows in flushed.saved.items():
                 self._board.venues[venue].saved += rows
             held += flushed.held
-            if flushed.error is not None:
-                self._unwell("day files", flushed.error, "its rows stay in the journal")
-                return False
-            self._writing.unflushed -= len(some) - len(flushed.held)
+            failed = failed or flushed.error
+            lagging += len(flushed.failed)
             self.take_waiting(batches)
             await self.commit()
         self._warn_of_held(held)
-        self._well("day files")
-        return self._writing.unflushed == 0
+        if failed is not None:
+            self._unwell("day files", failed, "its rows stay in the journal")
+        else:
+            self._well("day files")
+        self._writing.unflushed = len(held) + lagging
+        return failed is None and not held
 
     def _tell(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:

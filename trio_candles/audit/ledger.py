@@ -247,7 +247,7 @@ def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
             ledger.blame(f"candle: {error}", account.series, candles[0][1], candles[-1][1] + MINUTE)
     (count,) = database.execute("SELECT count(*) FROM candle").fetchone()
     if count != read:
-        ledger.blame(f"candle: {count - read} rows without a time between 1970 and 2100")
+        ledger.blame(f"candle: {count - read} rows without a time between 1970 and 2300")
     for id_, minute in database.execute(_REPLACED):
         if id_ in by_id:
             by_id[id_].replaced.add(minute)

@@ -12,8 +12,8 @@ from trio_candles.model import DAY, MINUTE
 
 __all__ = ["LATEST", "days_of", "runs", "span_bits"]
 
-LATEST = 4_102_444_800_000
-"""The year 2100: a time after it is a mistake, and a span is never followed further."""
+LATEST = 10_413_792_000_000
+"""The year 2300 (accelerated clocks run ahead): a time after it is a mistake, and a span is never followed further."""
 
 
 def span_bits(since: int, until: int, day: int) -> int:

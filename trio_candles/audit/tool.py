@@ -32,7 +32,10 @@ def command() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Audit as *arguments* say and print what was found; the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.since >= options.until:
+        parser.error("--from is not before --to")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what a code page cannot show
     data_dir = _data_dir(options.config, options.data_dir)
@@ -58,6 +61,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return 130
+    if (options.venue or symbol) and not (report.series or report.gaps or report.violations):
+        print(f"{data_dir} knows nothing of {' '.join(filter(None, (options.venue, symbol)))}", file=sys.stderr)
+        return 2
     _print(report, options.json)
     return report.exit_code
 
@@ -157,7 +163,7 @@ def _time(text: str) -> int:
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no UTC date, ISO time or Unix ms") from None
     if not 0 <= time <= LATEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 1970 and 2100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1970 and 2300")
     return time - time % MINUTE
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "DayFile",
     "DayFileBroken",
     "candles_in",
+    "closes_in",
     "day_file",
     "day_of",
     "encode",
@@ -130,6 +131,11 @@ def merged(old: pa.Table | None, candles: Sequence[Candle]) -> pa.Table:
 def times_in(table: pa.Table) -> list[Millis]:
     """The open times of *table*'s rows."""
     return table.column("open_time_ms").to_pylist()  # type: ignore[return-value]  # not nullable
+
+
+def closes_in(table: pa.Table) -> list[Millis]:
+    """The close times of *table*'s rows."""
+    return table.column("close_time_ms").to_pylist()  # type: ignore[return-value]  # not nullable
 
 
 def encode(table: pa.Table) -> bytes:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+import attrs
 
 __all__ = ["LOCAL_DISK", "Disk", "LocalDisk", "is_held"]
 
@@ -39,8 +42,12 @@ class Disk(Protocol):
         """Make the names in *path* durable."""
 
 
+@attrs.define
 class LocalDisk:
     """The operating system's."""
+
+    sync: Callable[[int], None] = os.fsync
+    """Makes what is behind a descriptor durable."""
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
@@ -57,7 +64,7 @@ class LocalDisk:
             rest = memoryview(content)
             while rest:
                 rest = rest[os.write(handle, rest) :]
-            os.fsync(handle)
+            self.sync(handle)
         finally:
             os.close(handle)
 
@@ -75,7 +82,7 @@ class LocalDisk:
         if sys.platform != "win32":
             handle = os.open(path, os.O_RDONLY)
             try:
-                os.fsync(handle)
+                self.sync(handle)
             finally:
                 os.close(handle)
 

@@ -19,7 +19,21 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
+from trio_candles.model import (
+    DAY,
+    MINUTE,
+    Attempt,
+    Candle,
+    Empty,
+    Gap,
+    Millis,
+    Reason,
+    Series,
+    Source,
+    Unsure,
+    Verdict,
+    floor_to,
+)
 from trio_candles.store.schema import FORMAT, TABLES
 from trio_candles.validation import Rule, broken_rule
 
@@ -82,6 +96,9 @@ def _candle_of(series: Series, row: Sequence[object]) -> Candle:
 
 LEDGER_LOST = "ledger_lost"
 """Remembered (in ``meta``) from a rebuilding of the ledger until the next start has said why minutes are missing."""
+
+EVENTS_KEPT = 90 * DAY
+"""How long the history of gaps is kept, in ms."""
 
 _CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
@@ -195,7 +212,8 @@ class Journal:
 
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
         was first started ``not_collected``; those since its mark ``collector_down``, or ``ledger_lost`` at the
-        first start after a rebuilding, when nobody knows what was heard of them.
+        first start after a rebuilding, when nobody knows what was heard of them. What is old of the gaps' history
+        is forgotten.
         """
         until = floor_to(now, MINUTE)
         earliest = floor_to(min(earliest, until), MINUTE)
@@ -212,6 +230,7 @@ class Journal:
                     entry.first = earliest
                     self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
                 self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
+            self._db.execute("DELETE FROM gap_event WHERE at_ms < ?", (now - EVENTS_KEPT,))
             self._remember({LEDGER_LOST: None})
 
     def _add_series(self, series: Series, first: Millis) -> _Entry:
@@ -224,9 +243,15 @@ class Journal:
         entry = self._entries[series] = _Entry(row.lastrowid, first, first, None)
         return entry
 
-    def rebuild(self, digests: dict[str, str], stored: dict[Series, tuple[Millis, list[tuple[Millis, Millis]]]]) -> int:
+    def rebuild(
+        self,
+        digests: dict[str, str],
+        stored: dict[Series, tuple[Millis, list[tuple[Millis, Millis]]]],
+        latest: Millis,
+    ) -> int:
         """Begin the ledger anew from what day files hold: their digests, and of each series the first minute to
-        account for and the spans that are stored, oldest first. How many minutes in between are gaps now.
+        account for and the spans that are stored, oldest first; and the *latest* time that they prove to have been
+        reached. How many minutes in between are gaps now.
 
         The next :meth:`expect` accounts for the minutes since the last stored one.
         """
@@ -242,7 +267,7 @@ class Journal:
                     self._advance(entry, series, since, until)
                 self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (end - MINUTE, entry.id))
                 entry.last_candle = Millis(end - MINUTE)
-            self._remember({LEDGER_LOST: True})
+            self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
 
     def spans(self) -> dict[Series, tuple[Millis, Millis]]:
@@ -257,10 +282,23 @@ class Journal:
         )
         return Counter({str(venue): int(length) // MINUTE for venue, length in rows})
 
+    def open_gaps(self, venue: str, limit: int) -> list[Gap]:
+        """The newest *limit* open gaps of *venue*'s expected series, newest first."""
+        rows = self._db.execute(
+            "SELECT symbol, timeframe, since_ms, until_ms, reason, first_seen_ms, attempts"
+            " FROM gap JOIN series ON series.id = series_id"
+            " WHERE state = 'open' AND expected = 1 AND venue = ? ORDER BY until_ms DESC, symbol LIMIT ?",
+            (venue, limit),
+        )
+        return [
+            Gap(Series(venue, symbol, timeframe), Millis(since), Millis(until), Reason(reason), Millis(seen), attempts)
+            for symbol, timeframe, since, until, reason, seen, attempts in rows
+        ]
+
     # --- verdicts
 
     def commit(
-        self, verdicts: Sequence[Verdict], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+        self, verdicts: Sequence[Verdict | Attempt], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
         """Judge *verdicts* in order and make what they change durable, all of it or (on an error) nothing.
 
@@ -274,6 +312,9 @@ class Journal:
             for verdict in verdicts:
                 if isinstance(verdict, Candle):
                     self._judge_candle(verdict, now, judged)
+                    continue
+                if isinstance(verdict, Attempt):
+                    self._note_attempt(verdict)
                     continue
                 if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                     raise LedgerBroken(f"not a span of whole minutes: {verdict}")
@@ -384,14 +425,17 @@ class Journal:
         if unsure.since >= unsure.until:
             return
         reason, detail = unsure.reason.value, unsure.detail
-        self._event(entry, unsure.since, unsure.until, "opened", f"{reason}: {detail}" if detail else reason, now)
+        said = f"{reason}: {detail}" if detail else reason
         before = self._db.execute(
             "SELECT id FROM gap WHERE series_id = ? AND until_ms = ? AND state = 'open' AND reason = ? AND detail = ?",
             (entry.id, unsure.since, reason, detail),
         ).fetchone()
         if before is not None:
             self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[0]))
+            if not self._extend_event(entry, unsure.since, unsure.until, said):
+                self._event(entry, unsure.since, unsure.until, "opened", said, now)
             return
+        self._event(entry, unsure.since, unsure.until, "opened", said, now)
         self._db.execute(
             "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
             " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
@@ -430,6 +474,27 @@ class Journal:
     def _event(self, entry: _Entry, since: Millis, until: Millis, event: str, detail: str, now: Millis) -> None:
         self._db.execute(
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, entry.id, since, until, event, detail)
+        )
+
+    def _extend_event(self, entry: _Entry, since: Millis, until: Millis, detail: str) -> bool:
+        """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
+
+        Not over minutes that something has happened to since then: read in order, the history must stay true.
+        """
+        extended = self._db.execute(
+            "UPDATE gap_event SET until_ms = :until WHERE rowid = (SELECT max(rowid) FROM gap_event"
+            " WHERE series_id = :id AND until_ms = :since AND event = 'opened' AND detail = :detail)"
+            " AND NOT EXISTS (SELECT 1 FROM gap_event AS later WHERE later.series_id = :id"
+            " AND later.until_ms > :since AND later.since_ms < :until)",
+            {"id": entry.id, "since": since, "until": until, "detail": detail},
+        )
+        return extended.rowcount == 1
+
+    def _note_attempt(self, attempt: Attempt) -> None:
+        self._db.execute(
+            "UPDATE gap SET attempts = attempts + 1, last_error = ?"
+            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? AND state = 'open'",
+            (attempt.error, self._entries[attempt.series].id, attempt.until, attempt.since),
         )
 
     def _count(self, judged: Judged, before: Mapping[tuple[str, str], int]) -> None:

@@ -85,7 +85,7 @@ def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
     """Fill the empty *journal* from the day files, if there are any."""
     digests: dict[str, str] = {}
     stored: dict[str, _Stored] = {}
-    refused = 0
+    refused, latest = 0, 0
     for folder, name, day in _day_files(root, disk):
         path = f"{folder}/{name}"
         content = disk.read(root / path)
@@ -100,10 +100,12 @@ def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
             continue
         digests[path] = digest_of(content)
         known.add(file.series, dayfiles.times_in(table))
+        latest = max(latest, *dayfiles.closes_in(table))
     if not stored:
         return
     found = {one.series: (one.first, one.spans) for one in stored.values() if one.series is not None}
-    lost = journal.rebuild(digests, {series: what for series, what in found.items() if series.timeframe == "1m"})
+    minutes = {series: what for series, what in found.items() if series.timeframe == "1m"}
+    lost = journal.rebuild(digests, minutes, Millis(latest))
     log.error(
         "there was no usable journal; a new one was made from %d day files with %d rows (%d more were refused);"
         " %d minutes between them are gaps now (reason: ledger_lost), and so will be every later one",

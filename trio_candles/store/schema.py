@@ -6,6 +6,7 @@ Shared by the writing path and by the read-only tools, and the only thing that t
 
     {data_dir}/{venue}/{BASE-QUOTE}/{timeframe}/{YYYY-MM-DD}.parquet     day files
     {data_dir}/journal.sqlite3                                          journal and ledger
+    {data_dir}/identity.json                                            whose it is, should the journal be lost
     {data_dir}/collector.lock                                           held while a collector runs
     {data_dir}/.tmp/                                                    day files being written
     {data_dir}/quarantine/                                              day files that did not match their digest
@@ -16,10 +17,13 @@ Every ``*_ms`` is Unix milliseconds on the service's clock; every span is half-o
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 
 import pyarrow as pa
 
 JOURNAL = "journal.sqlite3"
+IDENTITY = "identity.json"
 LOCK = "collector.lock"
 TMP = ".tmp"
 QUARANTINE = "quarantine"
@@ -84,12 +88,13 @@ CREATE TABLE gap (                      -- disjoint within a series
 );
 CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
 
-CREATE TABLE gap_event (                -- appended only: the history of every gap
+CREATE TABLE gap_event (                -- the history of every gap, of the last 90 days; at_ms is when it began
     at_ms INTEGER NOT NULL,
     series_id INTEGER NOT NULL, since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
     event TEXT NOT NULL,                -- opened | stored | empty
     detail TEXT NOT NULL
 );
+CREATE INDEX gap_event_series ON gap_event (series_id, until_ms);
 
 CREATE TABLE empty (                    -- nothing traded; disjoint within a series, and from its gaps
     series_id INTEGER NOT NULL REFERENCES series (id),
@@ -122,3 +127,23 @@ CREATE TABLE day_file (
 def digest_of(content: bytes | memoryview | pa.Buffer) -> str:
     """The whole-file digest kept in ``day_file``: BLAKE2b, 32 bytes, as hex."""
     return hashlib.blake2b(content, digest_size=32).hexdigest()
+
+
+def identity_content(kind: str, seed: object, speed: object, pivot: object) -> bytes:
+    """What is in ``identity.json``."""
+    return f"{json.dumps({'kind': kind, 'seed': seed, 'speed': speed, 'pivot': pivot})}\n".encode()
+
+
+def identity_in(content: bytes) -> dict[str, str]:
+    """What ``identity.json`` says, worded as in ``meta``; ``ValueError`` if it says nothing that we would."""
+    said = json.loads(content)
+    if not isinstance(said, dict) or not isinstance(said.get("kind"), str):
+        raise ValueError("it names no kind")
+    kinds: dict[str, type | tuple[type, ...]] = {"kind": str, "seed": int, "speed": (int, float), "pivot": (int, float)}
+    found = {key: said[key] for key in kinds if said.get(key) is not None}
+    for key, value in found.items():
+        if not isinstance(value, kinds[key]) or isinstance(value, bool):
+            raise ValueError(f"{key} is {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} is {value!r}")
+    return {key: str(value) for key, value in found.items()}

@@ -12,20 +12,20 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, Candle, Millis, Series, Verdict, floor_to
+from trio_candles.model import DAY, Attempt, Candle, Gap, Millis, Series, Verdict, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken, day_file
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_held
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import open_journal
-from trio_candles.store.schema import LOCK, TMP, digest_of
+from trio_candles.store.schema import IDENTITY, LOCK, TMP, digest_of, identity_content, identity_in
 
 __all__ = ["Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -50,9 +50,15 @@ class Flushed:
     saved: dict[str, int] = attrs.field(factory=dict)
     """Rows newly in day files, by venue."""
     error: str | None = None
-    """The system's own text for what went wrong; what is not in day files stays in the journal."""
+    """The system's own text for what went wrong first; what is not in day files stays in the journal."""
+    failed: list[str] = attrs.field(factory=list)
+    """Day files that were not written because of an error; the others of the group were."""
     held: list[str] = attrs.field(factory=list)
     """Day files that another program holds open (Windows); tried again at the next flush."""
+
+    def note(self, error: str) -> None:
+        """Keep the first *error*."""
+        self.error = self.error or error
 
 
 @attrs.frozen
@@ -76,31 +82,56 @@ class Store:
 
     def claim(self, kind: str, **identity: object) -> None:
         """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
-        with _system_errors():
-            found = self._journal.meta().get("kind")
+        with _system_errors(self._root):
+            content = self._content(IDENTITY)
+            found = self._journal.meta().get("kind") or self._kind_in(content)
             if found is not None and found != kind:
                 raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
+            told = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
+            if content != told:
+                self._write_identity(told)
             self._journal.remember(kind=kind, stopped_at_ms=None, **identity)
+
+    def _kind_in(self, content: bytes | None) -> str | None:
+        """The kind that ``identity.json`` names, for when the journal has lost it."""
+        if content is None:
+            return None
+        try:
+            return identity_in(content)["kind"]
+        except ValueError as error:
+            log.error("%s says nothing (%s); what this directory held, nobody knows", self._root / IDENTITY, error)
+            return None
+
+    def _write_identity(self, content: bytes) -> None:
+        """Make ``identity.json`` say *content*, durably, before the journal does: it is for when that is lost."""
+        temporary = self._root / TMP / IDENTITY
+        dayfiles.write_temporary(self._disk, temporary, content)
+        try:
+            self._disk.replace(temporary, self._root / IDENTITY)
+            self._disk.sync_folder(self._root)
+        except OSError:
+            self._disk.remove(temporary)
+            raise
 
     def meta(self) -> dict[str, str]:
         """What the directory remembers."""
-        with _system_errors():
+        with _system_errors(self._root):
             return self._journal.meta()
 
     # --- verdicts
 
     def expect(self, series: Sequence[Series], earliest: Millis, now: Millis) -> dict[Series, tuple[Millis, Millis]]:
         """Expect *series* from now on; the first minute of each, and its mark: where its next verdict begins."""
-        with _system_errors():
+        with _system_errors(self._root):
             self._journal.expect(series, earliest, now)
             spans = self._journal.spans()
             return {one: spans[one] for one in series}
 
     def commit(
-        self, verdicts: Sequence[Verdict], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+        self, verdicts: Sequence[Verdict | Attempt], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
         """Make *verdicts* durable, and counted what was *rejected* before; else :class:`StoreUnavailable`."""
-        with _system_errors():
+        with _system_errors(self._root):
             while True:
                 try:
                     return self._journal.commit(verdicts, now, rejected)
@@ -110,49 +141,62 @@ class Store:
 
     def open_gap_minutes(self) -> dict[str, int]:
         """Minutes in open gaps, by venue."""
-        with _system_errors():
+        with _system_errors(self._root):
             return dict(self._journal.open_gap_minutes())
+
+    def open_gaps(self, venues: Sequence[str], limit: int) -> dict[str, list[Gap]]:
+        """The newest *limit* open gaps of each of *venues*."""
+        with _system_errors(self._root):
+            return {venue: self._journal.open_gaps(venue, limit) for venue in venues}
 
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
-        with _system_errors():
+        with _system_errors(self._root):
             self._journal.remember(stopped_at_ms=now, latest_ms=now)
 
     # --- day files
 
     def waiting(self) -> list[DayFile]:
         """The day files for which candles wait in the journal."""
-        with _system_errors():
+        with _system_errors(self._root):
             return [DayFile(series, day) for series, day in self._journal.waiting_days()]
 
     def flush(self, files: Sequence[DayFile]) -> Flushed:
         """Write the candles that wait for *files*, at most :data:`FILES_AT_ONCE` of them, into them."""
         flushed = Flushed()
         try:
-            with _system_errors():
+            with _system_errors(self._root):
                 self._flush_some(files, flushed)
         except StoreUnavailable as error:
-            flushed.error = str(error)
+            flushed.note(str(error))
+            done = {*flushed.held, *flushed.failed}
+            flushed.failed += [file.path for file in files if file.path not in done]
         return flushed
 
     def _flush_some(self, files: Sequence[DayFile], flushed: Flushed) -> None:
+        """A file that cannot be written stands back, and the others go on; the journal's errors end it for all."""
         prepared: list[_Replacement] = []
-        done: list[_Replacement] = []
+        moved: dict[Path, list[_Replacement]] = {}
+        durable: list[_Replacement] = []
         try:
             for file in files:
-                with _unless_held(file, flushed):
+                with _each_for_itself([file], flushed):
                     prepared += self._prepare(file, flushed)
             self._journal.replacing({one.file.path: one.digest for one in prepared})
             for one in prepared:
-                with _unless_held(one.file, flushed):
-                    self._disk.replace(one.temporary, self._root / one.file.path)
-                    done.append(one)
-            for folder in sorted({(self._root / one.file.path).parent for one in done}):
-                self._disk.sync_folder(folder)
-            self._replaced(done, flushed)
+                target = self._root / one.file.path
+                with _each_for_itself([one.file], flushed):
+                    self._disk.replace(one.temporary, target)
+                    moved.setdefault(target.parent, []).append(one)
+            for folder, some in sorted(moved.items()):
+                with _each_for_itself([one.file for one in some], flushed):
+                    self._disk.sync_folder(folder)
+                    durable += some
+            self._replaced(durable, flushed)
         finally:
             for one in prepared:
-                self._disk.remove(one.temporary)
+                with _each_for_itself([], flushed):
+                    self._disk.remove(one.temporary)
 
     def _replaced(self, done: Sequence[_Replacement], flushed: Flushed) -> None:
         saved = self._journal.replaced((one.file.path, one.digest, one.file.series, one.minutes) for one in done)
@@ -176,6 +220,7 @@ class Store:
         if old is None:
             dayfiles.make_folder(self._disk, self._root, folder)
         temporary = self._root / TMP / f"{folder.replace('/', '_')}_{name}"
+        self._disk.remove(temporary)  # if the last flush could not
         dayfiles.write_temporary(self._disk, temporary, content)
         return [_Replacement(file, temporary, digest_of(content), [candle.open_time for candle in candles])]
 
@@ -190,7 +235,7 @@ class Store:
     def _read(self, file: DayFile) -> pa.Table | None:
         """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it is not the ledger's."""
         known = self._journal.digest(file.path)
-        content = self._content(file)
+        content = self._content(file.path)
         if content is None:
             if known[0] is not None:
                 raise DayFileBroken(file.path, "the file is missing")
@@ -199,10 +244,11 @@ class Store:
             raise DayFileBroken(file.path, "its digest is not the ledger's")
         return dayfiles.read(content, file)
 
-    def _content(self, file: DayFile) -> bytes | None:
+    def _content(self, path: str) -> bytes | None:
+        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs."""
         try:
-            return self._disk.read(self._root / file.path)
-        except FileNotFoundError:
+            return self._disk.read(self._root / path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _give_up(self, broken: DayFileBroken) -> None:
@@ -211,7 +257,7 @@ class Store:
         assert file is not None, broken.path
         self._cached = None
         fate = "nothing is left to set aside"
-        if self._content(file) is not None:
+        if self._content(file.path) is not None:
             fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
         mark = self._journal.spans()[file.series][1]
         lost = self._journal.lose(file.path, file.series, file.day, mark, str(broken))
@@ -256,7 +302,7 @@ class Store:
     def _settle(self, file: DayFile, flushed: Flushed) -> None:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's."""
         digest, pending = self._journal.digest(file.path)
-        content = self._content(file)
+        content = self._content(file.path)
         actual = None if content is None else digest_of(content)
         if content is not None and pending is not None and actual == pending:
             target = self._root / file.path
@@ -282,29 +328,35 @@ def _make_root(root: Path) -> None:
     """*root* and the folders above it, as durable as what will lie in them."""
     for folder in (*reversed(root.parents), root):
         if not folder.is_dir():
-            LOCAL_DISK.make_folder(folder)
+            try:
+                LOCAL_DISK.make_folder(folder)
+            except FileExistsError as error:
+                raise WrongDirectory(f"{folder} is no directory; the data directory {root} was expected") from error
             LOCAL_DISK.sync_folder(folder.parent)
 
 
 @contextmanager
-def _unless_held(file: DayFile, flushed: Flushed) -> Iterator[None]:
-    """Leave *file* for a later flush if another program has it open (Windows)."""
+def _each_for_itself(files: Sequence[DayFile], flushed: Flushed) -> Iterator[None]:
+    """Leave *files* for a later flush if the disk refuses them, or if another program has one open (Windows)."""
     try:
         yield
     except OSError as error:
-        if not is_held(error):
-            raise
-        flushed.held.append(file.path)
+        paths = [file.path for file in files]
+        if is_held(error):
+            flushed.held += paths
+        else:
+            flushed.failed += paths
+            flushed.note(f"{', '.join(paths) or TMP}: {type(error).__name__}: {error}")
 
 
 @contextmanager
-def _system_errors() -> Iterator[None]:
-    """Full disks and failing ones become :class:`StoreUnavailable`, in the system's own words."""
+def _system_errors(root: Path) -> Iterator[None]:
+    """Full disks and failing ones become :class:`StoreUnavailable`: where, and in the system's own words."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         if isinstance(error, OSError) or is_of_the_moment(error):
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            raise StoreUnavailable(f"{root}: {type(error).__name__}: {error}") from error
         raise
 
 
@@ -313,14 +365,16 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
 
     Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
-    another version of this program made it, and :class:`StoreUnavailable` if the disk does not let it be read.
+    another version of this program made it or *root* is no directory, and :class:`StoreUnavailable` if the disk
+    does not let it be read.
     """
-    with _system_errors():
-        _make_root(root)
-    with hold_lock(root / LOCK):
+    with ExitStack() as stack:
+        with _system_errors(root):
+            _make_root(root)
+            stack.enter_context(hold_lock(root / LOCK))
         # The journal asks the day files, and the day files are the store's, which has the journal.
         elsewhere: list[Callable[[Series, Millis], Candle | None]] = []
-        with _system_errors():
+        with _system_errors(root):
             disk.make_folder(root / TMP)
             try:
                 journal = open_journal(root, disk, lambda series, minute: elsewhere[0](series, minute))
@@ -329,7 +383,7 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
         store = Store(root, journal, disk)
         elsewhere.append(store.look_up)
         try:
-            with _system_errors():
+            with _system_errors(root):
                 store.recover()
             yield store
         finally:

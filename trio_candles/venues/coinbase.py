@@ -89,6 +89,8 @@ class Coinbase:
         symbols_per_connection=100,  # no documented limit; the venue advises to spread products
         symbols_per_message=100,
         messages_per_second=5.0,  # documented: 10 a second on the stricter page
+        changes_per_hour=None,
+        too_fast="Rate limit exceeded",
         silence=10.0,  # a heartbeat per product and second: ten missed are no coincidence
         ping_after=None,
         symbol_silence=10.0,

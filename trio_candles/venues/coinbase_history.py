@@ -15,10 +15,10 @@ from types import MappingProxyType
 import attrs
 import msgspec
 
-from trio_candles.assembly import GRACE
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
+    GRACE,
     Answer,
     Fill,
     Penalty,
@@ -115,12 +115,16 @@ def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, Non
             answer = yield _ask_rows(product, since, until)
             _hear_rows(findings, answer)
     spans = findings.open()
-    if spans:
-        walk = _Walk()
-        try:
-            yield from _search(findings, walk, product, spans)
-        finally:
-            findings.trades(walk.known.values())
+    if not spans:
+        return
+    walk = _Walk(findings.now)
+    try:
+        yield from _search(findings, walk, product, spans)
+        for after in walk.doubtful(findings):
+            answer = yield _ask_trades(product, after)
+            walk.hear(answer, after)
+    finally:
+        findings.trades(walk.believed(findings))
 
 
 def _judge(answer: Answer) -> None:
@@ -181,14 +185,15 @@ def _search(
         if since >= end:
             continue
         step = 0
-        while isinstance(after := walk.next(since, end, step), int):
+        while (after := walk.next(since, end, step)) is not None:
             if not left:
                 findings.excuse(findings.since, findings.until, Why.NOT_REACHED)
                 return
             left, step = left - 1, step + 1
             answer = yield _ask_trades(product, after)
             walk.hear(answer, after)
-        findings.excuse(since, end, after)
+        findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
+        findings.excuse(since, end, Why.ID_HOLE)
 
 
 def _ask_trades(product: str, after: int | None) -> Request:
@@ -199,74 +204,108 @@ def _ask_trades(product: str, after: int | None) -> Request:
 
 @attrs.frozen
 class _Stretch:
-    """Every id from ``lo`` to ``hi`` has been asked for; those that exist are known."""
+    """Trades that are all there are from the id ``lo`` to the id ``hi``; a ``lo`` of 0: none is served below."""
 
     lo: int
     hi: int
+    twice: bool
+    """Whether two answers told one of its trades, alike: no answer names its product, but two do not both err."""
 
 
 @attrs.define
 class _Walk:
     """Finds its way through the trades by id, knowing what it has seen of their times."""
 
+    now: Millis
     known: dict[int, Trade] = attrs.field(factory=dict)
+    _told: set[int] = attrs.field(factory=set)
+    """All ids, of trades that could not be read too."""
     _stretches: list[_Stretch] = attrs.field(factory=list)
-    """By id, disjoint and not adjacent."""
+    """By id, disjoint."""
 
     def newest(self) -> Millis:
+        """The time of the newest trade; 0 if there is none."""
         return max((trade.time for trade in self.known.values()), default=Millis(0))
 
-    def hear(self, answer: Answer, after: int | None) -> None:
-        """Remember a page of trades: all that there are from its lowest id to *after*."""
-        _judge(answer)
-        rows = read_body(_TRADE_LIST, answer)
-        ids = [row.trade_id for row in rows]
-        if after is not None and ids and max(ids) >= after:
-            raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids)}")
-        for row in rows:
-            trade = _trade(row)
-            if trade is not None and self.known.setdefault(row.trade_id, trade) != trade:
-                raise Misunderstood("trades_differ", f"trade {row.trade_id} is told in two ways")
-        if after is not None:
-            self._asked(_Stretch(min(ids, default=0), after - 1))
-        elif ids:
-            self._asked(_Stretch(min(ids), max(ids)))
+    def first_minute(self) -> Millis:
+        """The minute of the first trade of all, if that has been reached; 0 otherwise."""
+        reached = self._stretches[0].lo <= 1
+        return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
-    def _asked(self, new: _Stretch) -> None:
+    def hear(self, answer: Answer, after: int | None) -> None:
+        """Remember a page: all trades that there are between its lowest id and *after*."""
+        _judge(answer)
+        told = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
+        # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
+        told = [(id, trade) for id, trade in told if trade is None or trade.time <= self.now]
+        ids = {id for id, _ in told}
+        if after is not None and max(ids, default=0) != after - 1:
+            raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids, default=None)}")
+        if not ids:
+            return
+        for id, trade in told:
+            if trade is not None and self.known.setdefault(id, trade) != trade:
+                raise Misunderstood("trades_differ", f"trade {id} is told in two ways")
+        lowest, again = min(ids), bool(ids & self._told)
+        self._told |= ids
+        self._join(_Stretch(0 if again and len(ids) == 1 else lowest, max(ids), again))
+
+    def _join(self, new: _Stretch) -> None:
         joined: list[_Stretch] = []
         for stretch in sorted([*self._stretches, new], key=lambda stretch: stretch.lo):
-            if joined and stretch.lo <= joined[-1].hi + 1:
-                joined[-1] = _Stretch(joined[-1].lo, max(joined[-1].hi, stretch.hi))
-            else:
-                joined.append(stretch)
+            if joined and stretch.lo <= joined[-1].hi:
+                last = joined.pop()
+                stretch = _Stretch(last.lo, max(last.hi, stretch.hi), last.twice or stretch.twice)
+            joined.append(stretch)
         self._stretches = joined
 
-    def next(self, since: Millis, until: Millis, step: int) -> int | Why:
-        """The cursor of the next page to read for ``[since, until)``, or why it must be missing if it still is."""
+    def _within(self, stretch: _Stretch) -> list[Trade]:
+        return [trade for id, trade in self.known.items() if stretch.lo <= id <= stretch.hi]
+
+    def doubtful(self, findings: Findings) -> list[int]:
+        """Cursors of pages to read again: they matter, and nothing vouches for them yet."""
+        return [
+            stretch.hi + 1
+            for stretch in self._stretches
+            if not stretch.twice
+            and findings.tells(self._within(stretch))
+            and not findings.vouches(self._within(stretch))
+        ]
+
+    def believed(self, findings: Findings) -> list[Trade]:
+        """The trades that two answers told, or an answer and the rows."""
+        return [
+            trade
+            for stretch in self._stretches
+            if stretch.twice or findings.vouches(self._within(stretch))
+            for trade in self._within(stretch)
+        ]
+
+    def next(self, since: Millis, until: Millis, step: int) -> int | None:
+        """The cursor of the page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
+
+        A page repeats a trade that is known wherever it is to be joined to others.
+        """
         early, late = since - GRACE, until + GRACE
-        above = min((id for id, trade in self.known.items() if trade.time >= late), default=None)
-        if above is None:
-            return Why.NO_TRADE_AFTER
+        above = min(id for id, trade in self.known.items() if trade.time >= late)
         here = next(stretch for stretch in self._stretches if stretch.lo <= above <= stretch.hi)
-        times = [trade.time for id, trade in self.known.items() if here.lo <= id <= here.hi]
-        if min(times) < early:
-            return Why.ID_HOLE
-        if here.lo <= 1:
-            return Why.BEFORE_FIRST if here.lo else Why.NO_TRADE_BEFORE
+        earliest = min(trade.time for trade in self._within(here))
+        if earliest < early or here.lo <= 1:
+            return None
         below = max((stretch.hi for stretch in self._stretches if stretch.hi < here.lo), default=0)
-        if min(times) < late or here.lo - below <= _TRADES:
-            return here.lo
-        return min(here.lo, max(self._guess(below, here, late, step) + _TRADES // 2, below + _TRADES))
+        if earliest < late or here.lo - below < _TRADES:
+            return here.lo + 1
+        return min(here.lo + 1, max(self._guess(below, here, late, step) + _TRADES // 2, below + _TRADES))
 
     def _guess(self, below: int, here: _Stretch, time: int, step: int) -> int:
         """Which id may be the first at *time*, between *below* and *here*."""
-        lowest = min(id for id in self.known if here.lo <= id)
+        lowest = min(trade.trade_id for trade in self._within(here))
         if step % 3 == 2:  # trades do not come evenly: interpolation alone may creep
             return (below + lowest) // 2
         anchor = self.known.get(below)
         if anchor is None:
             # Nothing is known below: as dense as the page above.
-            highest = max(id for id in self.known if id <= here.hi)
+            highest = max(trade.trade_id for trade in self._within(here))
             span = self.known[highest].time - self.known[lowest].time
             return max(lowest // 2, lowest - (self.known[lowest].time - time) * (highest - lowest) // max(span, 1))
         rise = self.known[lowest].time - anchor.time

@@ -11,10 +11,10 @@ from collections.abc import Generator, Iterable, Iterator
 
 import attrs
 
-from trio_candles.assembly import GRACE, fold_trades
+from trio_candles.assembly import fold_trades
 from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
 from trio_candles.validation import broken_rule
-from trio_candles.venues.history import Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
+from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
 from trio_candles.venues.protocol import Misunderstood
 
 __all__ = ["Findings", "finish", "proven"]
@@ -24,7 +24,11 @@ Span = tuple[Millis, Millis]
 
 @attrs.define
 class Findings:
-    """Collects what is said about one series; :meth:`filled` is the sum of it."""
+    """Collects what is said about one series; :meth:`filled` is the sum of it.
+
+    Rows and trades are compared wherever both speak of a minute: one that differs is not believed, and if most
+    differ, nothing is.
+    """
 
     series: Series
     since: Millis
@@ -86,7 +90,7 @@ class Findings:
         """All trades that are known: they replace those given before."""
         verdicts = list(proven(self.series, known, self.now))
         self._built = {verdict.open_time: verdict for verdict in verdicts if isinstance(verdict, Candle)}
-        self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=lambda empty: empty.since)
+        self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=_since)
         for minute, candle in self._built.items():
             rule = broken_rule(candle, self.now)
             if rule is not None:
@@ -108,12 +112,31 @@ class Findings:
         index = bisect_right(self._blanks, minute, key=_since) - 1
         return self._blanks[index] if index >= 0 and minute < self._blanks[index].until else None
 
+    def tells(self, known: Iterable[Trade]) -> bool:
+        """Whether the *known* trades prove anything about a minute that was asked for."""
+        verdicts = proven(self.series, known, self.now)
+        return any(_since(verdict) < self.until and self.since < _until(verdict) for verdict in verdicts)
+
+    def vouches(self, known: Iterable[Trade]) -> bool:
+        """Whether the rows say what the *known* trades say: then both are of the same market."""
+        trial = Findings(self.series, self.since, self.until, self.now, rows=self._rows)
+        trial.trades(known)
+        return trial._most_agree() is True
+
+    def _most_agree(self) -> bool | None:
+        verdicts = [self._agree(minute) for minute in self._rows]
+        yes, no = verdicts.count(True), verdicts.count(False)
+        return None if yes == no == 0 else yes > no
+
     def filled(self) -> Filled:
         """Every minute that was asked for, once; and whatever else was proved."""
+        if self._most_agree() is False:
+            # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
+            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),))
         candles: list[Candle] = []
         bare: list[tuple[Millis, str]] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
-            if self._disagree(minute):
+            if self._agree(minute) is False:
                 self.doubt(minute, Why.ROW_AND_TRADES_DIFFER)
             if minute in self._doubts:
                 continue
@@ -124,20 +147,23 @@ class Findings:
                 bare.append((minute, "zero row"))
         empties = [Empty(self.series, *span) for span in _joined(bare)]
         empties += [part for empty in self._blanks for part in self._without_doubts(empty)]
-        missing = [(m, why) for m in self._asked() if (why := self._missing(m)) is not None]
+        asked = (Millis(minute) for minute in range(self.since, self.until, MINUTE))
+        missing = [(minute, why) for minute in asked if (why := self._missing(minute)) is not None]
         return Filled(
             tuple(candles),
             tuple(sorted(empties, key=_since)),
             tuple(Missing(*span) for span in _joined(missing)),
         )
 
-    def _disagree(self, minute: Millis) -> bool:
-        if minute not in self._rows:
-            return False
-        row, built = self._rows[minute], self._built.get(minute)
-        if built is None:
-            return row is not None and self._blank(minute) is not None
-        return row is None or not row.same_as(built) or row.trades_count not in (None, built.trades_count)
+    def _agree(self, minute: Millis) -> bool | None:
+        """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
+        built, blank = self._built.get(minute), self._blank(minute)
+        if minute not in self._rows or (built is None and blank is None):
+            return None
+        row = self._rows[minute]
+        if row is None or built is None:
+            return row is built
+        return row.same_as(built) and row.trades_count in (None, built.trades_count)
 
     def _without_doubts(self, empty: Empty) -> Iterator[Empty]:
         since = empty.since
@@ -147,9 +173,6 @@ class Findings:
             since = Millis(minute + MINUTE)
         if since < empty.until:
             yield attrs.evolve(empty, since=since)
-
-    def _asked(self) -> Iterator[Millis]:
-        return (Millis(minute) for minute in range(self.since, self.until, MINUTE))
 
     def _missing(self, minute: Millis) -> str | None:
         """Why *minute* is missing; ``None`` if it is not."""
@@ -162,8 +185,12 @@ class Findings:
         return next((why for since, until, why in self._excuses if since <= minute < until), self.why)
 
 
-def _since(empty: Empty) -> Millis:
-    return empty.since
+def _since(verdict: Candle | Empty) -> Millis:
+    return verdict.open_time if isinstance(verdict, Candle) else verdict.since
+
+
+def _until(verdict: Candle | Empty) -> Millis:
+    return verdict.close_time if isinstance(verdict, Candle) else verdict.until
 
 
 def _joined(minutes: Iterable[tuple[Millis, str]]) -> Iterator[tuple[Millis, Millis, str]]:
@@ -211,7 +238,7 @@ class _Run:
 def proven(series: Series, known: Iterable[Trade], now: Millis) -> Iterator[Candle | Empty]:
     """What contiguous ids among the *known* trades prove about settled minutes.
 
-    Ids ascend with time up to :data:`~trio_candles.assembly.GRACE`, so the trades on either side must be that far
+    Ids ascend with time up to :data:`~trio_candles.venues.history.GRACE`, so the trades on either side must be that far
     from the minute; where a time goes back further, nothing is proven across. Before trade 1 there was none.
     """
     trades = sorted((trade for trade in known if trade.time <= now), key=lambda trade: trade.trade_id)

@@ -33,6 +33,7 @@ from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
 from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
 
 __all__ = [
+    "GRACE",
     "SETTLED",
     "Answer",
     "Fill",
@@ -55,6 +56,9 @@ __all__ = [
 
 SETTLED = Millis(60_000)
 """How long after its end a minute is believed: late trades have come, caches have let go of the old answer."""
+
+GRACE = Millis(1_000)
+"""Ids follow time, but not to the instant: a trade this far from a minute certainly lies before or after it."""
 
 
 def settled_until(now: Millis) -> Millis:
@@ -112,6 +116,7 @@ class Why(StrEnum):
     MAYBE_OLD = "nothing in the answer is later than the minute's settling"
     ROWS_DIFFER = "two rows of the minute differ"
     ROW_AND_TRADES_DIFFER = "row and trades differ"
+    ROWS_AND_TRADES_DIFFER = "most rows and trades differ: they are not of the same market"
     ID_HOLE = "trade ids are not contiguous"
     NO_TRADES = "the venue shows no trades"
     NO_TRADE_AFTER = "no trade after it yet"

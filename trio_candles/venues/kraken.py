@@ -105,6 +105,8 @@ class Kraken:
         symbols_per_connection=200,  # no documented limit
         symbols_per_message=20,  # what other maintained clients use
         messages_per_second=5.0,  # support has named 20
+        changes_per_hour=None,
+        too_fast="Exceeded msg rate",
         silence=10.0,  # a heartbeat about once a second whenever nothing else is sent
         ping_after=5.0,
         symbol_silence=None,  # a pair without trades is silent, and nothing on the feed can tell the difference

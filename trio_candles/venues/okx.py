@@ -74,6 +74,8 @@ class Okx:
         symbols_per_connection=200,  # 480 requests an hour and connection leave room to subscribe each again
         symbols_per_message=100,  # documented: 64 KB of arguments; a hundred take 6
         messages_per_second=2.0,
+        changes_per_hour=480.0,  # documented, subscribe, unsubscribe and login together
+        too_fast="60014 ",
         silence=30.0,  # documented: the venue itself closes after 30 s without data
         ping_after=20.0,
         symbol_silence=150.0,  # a row a minute is likely for a silent pair too, but not documented for the feed

@@ -194,6 +194,10 @@ class Limits:
     symbols_per_message: int
     messages_per_second: float
     """What we send."""
+    changes_per_hour: float | None
+    """Subscriptions and their ends on one connection; ``None``: no more than the rate a second."""
+    too_fast: str
+    """What the venue's complaint about our pace contains."""
     silence: float
     """No frame at all for this long: the connection is dead, whatever TCP believes."""
     ping_after: float | None
@@ -280,7 +284,7 @@ def time_of(text: str) -> Millis:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise Misunderstood("bad_time", repr(text[:40])) from None
-    if not 2009 <= time.year <= 2100:
+    if not 2009 <= time.year <= 9998:
         # Coinbase has sent 0001-01-01; no trade of these markets is older than 2009.
         raise Misunderstood("bad_time", repr(text[:40]))
     return Millis((time - _EPOCH) // _MILLISECOND)

@@ -1,0 +1,137 @@
+"""Gaps are closed over REST, within the venues' limits, whatever made them; what is not proven stays open."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from world import NOON, SYMBOLS, check_against_truth, collecting, ledger
+
+from trio_candles.model import DAY, MINUTE, Series
+from trio_candles.simulator import FOREVER, RestFault
+
+ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
+
+
+def minute(n):
+    return NOON + n * MINUTE
+
+
+def gaps_of(root, series):
+    with ledger(root) as books:
+        return books.gaps(series)
+
+
+async def sleep_until(seconds):
+    await trio.sleep(seconds - trio.current_time())
+
+
+def no_limit_was_exceeded(world):
+    return not any(exchange.violations for exchange in world.exchanges.exchanges.values())
+
+
+async def test_an_outage_of_all_venues_is_filled_and_nothing_else_changes(autojump_clock, tmp_path):
+    async with collecting(tmp_path, fill=True) as world:
+        await sleep_until(600)
+        for exchange in world.exchanges.exchanges.values():
+            exchange.faults.refuse_connections = True
+            exchange.drop_connections()
+        await sleep_until(600 + 90 * 60)
+        for exchange in world.exchanges.exchanges.values():
+            exchange.faults.refuse_connections = False
+        await sleep_until(600 + 100 * 60)
+        assert no_limit_was_exceeded(world)
+    for series in ALL:
+        check_against_truth(tmp_path, world.market, series)
+        # The last minutes before the stop are not settled; everything older is known.
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(107)]
+
+
+async def test_a_first_start_fills_its_lookback(autojump_clock, tmp_path):
+    async with collecting(tmp_path, fill=True, lookback_days=1) as world:
+        await sleep_until(1200)
+        assert no_limit_was_exceeded(world)
+    for series in ALL:
+        check_against_truth(tmp_path, world.market, series)
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(17)], series
+        with ledger(tmp_path) as books:
+            assert books.range(series).start == NOON - DAY
+
+
+async def test_no_minute_stays_open_longer_than_five_minutes(autojump_clock, tmp_path):
+    """Thin symbols prove nothing on their own feed for hours; REST does once the minute has settled."""
+    symbols = {"coinbase": ("SOL-USD",), "kraken": ("SIM001/USD",), "okx": ("SIM001-USDT",)}
+    async with collecting(tmp_path, symbols, fill=True) as world:
+        await sleep_until(1800)
+        assert no_limit_was_exceeded(world)
+    for name, (symbol,) in symbols.items():
+        series = Series(name, symbol)
+        check_against_truth(tmp_path, world.market, series)
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(25)], series
+
+
+async def test_a_venue_whose_rest_is_down_keeps_its_gaps_and_counts_the_attempts(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, fill=True, lookback_days=0.1) as world:
+        world.exchanges["okx"].faults.rest.append(RestFault("status", times=FOREVER, status=503))
+        await sleep_until(1800)
+        assert world.service.board.venues["okx"].status(world.time.now()) == "[OK]"
+        with_fault = world.service.board.venues["okx"].open_gap_minutes
+        world.exchanges["okx"].faults.rest.clear()
+        await sleep_until(1800 + 900)
+    assert with_fault >= 280
+    series = Series("okx", "BTC-USDT")
+    check_against_truth(tmp_path, world.market, series)
+    assert not [m for m in gaps_of(tmp_path, series) if m < minute(42)]
+
+
+@pytest.mark.parametrize("kind", ["status", "throttle", "truncated", "html", "empty", "short", "slow", "disconnect"])
+async def test_bad_answers_are_never_believed_and_the_rest_goes_on(autojump_clock, tmp_path, kind):
+    async with collecting(tmp_path, fill=True, lookback_days=0.02) as world:
+        for exchange in world.exchanges.exchanges.values():
+            exchange.faults.rest.append(RestFault(kind, times=2, status=500, seconds=60))
+        await sleep_until(600)
+        assert no_limit_was_exceeded(world)
+    for series in ALL:
+        check_against_truth(tmp_path, world.market, series)
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(5)], series
+
+
+async def test_a_page_of_another_market_is_not_believed_where_it_says_so(autojump_clock, tmp_path):
+    """Kraken's answers name their market. Coinbase's and OKX's rows do not, and nothing else could tell."""
+    async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=0.02) as world:
+        world.exchanges["kraken"].faults.rest.append(RestFault("wrong_symbol", times=2))
+        await sleep_until(600)
+        assert no_limit_was_exceeded(world)
+    for symbol in SYMBOLS["kraken"]:
+        series = Series("kraken", symbol)
+        check_against_truth(tmp_path, world.market, series)
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(5)], series
+
+
+async def test_attempts_and_their_errors_are_in_the_ledger(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=0.05) as world:
+        world.exchanges["okx"].faults.rest.append(RestFault("status", times=FOREVER, status=503))
+        await sleep_until(600)
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT max(attempts) FROM gap") >= 2
+        assert "503" in books.one("SELECT last_error FROM gap WHERE attempts > 0")
+
+
+async def test_a_dropped_trade_is_repaired_from_the_venues_record(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"coinbase": ("BTC-USD",)}, fill=True) as world:
+        await sleep_until(470)
+        trades = world.market.trades("coinbase", "BTC-USD", minute(8))
+        lost = trades[len(trades) // 2].trade_id
+        world.exchanges["coinbase"].faults.drop_trade = lambda symbol, id_: id_ == lost
+        await sleep_until(900)
+    series = Series("coinbase", "BTC-USD")
+    check_against_truth(tmp_path, world.market, series)
+    assert minute(8) not in gaps_of(tmp_path, series)
+    with ledger(tmp_path) as books:
+        assert books.opened(series)[minute(8)] == "missing_trades"
+
+
+async def test_filling_switched_off_still_knows_every_gap(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=False, lookback_days=0.05) as world:
+        await sleep_until(600)
+        assert not world.exchanges["okx"].requests
+    assert len(gaps_of(tmp_path, Series("okx", "BTC-USDT"))) >= 72

@@ -1,0 +1,84 @@
+"""Asks a venue's REST: one deadline, one bound, one budget; whatever goes wrong is a named error.
+
+The body is bounded as it comes from the wire and never decompressed (194 KB of gzip once became 200 MB): we ask for
+it as it is, and refuse it otherwise. No redirects, no proxies from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import httpx
+import trio
+
+from trio_candles.network import Budget, Network, wall_floor
+from trio_candles.venues.history import Answer, Penalty, Rate, Request, Throttled, Unavailable
+
+__all__ = ["Rest", "open_rest"]
+
+ANSWER_SECONDS = 15.0
+"""For the whole answer, name and TLS included; a slow drip does not live longer."""
+LARGEST_BODY = 8 * 1024 * 1024
+ACCELERATED_PACE = 4.0
+"""Questions a wall second and bucket under an accelerated clock: a venue's budget times the speed would leave no time
+for the live feed, which goes before any backfill."""
+
+
+@attrs.frozen
+class Rest:
+    """One venue's REST within its published limits; made by :func:`open_rest`."""
+
+    _client: httpx.AsyncClient
+    _url: str
+    _budgets: Mapping[str, Budget]
+    _penalty: Penalty
+    _speed: float
+
+    async def ask(self, request: Request) -> Answer:
+        """The answer to *request*, when there is room in its budget; :class:`Unavailable` if there is none."""
+        await self._budgets[request.bucket].take()
+        with trio.move_on_after(wall_floor(ANSWER_SECONDS, self._speed)):
+            try:
+                return await self._get(request)
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+                raise Unavailable(f"{request.path}: {type(error).__name__}: {error}") from error
+        raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
+
+    async def _get(self, request: Request) -> Answer:
+        url = self._url + request.path
+        async with self._client.stream("GET", url, params=dict(request.params)) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise Unavailable(f"{request.path}: the body is compressed, which we did not ask for")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
+            return Answer(response.status_code, bytes(body), _seconds(response.headers.get("retry-after")))
+
+    def throttled(self, error: Throttled) -> None:
+        """Ask more slowly for a while, and not at all as long as the venue wants to be left alone."""
+        for budget in self._budgets.values():
+            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
+
+
+def _seconds(text: str | None) -> float | None:
+    """A Retry-After header in seconds; the form with a date is not used by these venues."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+@asynccontextmanager
+async def open_rest(network: Network, url: str, rates: Mapping[str, Rate], penalty: Penalty) -> AsyncIterator[Rest]:
+    """The REST at *url* for the block."""
+    pace = ACCELERATED_PACE / network.speed if network.speed > 1 else float("inf")
+    budgets = {
+        name: Budget(min(rate.per_second, pace), rate.burst if pace > rate.per_second else 1, empty=rate.empty_at_start)
+        for name, rate in rates.items()
+    }
+    client = httpx.AsyncClient(
+        transport=network.transport, timeout=None, trust_env=False, headers={"Accept-Encoding": "identity"},
+    )  # fmt: skip
+    async with client:
+        yield Rest(client, url.rstrip("/"), budgets, penalty, network.speed)

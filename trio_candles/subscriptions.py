@@ -1,0 +1,317 @@
+"""What a venue was asked for: every subscription is acknowledged, asked for again, or loudly refused.
+
+A symbol is asked for with the others; without an acknowledgement once more so, then in a message of its own, and
+then it counts as refused: an error in the log, gaps in the ledger, and another attempt every five minutes. A named
+refusal takes one symbol out of the message that it spoiled; the rest is asked for again at once, still together.
+
+Of a symbol that falls silent, the venue's limits say whether that proves a fault (Coinbase beats once a second for
+each product) or is a suspicion (OKX). A proof costs the connection, but only once in an hour for one symbol, and
+only its own minutes after that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import attrs
+import trio
+
+from trio_candles.clock import Time
+from trio_candles.desk import Desk
+from trio_candles.network import Network, wall_floor
+from trio_candles.venues.protocol import Limits, Venue
+
+__all__ = [
+    "Feed",
+    "Line",
+    "Request",
+    "Saying",
+    "acknowledged",
+    "ask",
+    "check_requests",
+    "check_symbols",
+    "ping",
+    "refused",
+    "throttled",
+]
+
+log = logging.getLogger(__name__)
+
+ACK_SECONDS = 5.0
+"""For an acknowledgement, from the moment at which the request was sent."""
+SPOILED_SECONDS = 1.0
+"""After a refusal, for the acknowledgements of those others that it did not touch."""
+THROTTLED_SECONDS = 60.0
+"""Without asking again, once the venue found us too fast."""
+REFUSED_SECONDS = 300.0
+"""After which a refused symbol is asked for again: listings come and go."""
+BLAME_SECONDS = 3600.0
+"""In which one symbol's silence may cost its connection once: a second time it is the symbol's own."""
+REMEDY_SECONDS = 60.0
+"""Between two rounds of subscribing anew on one connection: all suspects share its messages."""
+RAREST_REMEDY = 3600.0
+"""Of silence, at most, before a symbol is subscribed anew."""
+HOUR = 3600.0
+
+_TOGETHER, _TOGETHER_AGAIN, _ALONE = 1, 2, 3
+
+
+@attrs.define
+class Request:
+    """A symbol that we asked for."""
+
+    missing: set[str]
+    """Channels not yet acknowledged."""
+    stage: int
+    """Asked with the others, with the others again, or in a message of its own."""
+    asked_at: float = float("inf")
+    """When its message was sent; until then it is not due."""
+    refused: bool = False
+
+
+@attrs.frozen
+class Saying:
+    """A text to send, and the requests whose acknowledgement is awaited from then on."""
+
+    text: str
+    requests: tuple[Request, ...] = ()
+
+
+@attrs.define
+class Line:
+    """One connection's state: read and changed by its reader and by the venue's watchdog."""
+
+    number: int
+    symbols: tuple[str, ...]
+    say: trio.MemorySendChannel[Saying]
+    scope: trio.CancelScope
+    last_frame: float
+    heard: dict[str, float]
+    """When each symbol was last spoken of, or last subscribed."""
+    requests: dict[str, Request] = attrs.field(factory=dict)
+    patience: dict[str, float] = attrs.field(factory=dict)
+    """Seconds of silence until a symbol is subscribed anew; doubling."""
+    remedied_at: float = float("-inf")
+    messages: deque[float] = attrs.field(factory=deque)
+    """When subscriptions were changed, in the last hour."""
+    pinged: bool = False
+    hung_up: str | None = None
+
+    def hang_up(self, why: str) -> None:
+        """End this turn of the connection; its task reports it as lost."""
+        if self.hung_up is None:
+            self.hung_up = why
+            self.scope.cancel()
+
+    def forgive(self, late: float) -> None:
+        """Do not count *late* seconds of our own as the venue's silence."""
+        self.last_frame += late
+        self.heard = {symbol: moment + late for symbol, moment in self.heard.items()}
+        for request in self.requests.values():
+            request.asked_at += late
+
+
+@attrs.define
+class Feed:
+    """What the tasks of one venue share."""
+
+    venue: Venue
+    url: str
+    desk: Desk
+    network: Network
+    time: Time
+    lines: dict[int, Line] = attrs.field(factory=dict)
+    refused_until: dict[str, float] = attrs.field(factory=dict)
+    """Symbols not to be asked for before that time."""
+    blamed_at: dict[str, float] = attrs.field(factory=dict)
+    """When a symbol's silence last cost its connection."""
+    requests_sent: int = 0
+
+    @property
+    def limits(self) -> Limits:
+        """The venue's."""
+        return self.venue.limits
+
+    def floor(self, seconds: float) -> float:
+        """A network deadline: *seconds*, but never under a wall second."""
+        return wall_floor(seconds, self.time.speed)
+
+
+# --- asking -----------------------------------------------------------------------------------------------
+
+
+def ask(feed: Feed, line: Line, symbols: Sequence[str], stage: int = _TOGETHER) -> None:
+    """Ask for *symbols* in as few messages as the venue allows; their acknowledgements are awaited once sent."""
+    feed.requests_sent += 1
+    size = feed.limits.symbols_per_message
+    for start in range(0, len(symbols), size):
+        batch = symbols[start : start + size]
+        requests = tuple(Request(set(feed.venue.channels), stage) for _ in batch)
+        line.requests.update(zip(batch, requests, strict=True))
+        _change(line, feed.venue.subscribe(batch, feed.requests_sent), requests)
+
+
+def _unsubscribe(feed: Feed, line: Line, symbols: Sequence[str]) -> None:
+    feed.requests_sent += 1
+    _change(line, feed.venue.unsubscribe(symbols, feed.requests_sent))
+
+
+def ping(feed: Feed, line: Line) -> None:
+    """Ask the venue whether it is there, if it wants to be asked."""
+    if feed.venue.ping is not None:
+        _say(line, Saying(feed.venue.ping))
+
+
+def _change(line: Line, texts: Iterable[str], requests: tuple[Request, ...] = ()) -> None:
+    for text in texts:
+        line.messages.append(trio.current_time())
+        _say(line, Saying(text, requests))
+
+
+def _say(line: Line, saying: Saying) -> None:
+    try:
+        line.say.send_nowait(saying)
+    except trio.WouldBlock:
+        line.hang_up("the connection does not take what we say")
+
+
+def _can_spare(feed: Feed, line: Line, now: float) -> bool:
+    """Whether the connection may say what it need not: half of an hour's messages are kept for what it must."""
+    while line.messages and line.messages[0] <= now - HOUR:
+        line.messages.popleft()
+    most = feed.limits.changes_per_hour
+    return most is None or len(line.messages) < most / 2
+
+
+# --- what the venue answers -------------------------------------------------------------------------------
+
+
+def acknowledged(feed: Feed, line: Line, symbol: str, channel: str) -> None:
+    """Take note; a symbol whose channels are all there is subscribed, also if that comes late."""
+    request = line.requests.get(symbol)
+    if request is None or channel not in request.missing:
+        return  # Coinbase lists all current subscriptions in every acknowledgement
+    request.missing.discard(channel)
+    if not request.missing:
+        request.refused = False
+        feed.refused_until.pop(symbol, None)
+        feed.desk.assemblers[symbol].connected(feed.time.now())
+        line.heard[symbol] = trio.current_time()
+        log.info("%s/%d: %s is subscribed", feed.venue.name, line.number, symbol)
+
+
+def refused(feed: Feed, line: Line, symbol: str | None, text: str) -> None:
+    """Give up *symbol* for a while; one bad symbol may have spoiled its whole message, so see to the others."""
+    named = line.requests.get(symbol) if symbol is not None else None
+    news = named is not None and not named.refused
+    if named is not None and symbol is not None:
+        _refuse(feed, line, symbol, text)
+    else:
+        log.error("%s/%d: refused: %s", feed.venue.name, line.number, text)
+    due = trio.current_time() - feed.floor(ACK_SECONDS) + feed.floor(SPOILED_SECONDS)
+    for request in _awaited(line):
+        if request.stage != _ALONE:
+            request.asked_at = min(request.asked_at, due)
+            if news:  # they have not yet been asked for without that one
+                request.stage = _TOGETHER
+
+
+def throttled(feed: Feed, line: Line, text: str) -> None:
+    """The venue found us too fast, which is no refusal: ask for what it dropped later, and together."""
+    log.warning("%s/%d: too fast: %s", feed.venue.name, line.number, text)
+    for request in _awaited(line):
+        request.asked_at = trio.current_time() + THROTTLED_SECONDS
+        request.stage = _TOGETHER
+
+
+def _awaited(line: Line) -> Iterable[Request]:
+    """Requests that were sent and not yet answered."""
+    for request in line.requests.values():
+        if request.missing and not request.refused and request.asked_at != float("inf"):
+            yield request
+
+
+def _refuse(feed: Feed, line: Line, symbol: str, text: str) -> None:
+    request = line.requests[symbol]
+    if not request.refused:
+        log.error(
+            "%s/%d: %s is refused: %s; its minutes are gaps, it is asked for again every %.0f minutes",
+            feed.venue.name, line.number, symbol, text, REFUSED_SECONDS / 60,
+        )  # fmt: skip
+    request.refused = True
+    feed.refused_until[symbol] = trio.current_time() + REFUSED_SECONDS
+    feed.desk.assemblers[symbol].refused(text)
+
+
+def check_requests(feed: Feed, line: Line, now: float) -> None:
+    """Ask again for what was not acknowledged, then alone; then call it refused; later, try once more."""
+    together: list[str] = []
+    for symbol in line.symbols:
+        request = line.requests.get(symbol)
+        if request is None or request.refused:
+            if feed.refused_until.get(symbol, 0.0) <= now and _can_spare(feed, line, now):
+                together.append(symbol)
+        elif request.missing and now - request.asked_at >= feed.floor(ACK_SECONDS):
+            if request.stage == _TOGETHER:
+                together.append(symbol)
+            elif request.stage == _TOGETHER_AGAIN:
+                ask(feed, line, [symbol], _ALONE)
+            else:
+                _refuse(feed, line, symbol, f"no acknowledgement of {', '.join(sorted(request.missing))}")
+    if together:
+        ask(feed, line, together, _TOGETHER_AGAIN)
+
+
+# --- silent symbols ---------------------------------------------------------------------------------------
+
+
+def check_symbols(feed: Feed, line: Line, now: float) -> None:
+    """Do something about subscribed symbols that are silent for too long."""
+    limit = feed.limits.symbol_silence
+    if limit is None:
+        return
+    silences = {
+        symbol: now - line.heard[symbol]
+        for symbol, request in line.requests.items()
+        if not request.missing and not request.refused
+    }
+    silent = [symbol for symbol, silence in silences.items() if silence >= feed.floor(limit)]
+    if not silent:
+        return
+    if feed.limits.symbol_remedy == "resubscribe":
+        _subscribe_anew(feed, line, silent, now)
+    elif min(silences.values()) >= feed.floor(limit / 2):
+        line.hang_up(f"no symbol has spoken for {min(silences.values()):.0f} s")
+    else:
+        _blame(feed, line, silent, now)
+
+
+def _blame(feed: Feed, line: Line, silent: Sequence[str], now: float) -> None:
+    """Others speak: give *silent* symbols one new connection, and whoever had one already up for a while."""
+    again = [symbol for symbol in silent if now - feed.blamed_at.get(symbol, float("-inf")) < BLAME_SECONDS]
+    for symbol in again:
+        _refuse(feed, line, symbol, f"silent for {now - line.heard[symbol]:.0f} s, on a new connection too")
+        feed.desk.assemblers[symbol].disconnected(feed.time.now())
+    if again:
+        _unsubscribe(feed, line, again)
+    feed.blamed_at.update(dict.fromkeys(silent, now))
+    fresh = [symbol for symbol in silent if symbol not in again]
+    if fresh:
+        line.hang_up(f"silent for {now - line.heard[fresh[0]]:.0f} s: {', '.join(fresh)}")
+
+
+def _subscribe_anew(feed: Feed, line: Line, silent: Sequence[str], now: float) -> None:
+    """Only a suspicion: subscribe *silent* symbols anew, together and ever more rarely; leave the others alone."""
+    patience = feed.limits.symbol_silence or 0.0
+    due = [symbol for symbol in silent if now - line.heard[symbol] >= line.patience.get(symbol, patience)]
+    if not due or now - line.remedied_at < REMEDY_SECONDS or not _can_spare(feed, line, now):
+        return
+    line.remedied_at = now
+    log.warning("%s/%d: silent, subscribing anew: %s", feed.venue.name, line.number, ", ".join(due))
+    for symbol in due:
+        line.patience[symbol] = min(2 * line.patience.get(symbol, patience), RAREST_REMEDY)
+        line.heard[symbol] = now
+    _unsubscribe(feed, line, due)
+    ask(feed, line, due)
