@@ -294,8 +294,11 @@ def run_ours(url: str, seconds: float, meter: Meter) -> None:
         # one turn, as every minute does, whenever it begins.
         network = Network(dial_tcp(paced_ticks(lambda: int(wall.now() * 60 / seconds))))
         send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
+        last_words: list[object] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_feed, Okx(), url, desk, network, wall, send, random.Random(0))
+            nursery.start_soon(
+                run_feed, Okx(), url, desk, network, wall, send, random.Random(0), last_words.append, None
+            )
             async for batch in receive:
                 for verdict in batch:
                     if isinstance(verdict, Candle):
