@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -44,7 +45,7 @@ Outcome = Verdict | Rejected | Remark
 
 
 @attrs.define
-class Assembler:
+class Assembler(ABC):
     """Hears what is said about one series and gives each of its minutes a first verdict, in order.
 
     Lives as long as the venue's feed, not as long as a connection.
@@ -94,9 +95,9 @@ class Assembler:
 
     # --- verdicts
 
+    @abstractmethod
     def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
         """What *event*, received at *now*, proves."""
-        raise NotImplementedError
 
     def due(self, now: Millis) -> Sequence[Outcome]:
         """Call minutes that have waited longer than :data:`SETTLE` ``Unsure``."""
