@@ -176,6 +176,23 @@ async def test_a_disk_that_stays_full_does_not_keep_the_service_from_ending(auto
     assert world.service.writing.pending
 
 
+class FullAtTheEnd(Store):
+    """A store whose disk is full just when the stop is to be noted."""
+
+    def stopped(self, now):
+        """The system's words."""
+        raise StoreUnavailable("OperationalError: database or disk is full")
+
+
+async def test_a_stop_that_cannot_be_noted_is_said_and_is_no_failure(autojump_clock, tmp_path, caplog):
+    """Everything is in parquet by then; only when the collector stopped is not known."""
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, wrap=lambda store: _as(FullAtTheEnd, store)) as world:
+        await trio.sleep(200)
+    assert world.service.writing.finished
+    assert any("disk is full" in record.message for record in caplog.records)
+    assert len(rows_on_disk(tmp_path, Series("okx", "BTC-USDT"))) >= 2
+
+
 def _as(kind, store):
     store.__class__ = kind
     return store

@@ -87,7 +87,10 @@ async def write_verdicts(
     finally:
         writer.take_waiting(batches)
         writer.take_last_words()
-    await offload(store.stopped, time.now())
+    try:
+        await offload(store.stopped, time.now())
+    except StoreUnavailable as error:
+        log.error("everything is written, but not when we stopped: %s", error)
     writing.finished = True
 
 
