@@ -586,7 +586,7 @@ def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: 
         "UPDATE candle SET open_ms = 'noon'",
         "UPDATE candle SET volume = 'much'",
         "UPDATE gap SET series_id = 7 WHERE id = 1",
-        "UPDATE meta SET value = '2' WHERE key = 'format'",
+        "UPDATE meta SET value = '99' WHERE key = 'format'",
         "DROP TABLE gap",
         "INSERT INTO day_file VALUES ('../x.parquet', '', '')",
         f"INSERT INTO gap VALUES (9, 1, {DAY1 + 12 * MINUTE}, {MARK}, 'open', 'x', '', 0, 0, '')",

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.store.journal import Journal, JournalBroken, LedgerBroken, OtherFormat
+from trio_candles.store.schema import FORMAT
 from trio_candles.validation import Rule
 
 NOON = Millis(1_768_046_400_000)
@@ -667,7 +668,7 @@ os.kill(os.getpid(), signal.SIGKILL) if hasattr(signal, "SIGKILL") else os._exit
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode != 0
     with journal_in(path) as journal:
         assert kinds(journal) == "C"
-        assert journal.meta() == {"format": "1", "latest_ms": str(LATE)}
+        assert journal.meta() == {"format": FORMAT, "latest_ms": str(LATE)}
 
 
 def test_at_rest_it_is_one_file_that_a_read_only_connection_reads(tmp_path):
@@ -747,9 +748,24 @@ def test_any_damage_is_found_at_the_opening_or_does_no_harm(tmp_path):
 def test_a_journal_of_another_version_is_refused_and_not_called_broken(tmp_path):
     path = tmp_path / "j"
     Journal.open(path, lambda series, minute: None).close()
-    _in(path, "UPDATE meta SET value = '2' WHERE key = 'format'")
-    with pytest.raises(OtherFormat, match="format is 2"):
+    _in(path, "UPDATE meta SET value = '99' WHERE key = 'format'")
+    with pytest.raises(OtherFormat, match="format is 99"):
         Journal.open(path, lambda series, minute: None)
+
+
+def test_a_journal_of_the_first_format_is_brought_up_and_keeps_what_it_says(tmp_path):
+    path = tmp_path / "j"
+    with journal_in(path) as journal:
+        journal.expect([BTC], NOON, NOON)
+        journal.commit([candle(0)], LATE)
+    database = sqlite3.connect(path, isolation_level=None)
+    for name in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
+        database.execute(f"DROP TABLE {name}")
+    database.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
+    database.close()
+    with journal_in(path) as journal:
+        assert kinds(journal) == "C"
+        assert journal.meta()["format"] == FORMAT
 
 
 def test_a_journal_that_cannot_be_opened_now_is_not_called_broken(tmp_path):

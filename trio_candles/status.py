@@ -44,6 +44,11 @@ class VenueBoard:
         """Every connection is up."""
         return self.lines_up >= self.lines
 
+    @property
+    def rejections(self) -> int:
+        """Rejected candles, duplicates aside."""
+        return sum(count for rule, count in self.rejected.items() if rule != "duplicate")
+
     def status(self, now: Millis) -> str:
         """The table's word for it."""
         if self.at_stop is not None:
@@ -99,16 +104,12 @@ def render(board: Board, now: Millis) -> str:
     rows.append(single)
     rows += [
         f"  {venue.name.upper():<12} {venue.status(now):<14}{venue.received:>9} {venue.saved:>8} {venue.reconnects:>8}"
-        f" {venue.open_gap_minutes:>7} {_rejected(venue):>5}"
+        f" {venue.open_gap_minutes:>7} {venue.rejections:>5}"
         for venue in board.venues.values()
     ]
     if board.store_errors:
         rows += [single, *(f"  STORE ({part}): {error}" for part, error in board.store_errors.items())]
     return "\n".join([*rows, double]) + "\n"
-
-
-def _rejected(venue: VenueBoard) -> int:
-    return sum(count for rule, count in venue.rejected.items() if rule != "duplicate")
 
 
 def _uptime(length: int) -> str:

@@ -186,6 +186,21 @@ class _Writer:
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
         self._book.gaps = newest
+        await self.publish()
+
+    async def publish(self) -> None:
+        """Let the tools see what the table shows; a disk that does not take it is said by whatever else it refuses."""
+        now = self.time.now()
+        states = [
+            (one.name, one.status(now), one.connected, one.received, one.saved, one.reconnects, one.rejections)
+            for one in self._board.venues.values()
+        ]
+        try:
+            await self._offload(self._store.publish, states, dict(self._board.store_errors), now)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "the tools see an old state")
+        else:
+            self._well("journal")
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch]) -> bool:
         """Bring the day files up to date, committing what comes in between; whether all of it is written."""

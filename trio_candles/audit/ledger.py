@@ -5,11 +5,8 @@ SQLite checks no types, and whoever broke a ledger did not ask its constraints f
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -19,7 +16,8 @@ import pyarrow as pa
 from trio_candles.audit.report import KnownGap, Violation
 from trio_candles.audit.spans import LATEST, days_of, span_bits
 from trio_candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL
+from trio_candles.snapshot import open_snapshot
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES
 
 __all__ = ["Account", "Ledger", "read_ledger"]
 
@@ -96,7 +94,7 @@ def read_ledger(data_dir: Path) -> Ledger:
         return Ledger(exists=False)
     ledger = Ledger()
     try:
-        with _snapshot(path) as database:
+        with open_snapshot(path) as database:
             _read(database, ledger)
     except (sqlite3.Error, OSError) as error:
         ledger = Ledger()
@@ -104,47 +102,12 @@ def read_ledger(data_dir: Path) -> Ledger:
     return ledger
 
 
-@contextmanager
-def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read transaction on *path*, or on a copy of it where SQLite cannot read in place.
-
-    A write-ahead log needs a shared-memory file beside it, which a read-only disk refuses; ``immutable=1``
-    would open such a journal and silently leave out what is in its log.
-    """
-    try:
-        with closing(_connect(path, "ro")) as database:
-            _begin(database)
-            yield database
-            return
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            raise
-    with tempfile.TemporaryDirectory(prefix="trio-candles-audit-") as folder:
-        for suffix in ("", "-wal", "-journal"):
-            original = path.with_name(path.name + suffix)
-            if original.exists():
-                shutil.copyfile(original, Path(folder, JOURNAL + suffix))
-        with closing(_connect(Path(folder, JOURNAL), "rw")) as database:
-            _begin(database)
-            yield database
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0)
-
-
-def _begin(database: sqlite3.Connection) -> None:
-    """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
-    database.execute("BEGIN")
-    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-
-
 def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
     for (line,) in database.execute("PRAGMA quick_check(10)").fetchall():
         if line != "ok":
             ledger.blame(f"quick_check: {line}")
     ledger.meta = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
-    if ledger.meta.get("format") != FORMAT:
+    if ledger.meta.get("format") not in (FORMAT, *UPGRADES):
         ledger.blame(f"the journal's format is {ledger.meta.get('format')!r}, not {FORMAT!r}")
         return
     by_id = _read_series(database, ledger)

@@ -34,7 +34,7 @@ from trio_candles.model import (
     Verdict,
     floor_to,
 )
-from trio_candles.store.schema import FORMAT, TABLES
+from trio_candles.store.schema import FORMAT, TABLES, UPGRADES
 from trio_candles.validation import Rule, broken_rule
 
 __all__ = [
@@ -205,6 +205,18 @@ class Journal:
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
+    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
+        """Let the tools see what the collector's table shows: rows of ``venue_state`` without the time, and what the
+        store cannot do, by part.
+        """
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
+                " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*state, now) for state in states],
+            )
+            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, "latest_ms": now})
+
     # --- series
 
     def expect(self, series: Iterable[Series], earliest: Millis, now: Millis) -> None:
@@ -220,6 +232,7 @@ class Journal:
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
             self._db.execute("UPDATE series SET expected = 0")
+            self._db.execute("DELETE FROM venue_state")
             for one in series:
                 entry, reason = self._entries.get(one), down
                 if entry is None:
@@ -617,11 +630,15 @@ def _prepare(database: sqlite3.Connection) -> None:
     found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     if found is None:
         raise sqlite3.DatabaseError("it has no format")
-    if found != (FORMAT,):
+    if found != (FORMAT,) and found[0] not in UPGRADES:
         raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
     check = database.execute("PRAGMA integrity_check(1)").fetchone()
     if check != ("ok",):
         raise sqlite3.DatabaseError(str(check[0]))
+    if found != (FORMAT,):
+        database.executescript(
+            f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
+        )
     tables = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
     with closing(sqlite3.connect(":memory:")) as model:
         model.executescript(TABLES)

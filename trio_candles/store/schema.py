@@ -28,8 +28,8 @@ LOCK = "collector.lock"
 TMP = ".tmp"
 QUARANTINE = "quarantine"
 
-FORMAT = "1"
-"""Of the journal's tables; a journal of another format is refused, never guessed at."""
+FORMAT = "2"
+"""Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 
 _FIELDS: list[pa.Field[pa.DataType]] = [
     pa.field("venue", pa.string(), nullable=False),
@@ -122,6 +122,45 @@ CREATE TABLE day_file (
     pending TEXT                        -- digest of a replacement under way; until it is done either one is valid
 ) WITHOUT ROWID;
 """
+
+TABLES_SINCE_2 = """
+CREATE TABLE listing (                  -- when the venue's market of a series began: earlier minutes are not expected
+    series_id INTEGER PRIMARY KEY REFERENCES series (id),
+    since_ms INTEGER NOT NULL,
+    evidence TEXT NOT NULL
+);
+
+CREATE TABLE underived (                -- minutes that changed without a row in candle: aggregates follow at a flush
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL
+);
+CREATE INDEX underived_span ON underived (series_id, since_ms);
+
+CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out
+    series_id INTEGER PRIMARY KEY REFERENCES series (id),   -- of its reach
+    mark_ms INTEGER NOT NULL
+);
+
+CREATE TABLE confirmation (             -- what comparing came to, in candles, since the directory began
+    venue TEXT NOT NULL, outcome TEXT NOT NULL,     -- agreed | differed | replaced
+    count INTEGER NOT NULL,
+    PRIMARY KEY (venue, outcome)
+) WITHOUT ROWID;
+
+CREATE TABLE venue_state (              -- what the running collector's table shows, every few seconds; for the tools
+    venue TEXT PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    status TEXT NOT NULL,               -- [OK] | [WAIT] | [DISC] | [STALE (Xm)]
+    connected INTEGER NOT NULL,         -- 1 while every connection is up
+    received INTEGER NOT NULL, saved INTEGER NOT NULL, reconnects INTEGER NOT NULL, rejected INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+TABLES += TABLES_SINCE_2
+
+UPGRADES = {"1": TABLES_SINCE_2}
+"""Format of an older journal -> what turns it into this one, in a transaction."""
 
 
 def digest_of(content: bytes | memoryview | pa.Buffer) -> str:

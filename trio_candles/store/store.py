@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -148,6 +148,11 @@ class Store:
         """The newest *limit* open gaps of each of *venues*."""
         with _system_errors(self._root):
             return {venue: self._journal.open_gaps(venue, limit) for venue in venues}
+
+    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
+        """Let the tools see the collector's table; see :meth:`~trio_candles.store.journal.Journal.publish`."""
+        with _system_errors(self._root):
+            self._journal.publish(states, errors, now)
 
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""

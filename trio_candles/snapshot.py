@@ -1,0 +1,52 @@
+"""Reading the journal beside a live collector, or where nothing may be written: one consistent moment of it.
+
+For the tools and the reader; shares nothing with the writing path but the names of the schema.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from trio_candles.store.schema import JOURNAL
+
+__all__ = ["open_snapshot"]
+
+
+@contextmanager
+def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """A read transaction on *path*, or on a copy of it where SQLite cannot read in place.
+
+    A write-ahead log needs a shared-memory file beside it, which a read-only disk refuses; ``immutable=1``
+    would open such a journal and silently leave out what is in its log.
+    """
+    try:
+        with closing(_connect(path, "ro")) as database:
+            _begin(database)
+            yield database
+            return
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+    with tempfile.TemporaryDirectory(prefix="trio-candles-") as folder:
+        for suffix in ("", "-wal", "-journal"):
+            original = path.with_name(path.name + suffix)
+            if original.exists():
+                shutil.copyfile(original, Path(folder, JOURNAL + suffix))
+        with closing(_connect(Path(folder, JOURNAL), "rw")) as database:
+            _begin(database)
+            yield database
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=5.0)
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
+    database.execute("BEGIN")
+    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
