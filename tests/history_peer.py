@@ -14,7 +14,7 @@ from trio_candles.simulator import Market
 from trio_candles.simulator.exchange import SimulatedExchange
 from trio_candles.simulator.text import Request as SimulatedRequest
 from trio_candles.venues.coinbase_history import CoinbaseHistory
-from trio_candles.venues.history import Answer, Fill, Filled, History, Request, settled_until
+from trio_candles.venues.history import Answer, Fill, Filled, History, Request, Using, settled_until
 from trio_candles.venues.kraken_history import KrakenHistory
 from trio_candles.venues.okx_history import OkxHistory
 
@@ -72,7 +72,8 @@ class Peer:
         """What one fill finds out, judged; whatever it raises."""
         self.requests.clear()
         now, series = self.now, Series(self.venue, symbol)
-        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, by_trades))
+        using = Using.TRADES if by_trades else Using.ALL
+        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, using))
         self.judge(filled, series, since, until, now)
         return filled
 

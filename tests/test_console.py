@@ -248,7 +248,7 @@ def test_a_venue_that_says_goodbye_is_shown_as_it_was():
 
 def test_the_banner_names_the_venues_and_says_what_comes_next():
     lines = banner(["coinbase", "okx"]).splitlines()
-    assert lines[0] == lines[-1] == "=" * 70
+    assert lines[0] == lines[-1] == "=" * 79
     assert any("TRIO CANDLES" in line for line in lines)
     assert "  Venues: COINBASE, OKX" in lines
     assert "  Starting WebSocket streams..." in lines

@@ -13,7 +13,7 @@ from recorded import recorded
 
 from trio_candles.model import DAY, MINUTE, Millis, Series
 from trio_candles.simulator import Market, RestFault
-from trio_candles.venues.history import Answer, Throttled, Unavailable, UnknownSymbol, Why
+from trio_candles.venues.history import Answer, Throttled, Unavailable, UnknownSymbol, Using, Why
 from trio_candles.venues.kraken_history import KrakenHistory, altname, names_of
 from trio_candles.venues.protocol import Misunderstood
 
@@ -196,7 +196,7 @@ def page(*trades: tuple[str, str, str, int], pair: str = "XXBTZUSD") -> Answer:
 def trade_minute(*trades: tuple[str, str, str, int]):
     """What a fill of one old minute, ended by an empty page where need be, finds in these trades."""
     minute = NOON - 2 * DAY
-    fill, _ = asked(since=minute, until=minute + MINUTE, by_trades=True)
+    fill, _ = asked(since=minute, until=minute + MINUTE, using=Using.TRADES)
     answer = page(*trades)
     return resume(fill, *[answer] * 9)
 
@@ -236,7 +236,7 @@ def test_two_runs_of_ids_that_claim_the_same_minute_prove_neither():
 
 
 def test_a_page_that_does_not_repeat_the_last_trade_is_nonsense():
-    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, by_trades=True)
+    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, using=Using.TRADES)
     request = fill.send(page(("1", "1", f"{SECOND - 3}", 7), ("2", "1", f"{SECOND + 30}.5", 8)))
     assert request.params["since"] == f"{SECOND + 30}499990000"
     filled = resume(fill, page(("3", "1", f"{SECOND + 62}", 9)))
@@ -244,14 +244,14 @@ def test_a_page_that_does_not_repeat_the_last_trade_is_nonsense():
 
 
 def test_a_trade_told_in_two_ways_is_nonsense():
-    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, by_trades=True)
+    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, using=Using.TRADES)
     with pytest.raises(Misunderstood, match="trades_differ"):
         fill.send(page(("1", "1", f"{SECOND}", 7), ("2", "1", f"{SECOND}", 7)))
 
 
 def test_a_full_page_that_brings_nothing_new_ends_the_walk():
     trades = [("1", "1", f"{SECOND - 3}", 5 + id) for id in range(1_000)]
-    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, by_trades=True)
+    fill, _ = asked(since=NOON - 2 * DAY, until=NOON - 2 * DAY + MINUTE, using=Using.TRADES)
     fill.send(page(*trades))
     filled = resume(fill, page(*trades))
     assert next(iter(whys(filled))).startswith("no_progress")

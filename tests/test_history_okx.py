@@ -16,6 +16,7 @@ from trio_candles.venues.okx_history import OkxHistory
 from trio_candles.venues.protocol import Misunderstood
 
 CANDLES, HISTORY = "/api/v5/market/candles", "/api/v5/market/history-candles"
+INSTRUMENTS = "/api/v5/public/instruments"
 SERIES = Series("okx", "BTC-USDT")
 PAGE = 298 * MINUTE
 
@@ -67,14 +68,14 @@ def test_rows_that_one_endpoint_lacks_are_asked_of_the_other():
     assert [request.path for request in peer.requests] == [CANDLES, HISTORY]
     peer.exchange.faults.rest.append(RestFault("empty", path=HISTORY))
     filled = peer.fill("BTC-USDT", NOON - DAY - 20 * MINUTE, NOON - DAY + 60 * MINUTE)
-    assert [request.path for request in peer.requests] == [HISTORY, CANDLES]
+    assert [request.path for request in peer.requests] == [HISTORY, CANDLES, INSTRUMENTS]
     assert filled.missing[0].since == NOON - DAY - 20 * MINUTE
     assert filled.missing[-1].until < NOON - DAY + 5 * MINUTE
 
 
 def test_a_missing_row_is_a_hole_and_never_empty():
     peer = Peer("okx")
-    peer.exchange.faults.rest.append(RestFault("empty", times=FOREVER))
+    peer.exchange.faults.rest.append(RestFault("empty", path="candles", times=FOREVER))
     filled = peer.fill("BTC-USDT", NOON - 100 * MINUTE, NOON - MINUTE)
     assert (filled.candles, filled.empties) == ((), ())
     assert whys(filled) == {Why.NO_ROW}

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from trio_candles.model import MINUTE, Millis, Series
 from trio_candles.simulator import RestFault
-from trio_candles.venues.history import Answer, Refusal, Why, pages
+from trio_candles.venues.history import Answer, Refusal, Using, Why, pages
 from trio_candles.venues.protocol import Misunderstood
 
 SYMBOLS = {
@@ -216,12 +216,12 @@ answers = st.builds(
 
 
 @pytest.mark.parametrize("venue", VENUES)
-@pytest.mark.parametrize("by_trades", [False, True])
+@pytest.mark.parametrize("using", list(Using))
 @given(replies=st.lists(answers, min_size=1, max_size=4))
 @many
-def test_no_bytes_raise_anything_unnamed_or_make_a_candle(venue, by_trades, replies):
+def test_no_bytes_raise_anything_unnamed_or_make_a_candle(venue, using, replies):
     history, series = HISTORIES[venue], Series(venue, SYMBOLS[venue][0])
-    fill = history.fill(series, Millis(NOON - 90 * MINUTE), Millis(NOON - 30 * MINUTE), NOON, by_trades)
+    fill = history.fill(series, Millis(NOON - 90 * MINUTE), Millis(NOON - 30 * MINUTE), NOON, using)
     with contextlib.suppress(*NAMED):
         filled = drive(fill, *replies)
         if filled is not None:

@@ -44,6 +44,7 @@ FLOORS = {
     "trio_candles.desk": 4,
     "trio_candles.writer": 4,
     "trio_candles.gapfill": 4,
+    "trio_candles.confirm": 4,
     "trio_candles.feed": 4,
     "trio_candles.subscriptions": 4,
     "trio_candles.signals": 5,
@@ -75,6 +76,7 @@ SIDEWAYS = {
         "trio_candles.store.journal",
         "trio_candles.store.lock",
         "trio_candles.store.rebuild",
+        "trio_candles.store.revisions",
     },
     "trio_candles.store.rebuild": {
         "trio_candles.store.dayfiles",
@@ -82,7 +84,7 @@ SIDEWAYS = {
         "trio_candles.store.journal",
     },
     "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
-    "trio_candles.store.journal": {"trio_candles.store.disk"},
+    "trio_candles.store.journal": {"trio_candles.store.gaps", "trio_candles.store.revisions"},
     "trio_candles.desk": {"trio_candles.status"},
     "trio_candles.writer": {"trio_candles.status"},
     "trio_candles.feed": {
@@ -93,7 +95,8 @@ SIDEWAYS = {
         "trio_candles.writer",
     },
     "trio_candles.subscriptions": {"trio_candles.desk"},
-    "trio_candles.gapfill": {"trio_candles.desk", "trio_candles.status", "trio_candles.writer"},
+    "trio_candles.gapfill": {"trio_candles.confirm", "trio_candles.desk", "trio_candles.writer"},
+    "trio_candles.confirm": {"trio_candles.desk", "trio_candles.writer"},
 }
 """Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
 

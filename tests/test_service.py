@@ -74,7 +74,7 @@ async def test_the_first_table_waits_and_later_ones_are_ok(autojump_clock, tmp_p
     assert "STATUS: STARTING" in first
     assert last.count("[OK]") == 3
     assert "STATUS: HEALTHY" in last
-    assert all(len(line) == 70 for line in last.splitlines() if line[0] in "=-")
+    assert all(len(line) == 79 for line in last.splitlines() if line[0] in "=-")
     saved = [int(line.split()[3]) for line in last.splitlines() if "[OK]" in line]
     assert all(number >= 6 for number in saved)
 

@@ -13,7 +13,20 @@ import attrs
 import trio
 
 from trio_candles.assembly import Assembler, Outcome, Rejected, Remark, assembler_for
-from trio_candles.model import MINUTE, Attempt, Candle, Empty, Millis, Reason, Series, Unsure, Verdict
+from trio_candles.model import (
+    MINUTE,
+    Attempt,
+    Candle,
+    Empty,
+    Finding,
+    Listed,
+    Millis,
+    Page,
+    Reason,
+    Series,
+    Unsure,
+    Verdict,
+)
 from trio_candles.status import VenueBoard
 from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
 
@@ -40,7 +53,7 @@ class Desk:
     assemblers: dict[str, Assembler]
     speed: float = 1.0
     """Of the service's clock: what delays a wall second delays so many of the service's."""
-    outbox: list[Verdict | Rejected | Attempt] = attrs.field(factory=list)
+    outbox: list[Verdict | Rejected | Finding] = attrs.field(factory=list)
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
     _loud_again: dict[str, float] = attrs.field(factory=dict)
@@ -80,13 +93,13 @@ class Desk:
         if self.outbox:
             self.filled.set()
 
-    def add(self, outcomes: Iterable[Verdict | Attempt]) -> None:
-        """Let what REST proved wait for the writer; it is no candle that the feed yielded."""
+    def add(self, outcomes: Iterable[Finding]) -> None:
+        """Let what REST said wait for the writer; it is no candle that the feed yielded."""
         self.outbox.extend(outcomes)
         if self.outbox:
             self.filled.set()
 
-    def take(self) -> Sequence[Verdict | Rejected | Attempt]:
+    def take(self) -> Sequence[Verdict | Rejected | Finding]:
         """Everything that waits."""
         batch, self.outbox = self.outbox, []
         self.filled = trio.Event()
@@ -145,11 +158,13 @@ def open_desk(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]], spee
     return Desk(board, assemblers, speed)
 
 
-def collapsed(outcomes: Iterable[Verdict | Rejected | Attempt]) -> Iterable[Unsure]:
-    """The minutes of *outcomes* as gaps, neighbours joined; rejections are dropped, they stored nothing."""
+def collapsed(outcomes: Iterable[Verdict | Rejected | Finding]) -> Iterable[Unsure]:
+    """The minutes of *outcomes* as gaps, neighbours joined. Rejections stored nothing, and REST is asked again: they
+    are dropped.
+    """
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
-        if isinstance(outcome, (Rejected, Attempt)):
+        if isinstance(outcome, (Rejected, Attempt, Listed, Page)):
             continue
         if isinstance(outcome, Candle):
             since, until, reason, detail = outcome.open_time, outcome.close_time, Reason.OVERFLOW, ""

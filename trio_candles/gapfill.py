@@ -1,25 +1,27 @@
-"""Open gaps → REST → verdicts: one venue's gap-filler, a sibling of its sockets that survives them.
+"""Open gaps → REST → what it proves: one venue's gap-filler, a sibling of its sockets that survives them.
 
 It knows what the ledger knows (:class:`~trio_candles.writer.GapBook`), asks page by page, newest gap first, and
 puts what an answer proves where the sockets put theirs: the writer closes the gaps. What an answer does not prove
-stays open, is counted as an attempt, and is asked again later, ever more rarely.
+stays open, is counted as an attempt, and is asked again later, ever more rarely. Beside it, at a tenth of the pace,
+:mod:`trio_candles.confirm` compares what is stored.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
 
 from trio_candles.clock import Time
+from trio_candles.confirm import keep_comparing
 from trio_candles.desk import Desk
-from trio_candles.model import Attempt, Gap, Millis, Series, Verdict, printable, utc_text
+from trio_candles.model import MINUTE, Attempt, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
 from trio_candles.network import Backoff, Network
-from trio_candles.rest import Rest, open_rest
-from trio_candles.venues.history import Filled, History, Refusal, Throttled, Unavailable, Why
+from trio_candles.rest import Rest, converse, open_rest
+from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Why
 from trio_candles.venues.protocol import Misunderstood
 from trio_candles.writer import GapBook
 
@@ -57,6 +59,8 @@ class _Filler:
     """Pages (series, since, until) that have been answered, and when the ledger surely knows of it."""
     waits: dict[tuple[Series, Millis], tuple[float, float]] = attrs.field(factory=dict)
     """(series, the end of what is open) → when it may be asked about again, and how long it waited last."""
+    vouched: set[Series] = attrs.field(factory=set)
+    """Series of which a page was told twice, alike: later ones overlap with what is stored of it."""
 
     def next_job(self) -> _Job | None:
         """The newest page that is worth asking for now."""
@@ -92,6 +96,10 @@ class _Filler:
         covered = tuple(gap for gap in gaps if gap.series == series and gap.since < until and gap.until > lowest)
         return _Job(series, max(lowest, min(gap.since for gap in covered)), until, covered)
 
+    def may_believe(self, series: Series) -> bool:
+        """Whether an answer about *series* will be held against something."""
+        return not self.history.anonymous or series in self.vouched
+
     def done(self, job: _Job, still_open: Iterable[Millis]) -> None:
         """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time."""
         moment = trio.current_time()
@@ -107,12 +115,14 @@ class _Filler:
 async def fill_gaps(
     history: History, network: Network, url: str, book: GapBook, desk: Desk, time: Time, chance: random.Random
 ) -> None:
-    """Close *history*'s venue's gaps as far as its record reaches, for ever."""
+    """Close *history*'s venue's gaps as far as its record reaches, and compare what is stored with it; for ever."""
     filler = _Filler(history, book, time)
     async with open_rest(network, url, history.rates, history.penalty) as rest, trio.open_nursery() as nursery:
         for number in range(WORKERS):
             backoff = Backoff(random.Random(chance.random()))
             nursery.start_soon(work, filler, rest, desk, backoff, name=f"{history.name}/gaps {number}")
+        backoff = Backoff(random.Random(chance.random()))
+        nursery.start_soon(keep_comparing, history, rest, book, desk, time, backoff, name=f"{history.name}/confirm")
 
 
 async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> None:
@@ -135,60 +145,66 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
 
 async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     """Ask about *job* and pass on what is proven; whether the venue was not well."""
-    error, unwell, still_open = "", False, [job.until]
+    error, unwell, filled = "", False, None
     try:
-        filled: Filled | None = await converse(filler.history, rest, job, filler.time.now())
+        filled = await ask(filler, rest, job)
     except Refusal as refusal:
-        filled, error = refusal.proven, f"{type(refusal).__name__}: {refusal}"
+        error = f"{type(refusal).__name__}: {refusal}"
+        filled = refusal.proven if filler.may_believe(job.series) else None
         unwell = isinstance(refusal, (Throttled, Unavailable))
     except Misunderstood as misunderstood:
-        filled, error = None, str(misunderstood)
+        error = str(misunderstood)
+    still_open = [job.until]
     if filled is not None:
-        desk.add(asked_for(filled, job.gaps))
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
-        failed = [missing for missing in filled.missing if missing.why != Why.NOT_REACHED]
+        failed = [missing for missing in filled.missing if missing.why not in (Why.NOT_REACHED, Why.BEFORE_FIRST)]
         still_open = [missing.until for missing in failed] or still_open
-        error = error or "; ".join(sorted({missing.why for missing in failed}))
-    filler.done(job, still_open if error else ())
+        desk.add(findings(filler.history, job, filled, failed))
+        desk.board.backfill.add(minutes_of_gaps(filled, job.gaps), filler.time.now())
+        if failed:
+            log.info("%s is not all known: %s", job.series, "; ".join(sorted({missing.why for missing in failed})))
     if error:
-        log.info(
-            "%s is not all known from %s to %s: %s",
-            job.series,
-            utc_text(job.since),
-            utc_text(job.until),
-            printable(error),
-        )
+        span = f"{utc_text(job.since)} to {utc_text(job.until)}"
+        log.info("%s is not all known from %s: %s", job.series, span, printable(error))
         desk.add([Attempt(job.series, job.since, job.until, error[:500])])
+    filler.done(job, still_open if error or (filled is not None and failed) else ())
     return unwell
 
 
-async def converse(history: History, rest: Rest, job: _Job, now: Millis) -> Filled:
-    """Lead one fill to its end: each of its questions asked, each answer or failure given back to it."""
-    conversation = history.fill(job.series, job.since, job.until, now)
-    try:
-        request = next(conversation)
-        while True:
-            try:
-                answer = await rest.ask(request)
-            except Unavailable as error:
-                request = conversation.throw(error)
-            else:
-                request = conversation.send(answer)
-    except StopIteration as end:
-        filled: Filled = end.value
-        return filled
-    except Throttled as error:
-        rest.throttled(error)
-        raise
+async def ask(filler: _Filler, rest: Rest, job: _Job) -> Filled:
+    """What the venue says of *job*.
+
+    Where its answers do not name their market, the first one about a series has nothing stored to be held against:
+    it is asked for twice, and believed if both times the same was said.
+    """
+    history = filler.history
+    filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+    if filled.candles and not filler.may_believe(job.series):
+        again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+        known = {candle.open_time: candle for candle in filled.candles}
+        both = [candle for candle in again.candles if candle.open_time in known]
+        if not both or not all(candle.same_as(known[candle.open_time]) for candle in both):
+            raise Misunderstood("told_differently", f"two answers about {job.series} are not the same")
+        filler.vouched.add(job.series)
+    return filled
 
 
-def asked_for(filled: Filled, gaps: Sequence[Gap]) -> Iterator[Verdict]:
-    """What was proven about the minutes of *gaps*, and nothing else: other minutes are not in question."""
-    for candle in filled.candles:
-        if any(gap.since <= candle.open_time < gap.until for gap in gaps):
-            yield candle
-    for empty in filled.empties:
-        for gap in gaps:
-            since, until = max(empty.since, gap.since), min(empty.until, gap.until)
-            if since < until:
-                yield attrs.evolve(empty, since=since, until=until)
+def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing]) -> Iterable[Finding]:
+    """What the ledger is to know of an answer, in an order in which it makes sense."""
+    if filled.listed is not None:
+        since, evidence = filled.listed
+        yield Listed(job.series, since, evidence)
+    yield Page(
+        job.series, job.since, job.until, filled.candles, filled.empties,
+        anonymous=history.anonymous, conclusive=False,
+    )  # fmt: skip
+    for missing in failed:
+        yield Attempt(job.series, missing.since, missing.until, missing.why[:500], absent=missing.why in ABSENT)
+
+
+def minutes_of_gaps(filled: Filled, gaps: Sequence[Gap]) -> int:
+    """How many minutes of *gaps* are proven."""
+    spans = [(candle.open_time, candle.close_time) for candle in filled.candles]
+    spans += [(empty.since, empty.until) for empty in filled.empties]
+    lengths = (min(until, gap.until) - max(since, gap.since) for since, until in spans for gap in gaps)
+    return sum(max(length, 0) for length in lengths) // MINUTE

@@ -29,8 +29,11 @@ __all__ = [
     "Attempt",
     "Candle",
     "Empty",
+    "Finding",
     "Gap",
+    "Listed",
     "Millis",
+    "Page",
     "Reason",
     "Series",
     "Source",
@@ -259,11 +262,47 @@ class Gap:
     attempts: int
 
 
+# --- what else the gap-filler learns; no verdicts, but for the ledger ------------------------------------
+
+
 @attrs.frozen
 class Attempt:
-    """Somebody tried to find out about ``[since, until)`` and did not, and why; no verdict, but for the ledger."""
+    """Somebody tried to find out about ``[since, until)`` and did not, and why."""
 
     series: Series
     since: Millis
     until: Millis
     error: str
+    absent: bool = False
+    """The venue answered well and does not have these minutes. Observed twice, well apart: they are unfillable."""
+
+
+@attrs.frozen
+class Listed:
+    """The venue's market of *series* began in the minute *since*: earlier ones are not expected."""
+
+    series: Series
+    since: Millis
+    evidence: str
+
+
+@attrs.frozen
+class Page:
+    """What one answer of the venue's REST record proved, to be judged as one: whether it is about this market at all
+    is seen by the minutes that are stored already.
+    """
+
+    series: Series
+    since: Millis
+    until: Millis
+    """The minutes that were asked for."""
+    candles: tuple[Candle, ...]
+    """Ascending; of gaps, of stored minutes, also beside the span."""
+    empties: tuple[Empty, ...]
+    anonymous: bool = False
+    """The answer does not name its market."""
+    conclusive: bool = True
+    """It may replace a stored candle, if an earlier answer said the same."""
+
+
+Finding = Attempt | Listed | Page

@@ -363,6 +363,11 @@ class Budget:
         """When the bucket would be full again."""
         self._slow_rate, self._slow_until = rate, float("-inf")
 
+    @property
+    def rate(self) -> float:
+        """Turns a second, sustained."""
+        return self._rate
+
     async def take(self) -> None:
         """Wait for a turn."""
         now = trio.current_time()

@@ -14,9 +14,9 @@ import httpx
 import trio
 
 from trio_candles.network import Budget, Network, wall_floor
-from trio_candles.venues.history import Answer, Penalty, Rate, Request, Throttled, Unavailable
+from trio_candles.venues.history import Answer, Fill, Filled, Penalty, Rate, Request, Throttled, Unavailable
 
-__all__ = ["Rest", "open_rest"]
+__all__ = ["Rest", "converse", "open_rest"]
 
 ANSWER_SECONDS = 15.0
 """For the whole answer, name and TLS included; a slow drip does not live longer."""
@@ -35,6 +35,10 @@ class Rest:
     _budgets: Mapping[str, Budget]
     _penalty: Penalty
     _speed: float
+
+    def pace(self) -> float:
+        """Questions a second, of the quickest bucket: the one of candles, at every venue."""
+        return max(budget.rate for budget in self._budgets.values())
 
     async def ask(self, request: Request) -> Answer:
         """The answer to *request*, when there is room in its budget; :class:`Unavailable` if there is none."""
@@ -62,6 +66,25 @@ class Rest:
         """Ask more slowly for a while, and not at all as long as the venue wants to be left alone."""
         for budget in self._budgets.values():
             budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
+
+
+async def converse(rest: Rest, conversation: Fill) -> Filled:
+    """Lead one fill to its end: each of its questions asked, each answer or failure given back to it."""
+    try:
+        request = next(conversation)
+        while True:
+            try:
+                answer = await rest.ask(request)
+            except Unavailable as error:
+                request = conversation.throw(error)
+            else:
+                request = conversation.send(answer)
+    except StopIteration as end:
+        filled: Filled = end.value
+        return filled
+    except Throttled as error:
+        rest.throttled(error)
+        raise
 
 
 def _seconds(text: str | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import attrs
 
@@ -10,9 +10,35 @@ from trio_candles.model import Millis, utc_text
 
 __all__ = ["Board", "VenueBoard", "banner", "render"]
 
-WIDTH = 70
+WIDTH = 79
+RATE_OVER = 300_000
+"""Ms over which the rate of a backfill is taken."""
+WORTH_TELLING = 60
+"""Open gap minutes of a venue from which on its backfill has a line: fewer are always on their way."""
 STALE_AFTER = 120_000
 """Ms without market data after which a connected venue is called stale."""
+
+
+@attrs.define
+class Backfill:
+    """How a venue's gap-filler gets on."""
+
+    done: int = 0
+    """Minutes that REST proved in this run."""
+    _recent: deque[tuple[Millis, int]] = attrs.field(factory=deque)
+
+    def add(self, minutes: int, now: Millis) -> None:
+        """REST proved *minutes* more."""
+        self.done += minutes
+        self._recent.append((now, minutes))
+
+    def rate(self, now: Millis) -> float:
+        """Minutes proved a minute, over the last five."""
+        while self._recent and self._recent[0][0] <= now - RATE_OVER:
+            self._recent.popleft()
+        if not self._recent:
+            return 0.0
+        return sum(minutes for _, minutes in self._recent) * 60_000 / max(now - self._recent[0][0], 60_000)
 
 
 @attrs.define
@@ -32,7 +58,12 @@ class VenueBoard:
     """Rejected candles by rule."""
     skipped: Counter[str] = attrs.field(factory=Counter)
     """Messages and remarks by reason."""
+    revisions: int = 0
+    """Closed candles that differ from a stored one, heard in this run."""
+    compared: Counter[str] = attrs.field(factory=Counter)
+    """What comparing live candles with REST came to in this run: agreed, differed, replaced, unanswered."""
     open_gap_minutes: int = 0
+    backfill: Backfill = attrs.field(factory=lambda: Backfill())
     last_data: Millis | None = None
     """When market data (no heartbeat) last came."""
     up_since: Millis | None = None
@@ -99,17 +130,41 @@ def render(board: Board, now: Millis) -> str:
         double,
         head,
         double,
-        f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8} {'GAPS':>7} {'REJ':>5}",
+        f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8}"
+        f" {'GAPS':>6} {'REJ':>4} {'REV':>4} {'CONF':>5}",
     ]
     rows.append(single)
     rows += [
         f"  {venue.name.upper():<12} {venue.status(now):<14}{venue.received:>9} {venue.saved:>8} {venue.reconnects:>8}"
-        f" {venue.open_gap_minutes:>7} {venue.rejections:>5}"
+        f" {venue.open_gap_minutes:>6} {venue.rejections:>4} {venue.revisions:>4} {_confirmed(venue):>5}"
         for venue in board.venues.values()
     ]
+    backfills = [line for venue in board.venues.values() if (line := _backfill(venue, now))]
+    if backfills:
+        rows += [single, *backfills]
     if board.store_errors:
         rows += [single, *(f"  STORE ({part}): {error}" for part, error in board.store_errors.items())]
     return "\n".join([*rows, double]) + "\n"
+
+
+def _confirmed(venue: VenueBoard) -> str:
+    """How many of the live candles that were compared with REST agreed."""
+    agreed, differed = venue.compared["agreed"], venue.compared["differed"]
+    if not agreed + differed:
+        return "-"
+    # 99.96 % is not all: never rounded up.
+    return "100%" if not differed else f"{agreed * 1000 // (agreed + differed) / 10:.1f}%"
+
+
+def _backfill(venue: VenueBoard, now: Millis) -> str:
+    """``BACKFILL KRAKEN: 7,412 minutes done, 1,228 left, 840 a minute, ETA 2 min``; nothing if there is little left."""
+    left = venue.open_gap_minutes
+    if left < WORTH_TELLING or venue.at_stop is not None:
+        return ""
+    rate = venue.backfill.rate(now)
+    eta = f"ETA {_uptime(round(left / rate + 0.5) * 60_000)}" if rate >= 1 else "no progress yet"
+    name = venue.name.upper()
+    return f"  BACKFILL {name}: {venue.backfill.done:,} minutes done, {left:,} left, {rate:,.0f} a minute, {eta}"
 
 
 def _uptime(length: int) -> str:

@@ -16,9 +16,11 @@ import trio
 
 from trio_candles.assembly import Rejected
 from trio_candles.clock import Time
-from trio_candles.model import DAY, Attempt, Candle, Gap, Millis, Verdict
+from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Verdict
+from trio_candles.network import wall_floor
 from trio_candles.status import Board
 from trio_candles.store.journal import Judged
+from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
 from trio_candles.validation import Rule
 
@@ -27,13 +29,15 @@ __all__ = ["Batch", "GapBook", "Offload", "Writing", "write_verdicts"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Batch = Sequence[Verdict | Rejected | Attempt]
+Batch = Sequence[Verdict | Rejected | Finding]
 """What a feed sends at once."""
 
 GAPS_SECONDS = 5.0
 """Between two looks at the open gaps, which the table shows and the gap-fillers close."""
 GAPS_LISTED = 500
 """Open gaps per venue that the gap-fillers see: an hour's work at the slowest venue's budget."""
+COMPARED_LISTED = 50
+"""Series and minutes per venue that confirmation sees: what it asks about until the next look."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 HELD_LONG = 60_000
@@ -48,16 +52,21 @@ class Offload(Protocol):
 
 @attrs.define
 class GapBook:
-    """The newest open gaps of each venue, as the ledger has them: kept by the writer, read by the gap-fillers."""
+    """What of each venue REST should be asked about, as the ledger has it: kept by the writer, read by the
+    gap-fillers.
+    """
 
     gaps: dict[str, list[Gap]] = attrs.field(factory=dict)
+    """The newest open gaps."""
+    to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
+    """Stored minutes that somebody contradicts, and live candles that have not been compared."""
 
 
 @attrs.define
 class Writing:
     """What the writer has in hand, for whoever has to say what was lost when time ran out."""
 
-    pending: list[Verdict | Attempt] = attrs.field(factory=list)
+    pending: list[Verdict | Finding] = attrs.field(factory=list)
     last_words: list[Batch] = attrs.field(factory=list)
     """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
     a feed that is leaving must not wait for a disk that takes nothing."""
@@ -134,6 +143,7 @@ class _Writer:
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
     _gaps_due: float = float("-inf")
+    _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
 
     def take(self, batch: Batch) -> None:
@@ -179,17 +189,22 @@ class _Writer:
         """Count the open gaps for the table, and list the newest for the gap-fillers."""
         try:
             gaps = await self._offload(self._store.open_gap_minutes)
-            newest = await self._offload(self._store.open_gaps, list(self._board.venues), GAPS_LISTED)
+            venues = list(self._board.venues)
+            newest = await self._offload(self._store.open_gaps, venues, GAPS_LISTED)
+            to_compare = await self._offload(self._store.to_compare, venues, COMPARED_LISTED)
         except StoreUnavailable as error:
             self._unwell("journal", str(error), "the gaps cannot be counted")
             return
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
-        self._book.gaps = newest
-        await self.publish()
+        self._book.gaps, self._book.to_compare = newest, to_compare
+        if trio.current_time() >= self._publish_due:
+            # An accelerated clock makes the disk no quicker.
+            self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)
+            await self.publish()
 
     async def publish(self) -> None:
-        """Let the tools see what the table shows; a disk that does not take it is said by whatever else it refuses."""
+        """Let the tools see what the table shows."""
         now = self.time.now()
         states = [
             (one.name, one.status(now), one.connected, one.received, one.saved, one.reconnects, one.rejections)
@@ -235,7 +250,14 @@ class _Writer:
         for candle, rule in judged.rejected:
             self._reject(candle, rule)
         for stored, offered in judged.conflicts:
-            log.warning("conflict: stored %s, offered %s; the stored row stays", stored, offered)
+            self._board.venues[offered.series.venue].revisions += 1
+            log.warning("revision: stored %s, offered %s; the stored one stays", stored or "empty", offered)
+        for stored, offered in judged.replaced:
+            log.warning("replaced: stored %s, REST said twice %s", stored or "empty", offered)
+        for text in judged.refused:
+            log.warning("not believed: %s", text)
+        for (name, outcome), count in judged.compared.items():
+            self._board.venues[name].compared[outcome] += count
 
     def _reject(self, candle: Candle, rule: Rule) -> None:
         self._board.venues[candle.series.venue].rejected[rule.value] += 1

@@ -117,7 +117,7 @@ class CoinbaseRest:
             start, end = newest - (NEWEST_CANDLES - 1) * GRANULARITY, newest
         rows = []
         for second in range(min(end // GRANULARITY * GRANULARITY, newest), start - 1, -GRANULARITY):
-            if candle := self._candle(symbol, second * 1000, now_ms):
+            if candle := self.faults.recorded(symbol, self._candle(symbol, second * 1000, now_ms)):
                 rows.append(self._row(symbol, candle))
         return answer_text(f"[{','.join(rows)}]")
 
@@ -149,7 +149,8 @@ class CoinbaseRest:
             return answer_json({"message": "Invalid parameter"}, 400)
         below = min(below, after)
         lowest = max(below - min(max(limit, 1), MOST_TRADES), before + 1, 1)
-        trades = [self.market.trade(VENUE, symbol, i) for i in range(below - 1, lowest - 1, -1)]
+        ids = [i for i in range(below - 1, lowest - 1, -1) if not self.faults.holds("lose_trade", symbol, i)]
+        trades = [self.market.trade(VENUE, symbol, i) for i in ids]
         headers = {}
         if trades:
             headers = {"cb-before": str(trades[0].trade_id), "cb-after": str(trades[-1].trade_id)}

@@ -10,6 +10,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .market import TrueCandle
+
 #: What happens to the WebSocket handshake; an integer is the HTTP status of a refusal.
 Handshake = Literal["normal", "close", "garbage", "silent"] | int
 
@@ -138,6 +140,12 @@ class Faults:
     # -- REST --------------------------------------------------------------------------------------------
     #: The first that fits a request is applied to it.
     rest: list[RestFault] = attrs.Factory(list)
+    #: (symbol, minute in ms): candles have no row of that minute, as if the record had a hole.
+    lose_row: Callable[[str, int], bool] | None = None
+    #: (symbol, minute in ms): candles give that minute another volume than its trades have, as after a revision.
+    revise_row: Callable[[str, int], bool] | None = None
+    #: (symbol, trade id): trades leave it out, as if the record had a hole.
+    lose_trade: Callable[[str, int], bool] | None = None
     #: True: no rate limit is enforced, nor a violation counted.
     lift_limits: bool = False
 
@@ -173,6 +181,14 @@ class Faults:
             return False
         self.fired[knob] += 1
         return True
+
+    def recorded(self, symbol: str, candle: TrueCandle | None) -> TrueCandle | None:
+        """A minute's candle as REST has it: revised or lost, if a knob says so."""
+        if candle is None or self.holds("lose_row", symbol, candle.minute_ms):
+            return None
+        if self.holds("revise_row", symbol, candle.minute_ms):
+            return attrs.evolve(candle, volume=candle.volume * 2)
+        return candle
 
     def delay(self, knob: Literal["delay_trade", "delay_ohlc"], symbol: str, number: int) -> float:
         """The extra delay in seconds that the knob of that name gives; counted if there is one."""

@@ -164,6 +164,8 @@ class KrakenRest:
         rows = []
         oldest = max(forming - COMMITTED_ROWS * 60, -(-since // 60) * 60)
         for second in range(oldest, forming + 1, 60):
+            if self.faults.holds("lose_row", pair.symbol, second * 1000):
+                continue
             if row := self._row(pair, second * 1000, now_ms):
                 rows.append(row)
         last = forming if self.faults.last_is_forming else forming - 60
@@ -177,6 +179,7 @@ class KrakenRest:
             trades = self.market.trades(VENUE, pair.symbol, minute_ms)
             past = tuple(trade for trade in trades if trade.time_us < now_ms * 1000)
             candle = fold(minute_ms, past) if past else None
+        candle = self.faults.recorded(pair.symbol, candle)
         if candle is not None:
             prices = f'"{candle.open:f}","{candle.high:f}","{candle.low:f}","{candle.close:f}"'
             vwap = f"{average(candle, tick_exponent):f}"
@@ -205,7 +208,9 @@ class KrakenRest:
             last = int(since if since >= NANOSECONDS_FROM else since * 10**9)
             nanoseconds = last + 1 if self.faults.since_exclusive else last
             first = market.first_id_from(VENUE, pair.symbol, max(-(-nanoseconds // 1000), 0))
-        trades = [market.trade(VENUE, pair.symbol, i) for i in range(first, min(first + count, end))]
+        ids = range(first, min(first + count, end))
+        lost = self.faults.holds
+        trades = [market.trade(VENUE, pair.symbol, i) for i in ids if not lost("lose_trade", pair.symbol, i)]
         if trades:
             last = trades[-1].time_us * 1000
         rows = ",".join(map(trade_text, trades))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import attrs
@@ -139,7 +140,9 @@ class OkxRest:
         rows = []
         for minute_ms in range(newest, lowest - 1, -MINUTE_MS):
             row = row_until(self.market, symbol, minute_ms, visible, closed=minute_ms < forming)
-            if row is not None:
+            if self.faults.holds("revise_row", symbol, minute_ms) and row is not None:
+                row[5] = f"{2 * Decimal(row[5]):f}"
+            if row is not None and not self.faults.holds("lose_row", symbol, minute_ms):
                 rows.append(row[:7] if self.faults.seven_fields else row)
         return success(rows)
 

@@ -9,7 +9,7 @@ digest → replace → fsync the folder → the journal notes that it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,14 +116,19 @@ def candles_in(table: pa.Table, series: Series) -> Iterator[Candle]:
         )  # fmt: skip
 
 
-def merged(old: pa.Table | None, candles: Sequence[Candle]) -> pa.Table:
+def merged(old: pa.Table | None, candles: Sequence[Candle], replaced: Collection[Millis] = ()) -> pa.Table:
     """*old*'s rows and *candles*, sorted and unique by open time.
 
-    A minute that is in both keeps *old*'s row: the journal lets only equal ones come this far.
+    A minute that is in both keeps *old*'s row, unless it is one of those that are *replaced*: the journal lets only
+    equal ones and those come this far.
     """
     present = set() if old is None else set(times_in(old))
-    table = table_of([candle for candle in candles if candle.open_time not in present])
+    new = [candle for candle in candles if candle.open_time not in present or candle.open_time in replaced]
+    table = table_of(new)
     if old is not None:
+        gone = present.intersection(candle.open_time for candle in new)
+        if gone:
+            old = old.filter(pa.array([time not in gone for time in times_in(old)]))
         table = pa.concat_tables([old, table]).sort_by("open_time_ms")
     return table.combine_chunks()
 

@@ -25,8 +25,11 @@ from trio_candles.model import (
     Attempt,
     Candle,
     Empty,
+    Finding,
     Gap,
+    Listed,
     Millis,
+    Page,
     Reason,
     Series,
     Source,
@@ -34,6 +37,8 @@ from trio_candles.model import (
     Verdict,
     floor_to,
 )
+from trio_candles.store.gaps import Gaps
+from trio_candles.store.revisions import Doubtful, Revisions, Unconfirmed, as_json
 from trio_candles.store.schema import FORMAT, TABLES, UPGRADES
 from trio_candles.validation import Rule, broken_rule
 
@@ -70,8 +75,14 @@ class Judged:
 
     accepted: int = 0
     rejected: list[tuple[Candle, Rule]] = attrs.field(factory=list)
-    conflicts: list[tuple[Candle, Candle]] = attrs.field(factory=list)
-    """(stored, offered)"""
+    conflicts: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
+    """(stored, offered); ``None``: the minute is called empty."""
+    replaced: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
+    """(stored, what REST said twice)"""
+    compared: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """What comparing live candles with REST came to, by (venue, outcome)."""
+    refused: list[str] = attrs.field(factory=list)
+    """Why pages were not believed."""
 
 
 @attrs.define
@@ -97,8 +108,8 @@ def _candle_of(series: Series, row: Sequence[object]) -> Candle:
 LEDGER_LOST = "ledger_lost"
 """Remembered (in ``meta``) from a rebuilding of the ledger until the next start has said why minutes are missing."""
 
-EVENTS_KEPT = 90 * DAY
-"""How long the history of gaps is kept, in ms."""
+MAY_BE_LATE = 30 * MINUTE
+"""So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
 
 _CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
@@ -109,6 +120,8 @@ class Journal:
     def __init__(self, database: sqlite3.Connection, stored_elsewhere: StoredElsewhere) -> None:
         self._db = database
         self._stored_elsewhere = stored_elsewhere
+        self._gaps = Gaps(database)
+        self._revisions = Revisions(database)
         rows = database.execute(
             "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
         )
@@ -228,23 +241,34 @@ class Journal:
         is forgotten.
         """
         until = floor_to(now, MINUTE)
-        earliest = floor_to(min(earliest, until), MINUTE)
+        asked = floor_to(min(earliest, until), MINUTE)
+        listings = self._listings()
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
             self._db.execute("UPDATE series SET expected = 0")
             self._db.execute("DELETE FROM venue_state")
             for one in series:
+                earliest = max(asked, min(listings.get(one, asked), until))
                 entry, reason = self._entries.get(one), down
                 if entry is None:
                     entry, reason = self._add_series(one, earliest), Reason.NOT_COLLECTED
                 self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
-                    self._open_gap(entry, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
+                    self._gaps.open(entry.id, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
                     entry.first = earliest
                     self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
                 self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
-            self._db.execute("DELETE FROM gap_event WHERE at_ms < ?", (now - EVENTS_KEPT,))
+                self._revisions.begin(entry.id, entry.mark)
+            self._gaps.forget_old_events(now)
+            self._revisions.give_up_old(now)
             self._remember({LEDGER_LOST: None})
+
+    def _listings(self) -> dict[Series, Millis]:
+        """When the venues' markets began, where that is known."""
+        rows = self._db.execute(
+            "SELECT venue, symbol, timeframe, since_ms FROM listing JOIN series ON series.id = series_id"
+        )
+        return {Series(venue, symbol, timeframe): since for venue, symbol, timeframe, since in rows}
 
     def _add_series(self, series: Series, first: Millis) -> _Entry:
         """A new series of which nothing is accounted for; not yet expected."""
@@ -289,29 +313,24 @@ class Journal:
 
     def open_gap_minutes(self) -> Counter[str]:
         """Minutes in open gaps of expected series, by venue."""
-        rows = self._db.execute(
-            "SELECT venue, sum(until_ms - since_ms) FROM gap JOIN series ON series.id = series_id"
-            " WHERE state = 'open' AND expected = 1 GROUP BY venue"
-        )
-        return Counter({str(venue): int(length) // MINUTE for venue, length in rows})
+        return self._gaps.open_minutes()
 
     def open_gaps(self, venue: str, limit: int) -> list[Gap]:
         """The newest *limit* open gaps of *venue*'s expected series, newest first."""
-        rows = self._db.execute(
-            "SELECT symbol, timeframe, since_ms, until_ms, reason, first_seen_ms, attempts"
-            " FROM gap JOIN series ON series.id = series_id"
-            " WHERE state = 'open' AND expected = 1 AND venue = ? ORDER BY until_ms DESC, symbol LIMIT ?",
-            (venue, limit),
-        )
-        return [
-            Gap(Series(venue, symbol, timeframe), Millis(since), Millis(until), Reason(reason), Millis(seen), attempts)
-            for symbol, timeframe, since, until, reason, seen, attempts in rows
-        ]
+        return self._gaps.newest(venue, limit)
+
+    def unconfirmed(self, venue: str, limit: int) -> list[Unconfirmed]:
+        """The *limit* expected series of *venue* whose live candles have waited longest for being compared."""
+        return self._revisions.unconfirmed(venue, limit)
+
+    def doubtful(self, venue: str, limit: int) -> list[Doubtful]:
+        """The *limit* oldest stored minutes of *venue* with a revision that REST has not settled."""
+        return self._revisions.doubtful(venue, limit)
 
     # --- verdicts
 
     def commit(
-        self, verdicts: Sequence[Verdict | Attempt], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+        self, verdicts: Sequence[Verdict | Finding], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
         """Judge *verdicts* in order and make what they change durable, all of it or (on an error) nothing.
 
@@ -327,7 +346,13 @@ class Journal:
                     self._judge_candle(verdict, now, judged)
                     continue
                 if isinstance(verdict, Attempt):
-                    self._note_attempt(verdict)
+                    self._gaps.attempted(self._entries[verdict.series].id, verdict, now)
+                    continue
+                if isinstance(verdict, Page):
+                    self._judge_page(verdict, now, judged)
+                    continue
+                if isinstance(verdict, Listed):
+                    self._judge_listing(verdict, now)
                     continue
                 if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                     raise LedgerBroken(f"not a span of whole minutes: {verdict}")
@@ -336,6 +361,7 @@ class Journal:
                 else:
                     self._judge_unsure(verdict, now)
             self._count(judged, rejected or {})
+            self._revisions.count(judged.compared)
             self._remember({"latest_ms": now})
         return judged
 
@@ -350,50 +376,162 @@ class Journal:
             return
         entry = self._entries[candle.series]
         if candle.open_time < entry.mark:
-            if not self._close_gap(entry, candle.open_time, candle.close_time, "stored", candle.source.value, now):
+            since, until, source = candle.open_time, candle.close_time, candle.source.value
+            if not self._gaps.close(entry.id, since, until, "stored", source, now):
                 self._judge_again(entry, candle, now, judged)
                 return
         else:
             self._advance(entry, candle.series, candle.open_time, candle.close_time)
-        self._db.execute(
-            f"INSERT INTO candle (series_id, {_CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
-                candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
-            ),
+        self._store(entry, [candle], judged)
+
+    def _store(self, entry: _Entry, candles: Sequence[Candle], judged: Judged) -> None:
+        """Accept *candles*, ascending; whatever their minutes were before, they are nothing else now."""
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO candle (series_id, {_CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
+                    candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
+                )
+                for candle in candles
+            ],
         )  # fmt: skip
-        if entry.last_candle is None or candle.open_time > entry.last_candle:
-            entry.last_candle = candle.open_time
-            self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (candle.open_time, entry.id))
-        judged.accepted += 1
+        newest = candles[-1].open_time
+        if entry.last_candle is None or newest > entry.last_candle:
+            entry.last_candle = newest
+            self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (newest, entry.id))
+        judged.accepted += len(candles)
 
     def _judge_again(self, entry: _Entry, candle: Candle, now: Millis, judged: Judged) -> None:
         """A candle of a minute that is accounted for and no gap: the same again, or a contradiction."""
         stored = self.stored(candle.series, candle.open_time)
-        if stored is None:
+        if stored is not None and stored.same_as(candle):
+            judged.rejected.append((candle, Rule.DUPLICATE))
+        elif stored is None and candle.open_time < entry.first:
+            judged.rejected.append((candle, Rule.OUT_OF_ORDER))
+        else:
+            self._differs(entry, stored, candle, now, judged)
+            judged.rejected.append((candle, Rule.CONFLICT))
+
+    def _differs(self, entry: _Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
+        """Keep on record that *offered* is not what is stored; whether that is news."""
+        if stored is not None:
+            before = as_json(stored)
+        else:
             empty = self._db.execute(
                 "SELECT evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms > ?",
-                (entry.id, candle.open_time, candle.open_time),
+                (entry.id, offered.open_time, offered.open_time),
             ).fetchone()
-            if empty is not None:
-                self._revise(entry, candle, {"empty": empty[0]}, now)
-                judged.rejected.append((candle, Rule.CONFLICT))
-            elif candle.open_time < entry.first:
-                judged.rejected.append((candle, Rule.OUT_OF_ORDER))
-            else:
-                raise LedgerBroken(f"{candle.series}: minute {candle.open_time} is accounted for as nothing")
-        elif stored.same_as(candle):
-            judged.rejected.append((candle, Rule.DUPLICATE))
-        else:
-            self._revise(entry, candle, _as_json(stored), now)
-            judged.rejected.append((candle, Rule.CONFLICT))
-            judged.conflicts.append((stored, candle))
+            if empty is None:
+                raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
+            before = {"empty": empty[0]}
+        news = self._revisions.add(entry.id, offered.open_time, before, offered, now)
+        if news:
+            judged.conflicts.append((stored, offered))
+        return news
 
-    def _revise(self, entry: _Entry, offered: Candle, stored: dict[str, object], now: Millis) -> None:
-        self._db.execute(
-            "INSERT INTO revision (at_ms, series_id, open_ms, stored, offered, outcome) VALUES (?, ?, ?, ?, ?, 'kept')",
-            (now, entry.id, offered.open_time, json.dumps(stored), json.dumps(_as_json(offered))),
-        )
+    # --- what REST says
+
+    def _judge_page(self, page: Page, now: Millis, judged: Judged) -> None:
+        """Close gaps by what *page* proves, and compare the rest of it with what is stored.
+
+        A page that does not name its market is not believed if it mostly differs from what is stored.
+        """
+        entry = self._entries[page.series]
+        known = [candle for candle in page.candles if entry.first <= candle.open_time < entry.mark]
+        spans = [(c.open_time, c.close_time) for c in known] + [(e.since, e.until) for e in page.empties]
+        if not spans:
+            return
+        lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
+        gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
+        again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
+        different = [(stored, offered) for stored, offered in again if stored is None or not stored.same_as(offered)]
+        if page.anonymous and 2 * len(different) > len(again):
+            error = f"the page differs from what is stored in {len(different)} of {len(again)} minutes"
+            judged.refused.append(f"{page.series}: {error}")
+            self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
+            return
+        self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
+        for empty in page.empties:
+            since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
+            if since < until:
+                self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
+        for stored, offered in again:
+            self._compare(entry, stored, offered, page, now, judged)
+        self._advance_confirmed(entry, page, now, judged)
+
+    def _fill(self, entry: _Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> None:
+        """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history."""
+        good = [candle for candle in candles if broken_rule(candle, now) is None]
+        start = 0
+        for end in range(1, len(good) + 1):
+            if end == len(good) or good[end].open_time != good[end - 1].close_time:
+                since, until = good[start].open_time, good[end - 1].close_time
+                self._gaps.close(entry.id, since, until, "stored", good[start].source.value, now)
+                start = end
+        if good:
+            self._store(entry, good, judged)
+
+    def _compare(
+        self, entry: _Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
+    ) -> None:
+        """*offered* is what REST says of a minute that is stored, or called empty."""
+        venue = offered.series.venue
+        live = stored is None or stored.source is Source.WEBSOCKET
+        if stored is not None and stored.same_as(offered):
+            self._revisions.settle(entry.id, offered.open_time, "kept")
+            judged.compared[venue, "agreed"] += live
+        elif page.conclusive and self._revisions.is_second(entry.id, offered):
+            self._revisions.settle(entry.id, offered.open_time, "replaced")
+            self._replace(entry, stored, offered, judged)
+            judged.compared[venue, "replaced"] += 1
+        elif self._differs(entry, stored, offered, now, judged):
+            judged.compared[venue, "differed"] += live
+
+    def _replace(self, entry: _Entry, stored: Candle | None, offered: Candle, judged: Judged) -> None:
+        if stored is None:
+            self._cut_empty(entry, offered.open_time, offered.close_time)
+        self._store(entry, [offered], judged)
+        judged.replaced.append((stored, offered))
+
+    def _cut_empty(self, entry: _Entry, since: Millis, until: Millis) -> None:
+        """Take ``[since, until)``, which lies in one span of empty minutes, out of it."""
+        low, high, evidence = self._db.execute(
+            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms >= ?",
+            (entry.id, since, until),
+        ).fetchone()
+        self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
+        for begin, end in ((low, since), (until, high)):
+            if begin < end:
+                self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
+
+    def _advance_confirmed(self, entry: _Entry, page: Page, now: Millis, judged: Judged) -> None:
+        """Stored minutes are confirmed up to the first young one for which *page* has no answer."""
+        mark = self._revisions.mark(entry.id)
+        until = min(page.until, entry.mark)
+        if mark is None or not page.since <= mark < until:
+            return
+        answered = {candle.open_time for candle in page.candles}
+        for low, high in self._stored_spans(entry, mark, until):
+            for minute in range(low, high, MINUTE):
+                if minute not in answered:
+                    if minute + MAY_BE_LATE > now:
+                        self._revisions.advance(entry.id, Millis(minute))
+                        return
+                    judged.compared[page.series.venue, "unanswered"] += 1
+        self._revisions.advance(entry.id, until)
+
+    def _judge_listing(self, listed: Listed, now: Millis) -> None:
+        """Earlier minutes are not expected, unless something is known about one of them: then nothing is done."""
+        entry = self._entries[listed.series]
+        if listed.since > entry.first:
+            unknown = self._gaps.within(entry.id, entry.first, listed.since)
+            if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
+                return
+            self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
+            entry.first = listed.since
+            self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (listed.since, entry.id))
+        self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, listed.since, listed.evidence))
 
     def _judge_empty(self, empty: Empty, now: Millis) -> None:
         entry = self._entries[empty.series]
@@ -402,7 +540,7 @@ class Journal:
             self._advance(entry, empty.series, since, empty.until)
             self._add_empty(entry, since, empty.until, empty.evidence)
         if empty.since < entry.mark:
-            for since, until in self._close_gap(entry, empty.since, empty.until, "empty", empty.evidence, now):
+            for since, until in self._gaps.close(entry.id, empty.since, empty.until, "empty", empty.evidence, now):
                 self._add_empty(entry, since, until, empty.evidence)
 
     def _judge_unsure(self, unsure: Unsure, now: Millis) -> None:
@@ -412,7 +550,7 @@ class Journal:
         if since >= unsure.until:
             return
         self._advance(entry, unsure.series, since, unsure.until)
-        self._open_gap(entry, attrs.evolve(unsure, since=since), now)
+        self._gaps.open(entry.id, attrs.evolve(unsure, since=since), now)
 
     def _advance(self, entry: _Entry, series: Series, since: Millis, until: Millis) -> None:
         if since != entry.mark:
@@ -434,82 +572,6 @@ class Journal:
         else:
             self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, since, until, evidence))
 
-    def _open_gap(self, entry: _Entry, unsure: Unsure, now: Millis) -> None:
-        if unsure.since >= unsure.until:
-            return
-        reason, detail = unsure.reason.value, unsure.detail
-        said = f"{reason}: {detail}" if detail else reason
-        before = self._db.execute(
-            "SELECT id FROM gap WHERE series_id = ? AND until_ms = ? AND state = 'open' AND reason = ? AND detail = ?",
-            (entry.id, unsure.since, reason, detail),
-        ).fetchone()
-        if before is not None:
-            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[0]))
-            if not self._extend_event(entry, unsure.since, unsure.until, said):
-                self._event(entry, unsure.since, unsure.until, "opened", said, now)
-            return
-        self._event(entry, unsure.since, unsure.until, "opened", said, now)
-        self._db.execute(
-            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
-            " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
-            (entry.id, unsure.since, unsure.until, reason, detail, now),
-        )
-
-    def _close_gap(
-        self, entry: _Entry, since: Millis, until: Millis, event: str, detail: str, now: Millis
-    ) -> list[tuple[Millis, Millis]]:
-        """Take ``[since, until)`` out of the gaps; the spans that were gaps, oldest first."""
-        touched = self._db.execute(
-            "SELECT id, since_ms, until_ms FROM gap"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
-            (entry.id, until, since),
-        ).fetchall()
-        closed = []
-        for gap, gap_since, gap_until in touched:
-            low, high = Millis(max(gap_since, since)), Millis(min(gap_until, until))
-            closed.append((low, high))
-            if gap_since < low:
-                self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (low, gap))
-                if high < gap_until:
-                    self._db.execute(
-                        "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms,"
-                        " attempts, last_error) SELECT series_id, ?, ?, state, reason, detail, first_seen_ms,"
-                        " attempts, last_error FROM gap WHERE id = ?",
-                        (high, gap_until, gap),
-                    )
-            elif high < gap_until:
-                self._db.execute("UPDATE gap SET since_ms = ? WHERE id = ?", (high, gap))
-            else:
-                self._db.execute("DELETE FROM gap WHERE id = ?", (gap,))
-            self._event(entry, low, high, event, detail, now)
-        return closed
-
-    def _event(self, entry: _Entry, since: Millis, until: Millis, event: str, detail: str, now: Millis) -> None:
-        self._db.execute(
-            "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, entry.id, since, until, event, detail)
-        )
-
-    def _extend_event(self, entry: _Entry, since: Millis, until: Millis, detail: str) -> bool:
-        """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
-
-        Not over minutes that something has happened to since then: read in order, the history must stay true.
-        """
-        extended = self._db.execute(
-            "UPDATE gap_event SET until_ms = :until WHERE rowid = (SELECT max(rowid) FROM gap_event"
-            " WHERE series_id = :id AND until_ms = :since AND event = 'opened' AND detail = :detail)"
-            " AND NOT EXISTS (SELECT 1 FROM gap_event AS later WHERE later.series_id = :id"
-            " AND later.until_ms > :since AND later.since_ms < :until)",
-            {"id": entry.id, "since": since, "until": until, "detail": detail},
-        )
-        return extended.rowcount == 1
-
-    def _note_attempt(self, attempt: Attempt) -> None:
-        self._db.execute(
-            "UPDATE gap SET attempts = attempts + 1, last_error = ?"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? AND state = 'open'",
-            (attempt.error, self._entries[attempt.series].id, attempt.until, attempt.since),
-        )
-
     def _count(self, judged: Judged, before: Mapping[tuple[str, str], int]) -> None:
         counts = Counter((candle.series.venue, rule.value) for candle, rule in judged.rejected)
         counts.update(before)
@@ -525,6 +587,20 @@ class Journal:
             f"SELECT {_CANDLE} FROM candle WHERE series_id = ? AND open_ms = ?", (self._entries[series].id, minute)
         ).fetchone()
         return self._stored_elsewhere(series, minute) if row is None else _candle_of(series, row)
+
+    def _stored_spans(self, entry: _Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+        """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
+        taken = self._db.execute(
+            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
+            " UNION ALL SELECT since_ms, until_ms FROM empty"
+            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since ORDER BY 1",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        return _free(taken, since, until)
+
+    def replaced_minutes(self, series: Series, day: Millis) -> set[Millis]:
+        """The minutes of *day* whose stored candle REST has replaced."""
+        return self._revisions.replaced(self._entries[series].id, day, Millis(day + DAY))
 
     # --- towards the day files
 
@@ -592,7 +668,7 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
             for low, high in self._unaccounted(entry, since, until):
-                self._open_gap(entry, Unsure(series, low, high, Reason.CORRUPT, detail), now)
+                self._gaps.open(entry.id, Unsure(series, low, high, Reason.CORRUPT, detail), now)
                 lost += (high - low) // MINUTE
         return lost
 
@@ -606,12 +682,17 @@ class Journal:
             " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
         ).fetchall()
-        free = []
-        for low, high in [*taken, (until, until)]:
-            if since < low:
-                free.append((since, Millis(low)))
-            since = max(since, Millis(high))
-        return free
+        return _free(taken, since, until)
+
+
+def _free(taken: Iterable[tuple[int, int]], since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+    """What of ``[since, until)`` is in none of *taken*, which ascend."""
+    free = []
+    for low, high in [*taken, (until, until)]:
+        if since < low:
+            free.append((since, Millis(low)))
+        since = max(since, Millis(high))
+    return free
 
 
 def is_of_the_moment(error: Exception) -> bool:
@@ -648,11 +729,3 @@ def _prepare(database: sqlite3.Connection) -> None:
 
 def _without_numbers(text: str) -> str:
     return re.sub(r"[0-9]+", "", text)
-
-
-def _as_json(candle: Candle) -> dict[str, object]:
-    return {
-        "open": candle.open, "high": candle.high, "low": candle.low, "close": candle.close,
-        "volume": candle.volume, "quote_volume": candle.quote_volume, "vwap": candle.vwap,
-        "trades_count": candle.trades_count, "source": candle.source.value, "ingest_time_ms": candle.ingest_time,
-    }  # fmt: skip

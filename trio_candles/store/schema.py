@@ -91,7 +91,7 @@ CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
 CREATE TABLE gap_event (                -- the history of every gap, of the last 90 days; at_ms is when it began
     at_ms INTEGER NOT NULL,
     series_id INTEGER NOT NULL, since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
-    event TEXT NOT NULL,                -- opened | stored | empty
+    event TEXT NOT NULL,                -- opened | stored | empty | absent | unfillable | unlisted
     detail TEXT NOT NULL
 );
 CREATE INDEX gap_event_series ON gap_event (series_id, until_ms);
@@ -108,7 +108,7 @@ CREATE TABLE revision (                 -- two different closed candles of one m
     at_ms INTEGER NOT NULL,
     series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
     stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
-    outcome TEXT NOT NULL               -- kept | replaced
+    outcome TEXT NOT NULL               -- open | kept | replaced
 );
 
 CREATE TABLE rejection (                -- since the directory began
@@ -124,6 +124,8 @@ CREATE TABLE day_file (
 """
 
 TABLES_SINCE_2 = """
+CREATE INDEX revision_minute ON revision (series_id, open_ms);
+
 CREATE TABLE listing (                  -- when the venue's market of a series began: earlier minutes are not expected
     series_id INTEGER PRIMARY KEY REFERENCES series (id),
     since_ms INTEGER NOT NULL,
@@ -143,7 +145,7 @@ CREATE TABLE confirmed (                -- live candles that open before the mar
 );
 
 CREATE TABLE confirmation (             -- what comparing came to, in candles, since the directory began
-    venue TEXT NOT NULL, outcome TEXT NOT NULL,     -- agreed | differed | replaced
+    venue TEXT NOT NULL, outcome TEXT NOT NULL,     -- agreed | differed | replaced | unanswered
     count INTEGER NOT NULL,
     PRIMARY KEY (venue, outcome)
 ) WITHOUT ROWID;

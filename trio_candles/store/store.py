@@ -18,13 +18,14 @@ from pathlib import Path
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, Attempt, Candle, Gap, Millis, Series, Verdict, floor_to
+from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Series, Verdict, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken, day_file
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_held
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import open_journal
+from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.schema import IDENTITY, LOCK, TMP, digest_of, identity_content, identity_in
 
 __all__ = ["Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
@@ -128,7 +129,7 @@ class Store:
             return {one: spans[one] for one in series}
 
     def commit(
-        self, verdicts: Sequence[Verdict | Attempt], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
+        self, verdicts: Sequence[Verdict | Finding], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
         """Make *verdicts* durable, and counted what was *rejected* before; else :class:`StoreUnavailable`."""
         with _system_errors(self._root):
@@ -148,6 +149,14 @@ class Store:
         """The newest *limit* open gaps of each of *venues*."""
         with _system_errors(self._root):
             return {venue: self._journal.open_gaps(venue, limit) for venue in venues}
+
+    def to_compare(self, venues: Sequence[str], limit: int) -> dict[str, tuple[list[Doubtful], list[Unconfirmed]]]:
+        """What of each of *venues* REST should be asked about although it is stored, at most *limit* of each kind."""
+        with _system_errors(self._root):
+            return {
+                venue: (self._journal.doubtful(venue, limit), self._journal.unconfirmed(venue, limit))
+                for venue in venues
+            }
 
     def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
         """Let the tools see the collector's table; see :meth:`~trio_candles.store.journal.Journal.publish`."""
@@ -217,7 +226,7 @@ class Store:
         candles = self._journal.waiting(file.series, file.day)
         if not candles:
             return []
-        table = dayfiles.merged(old, candles)
+        table = dayfiles.merged(old, candles, self._journal.replaced_minutes(file.series, file.day))
         content = dayfiles.encode(table)
         if not dayfiles.read(content, file).equals(table):
             raise DayFileBroken(file.path, "encoded, it does not read back as what it was")

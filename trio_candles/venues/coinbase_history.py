@@ -25,6 +25,7 @@ from trio_candles.venues.history import (
     Rate,
     Request,
     UnknownSymbol,
+    Using,
     Why,
     judge_status,
     pages,
@@ -90,13 +91,23 @@ class CoinbaseHistory:
         """Pages of rows, overlapping by one at the older edge and two at the newer."""
         return pages(since, min(until, settled_until(now)), _WINDOW)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+    anonymous = True
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """Rows have differed from the trades they are made of: only trades, read again, replace a candle."""
+        return Using.TRADES
+
+    def reach(self, now: Millis) -> Millis:
+        """Commonly reported: since the listing."""
+        return Millis(0)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
         """One request for the rows, and up to 39 for the trades around those that are missing.
 
-        *by_trades*: no rows, so that every candle is built from trades that were read again.
+        By trades alone every candle is built from trades that were read again.
         """
         findings = Findings(series, since, until, now)
-        return finish(findings, _fill(findings, by_trades))
+        return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
         """In milliseconds."""
@@ -108,14 +119,14 @@ class CoinbaseHistory:
         return time_of(read_body(_TIME, answer).iso)
 
 
-def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, None]:
+def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     product = f"/products/{findings.series.symbol}"
-    if not by_trades:
+    if using is not Using.TRADES:
         for since, until in pages(findings.since, findings.until, _WINDOW):
             answer = yield _ask_rows(product, since, until)
             _hear_rows(findings, answer)
     spans = findings.open()
-    if not spans:
+    if not spans or using is Using.ROWS:
         return
     walk = _Walk(findings.now)
     try:
@@ -125,6 +136,9 @@ def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, Non
             walk.hear(answer, after)
     finally:
         findings.trades(walk.believed(findings))
+        first = walk.known.get(1)
+        if first is not None:
+            findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
 
 
 def _judge(answer: Answer) -> None:

@@ -44,6 +44,8 @@ class Findings:
     """Minutes that are not believed, whatever else is said about them."""
     _excuses: list[tuple[Millis, Millis, str]] = attrs.field(factory=list)
     _built: dict[Millis, Candle] = attrs.field(factory=dict)
+    listed: tuple[Millis, str] | None = None
+    """When the market began, and how that is known."""
     _blanks: list[Empty] = attrs.field(factory=list)
     """Spans without a trade, by ids; ascending and disjoint, as the trades prove them."""
 
@@ -77,6 +79,16 @@ class Findings:
     def _state(self, minute: Millis, stated: Candle | None) -> None:
         if self._rows.setdefault(minute, stated) != stated:
             self.doubt(minute, Why.ROWS_DIFFER)
+
+    def leaves_out(self, since: Millis, until: Millis) -> None:
+        """The venue serves a row for every minute of ``[since, until)``: one that it does not have, it left out."""
+        first, last = self.first_row(), max(self._rows, default=None)
+        if first is not None and last is not None:
+            self.excuse(max(since, first), min(until, last), Why.LEFT_OUT)
+
+    def first_row(self) -> Millis | None:
+        """The oldest minute of which a row was told."""
+        return min(self._rows, default=None)
 
     def doubt(self, minute: Millis, why: str) -> None:
         """Believe nothing about *minute*."""
@@ -153,6 +165,7 @@ class Findings:
             tuple(candles),
             tuple(sorted(empties, key=_since)),
             tuple(Missing(*span) for span in _joined(missing)),
+            self.listed,
         )
 
     def _agree(self, minute: Millis) -> bool | None:

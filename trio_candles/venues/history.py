@@ -23,7 +23,7 @@ What goes wrong on the way to an answer is thrown into it (``fill.throw(Unavaila
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Protocol, TypeVar
 
 import attrs
@@ -33,6 +33,7 @@ from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
 from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
 
 __all__ = [
+    "ABSENT",
     "GRACE",
     "SETTLED",
     "Answer",
@@ -47,6 +48,7 @@ __all__ = [
     "Throttled",
     "Unavailable",
     "UnknownSymbol",
+    "Using",
     "Why",
     "judge_status",
     "pages",
@@ -112,6 +114,8 @@ class Why(StrEnum):
 
     UNSETTLED = "not settled yet"
     NO_ROW = "no row, which proves nothing"
+    LEFT_OUT = "the venue has rows before and after it, and none of it"
+    NO_ROW_YET = "after the listing, and before the first row that the venue has"
     NOT_CONFIRMED = "the venue has not confirmed the row"
     MAYBE_OLD = "nothing in the answer is later than the minute's settling"
     ROWS_DIFFER = "two rows of the minute differ"
@@ -124,6 +128,18 @@ class Why(StrEnum):
     BEFORE_FIRST = "before the first trade"
     NOT_REACHED = "trades not reached"
     """The requests of this fill are used up: ask again for what is missing, something else will be reached."""
+
+
+class Using(Enum):
+    """What of a venue's record to ask."""
+
+    ALL = "rows, and trades where those leave something open"
+    ROWS = "rows alone"
+    TRADES = "trades by id alone, where the venue has them"
+
+
+ABSENT = frozenset({Why.LEFT_OUT, Why.NO_ROW_YET, Why.ID_HOLE, Why.NO_TRADE_BEFORE})
+"""Words that say: the venue has answered well, shows what lies around these minutes, and not them."""
 
 
 @attrs.frozen
@@ -145,6 +161,8 @@ class Filled:
     """Ascending, disjoint. Also of minutes nobody asked for."""
     missing: tuple[Missing, ...]
     """Ascending, disjoint; of minutes that were asked for only."""
+    listed: tuple[Millis, str] | None = None
+    """The minute in which the venue's market of the series began, and how that is known."""
 
 
 Fill = Generator[Request, Answer, Filled]
@@ -189,10 +207,23 @@ class History(Protocol):
         """``[since, until)`` without its unsettled end, newest first, in pieces that one fill can handle."""
         ...
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+    @property
+    def anonymous(self) -> bool:
+        """Whether an answer may be of another market without saying so."""
+        ...
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """By what of the record a stored candle of *minute* may be replaced."""
+        ...
+
+    def reach(self, now: Millis) -> Millis:
+        """Rows are served from here on; 0 where that goes far enough back."""
+        ...
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
         """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
 
-        *by_trades*: from trades by id alone, where the venue has them. Raises :class:`Misunderstood`,
+        Raises :class:`Misunderstood`,
         :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing else, whatever it is sent.
         """
         ...

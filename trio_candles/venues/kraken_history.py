@@ -28,6 +28,7 @@ from trio_candles.venues.history import (
     Throttled,
     Unavailable,
     UnknownSymbol,
+    Using,
     Why,
     judge_status,
     pages,
@@ -112,17 +113,27 @@ class KrakenHistory:
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
         """All that the rows reach, in one piece; before it, days of trades."""
         until = min(until, settled_until(now))
-        reach = Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
+        reach = self.reach(now)
         yield from pages(max(since, reach), until, _REACH)
         yield from pages(since, min(until, reach), _DAY_OF_TRADES)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+    anonymous = False
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """By rows as far as they reach, by trades before that."""
+        return Using.ROWS if minute >= self.reach(now) else Using.TRADES
+
+    def reach(self, now: Millis) -> Millis:
+        """Rows end twelve hours ago."""
+        return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
         """One request for rows and up to three for trades where rows are missing; beyond their reach, ten for trades.
 
-        *by_trades*: no rows. Trades come oldest first: what is not reached is at the newer end.
+        Trades come oldest first: what is not reached is at the newer end.
         """
         findings = Findings(series, since, until, now)
-        return finish(findings, _fill(findings, by_trades))
+        return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
         """In seconds."""
@@ -134,10 +145,10 @@ class KrakenHistory:
         return Millis(read_body(_WHOLE, _part(answer, result, "unixtime")) * 1000)
 
 
-def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, None]:
+def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
     until, pages_left = findings.until, _PAGES
-    if not by_trades and findings.until > reach:
+    if using is not Using.TRADES and findings.until > reach:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
@@ -145,12 +156,17 @@ def _fill(findings: Findings, by_trades: bool) -> Generator[Request, Answer, Non
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
         until = min(until, seen_settled)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
+    if using is Using.ROWS:
+        return
     spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
     walk = _Walk(findings.now)
     try:
         yield from _search(findings, walk, spans, pages_left)
     finally:
         findings.trades(walk.known.values())
+        first = walk.known.get(1)
+        if first is not None:
+            findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
 
 
 def _ask(findings: Findings, what: str, **params: str) -> Request:

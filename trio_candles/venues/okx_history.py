@@ -25,6 +25,7 @@ from trio_candles.venues.history import (
     Throttled,
     Unavailable,
     UnknownSymbol,
+    Using,
     Why,
     judge_status,
     pages,
@@ -38,6 +39,7 @@ __all__ = ["OkxHistory"]
 _CANDLES = "/api/v5/market/candles"
 _HISTORY = "/api/v5/market/history-candles"
 _PUBLIC = "/api/v5/public/time"
+_INSTRUMENTS = "/api/v5/public/instruments"
 
 _PAGE = 300
 """Documented: the most that one page has."""
@@ -65,9 +67,16 @@ class _Time(msgspec.Struct):
     ts: str
 
 
+# {"instType":"SPOT","instId":"BTC-USDT","listTime":"1548133413000","state":"live",...}
+class _Instrument(msgspec.Struct):
+    instId: str
+    listTime: str
+
+
 _BODY = msgspec.json.Decoder(_Body)
 _ROWS = msgspec.json.Decoder(list[list[str]])
 _TIMES = msgspec.json.Decoder(list[_Time])
+_INSTRUMENT_LIST = msgspec.json.Decoder(list[_Instrument])
 
 _THROTTLED = ("50011",)
 _UNWELL = ("50001", "50013", "50026")
@@ -84,6 +93,7 @@ class OkxHistory:
             _CANDLES: Rate(per_second=14.0, burst=8),
             _HISTORY: Rate(per_second=7.0, burst=4),
             _PUBLIC: Rate(per_second=2.0, burst=2),
+            _INSTRUMENTS: Rate(per_second=2.0, burst=2),
         }
     )
     penalty = Penalty(Rate(per_second=2.0, burst=1), seconds=30.0)  # not documented
@@ -92,10 +102,23 @@ class OkxHistory:
         """Pages of one endpoint, which overlap by a row on either side."""
         return pages(since, min(until, settled_until(now)), _WINDOW)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
-        """One request, and a second one where rows are missing that the other endpoint may have."""
+    anonymous = True
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """By rows: there is no way to rebuild them from trades by id."""
+        return Using.ROWS
+
+    def reach(self, now: Millis) -> Millis:
+        """Documented: recent years."""
+        return Millis(0)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+        """One request, and a second one where rows are missing that the other endpoint may have.
+
+        Where neither has any, the venue is asked when it listed the symbol.
+        """
         findings = Findings(series, since, until, now)
-        return finish(findings, _fill(findings))
+        return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
         """In milliseconds."""
@@ -109,7 +132,7 @@ class OkxHistory:
         return Millis(int(times[0].ts))
 
 
-def _fill(findings: Findings) -> Generator[Request, Answer, None]:
+def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     """/candles for what is young, /history-candles for what is old; then the other one, for what is missing."""
     young = Millis(floor_to(findings.now, MINUTE) - _DEPTH + _MARGIN)
     paths = (_CANDLES, _HISTORY) if findings.since >= young else (_HISTORY, _CANDLES)
@@ -120,6 +143,26 @@ def _fill(findings: Findings) -> Generator[Request, Answer, None]:
         for since, until in pages(spans[0][0], spans[-1][1], _WINDOW):
             answer = yield _request(path, findings.series.symbol, since, until)
             _hear(findings, answer)
+    findings.leaves_out(findings.since, findings.until)
+    spans = findings.open()
+    if using is Using.ALL and spans and spans[0][0] == findings.since:
+        # Nothing at the older end: it may be from before the market began.
+        answer = yield Request(_INSTRUMENTS, {"instType": "SPOT", "instId": findings.series.symbol}, _INSTRUMENTS)
+        _hear_listing(findings, answer)
+
+
+def _hear_listing(findings: Findings, answer: Answer) -> None:
+    """When the market began; nothing is served before, and nothing is expected."""
+    told = [one for one in read_body(_INSTRUMENT_LIST, _data(answer)) if one.instId == findings.series.symbol]
+    if len(told) != 1 or _MILLIS.fullmatch(told[0].listTime) is None:
+        raise Misunderstood("bad_listing", repr(answer.body[:200]))
+    time = Millis(int(told[0].listTime))
+    minute = floor_to(time, MINUTE)
+    findings.excuse(findings.since, minute, Why.BEFORE_FIRST)
+    first = findings.first_row()
+    if first is not None and findings.since <= minute:
+        findings.excuse(minute, first, Why.NO_ROW_YET)
+    findings.listed = (minute, f"listTime {time}")
 
 
 def _request(path: str, symbol: str, since: Millis, until: Millis) -> Request:

@@ -1,0 +1,127 @@
+"""Stored candles ↔ REST: every candle that came from a live feed is compared with the venue's own record.
+
+Two kinds of questions, oldest first, at a tenth of the venue's pace (pages fetched for gaps confirm what they carry
+besides): series whose live candles have waited for ten minutes, and stored minutes that somebody contradicts. What
+the answers mean is the ledger's to judge (:mod:`trio_candles.store.revisions`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import attrs
+import trio
+
+from trio_candles.clock import Time
+from trio_candles.desk import Desk
+from trio_candles.model import MINUTE, Millis, Page, Series, printable
+from trio_candles.network import Backoff
+from trio_candles.rest import Rest, converse
+from trio_candles.venues.history import History, Refusal, Throttled, Unavailable, Using, settled_until
+from trio_candles.venues.protocol import Misunderstood
+from trio_candles.writer import GapBook
+
+__all__ = ["keep_comparing"]
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.1
+"""Of the venue's budget."""
+RIPE = Millis(10 * MINUTE)
+"""A live candle is asked about at this age, with all that came after it: one page for ten minutes of a series."""
+APART = Millis(61_000)
+"""Between two answers about one minute that are to settle it; a minute is asked for, the second is for rounding."""
+BESIDE = Millis(60 * MINUTE)
+"""Of a doubtful minute's neighbours on either side: that they agree shows which market an answer is about."""
+IDLE_SECONDS = 5.0
+KNOWN_SECONDS = 15.0
+"""After which the ledger, and the lists drawn from it, know of an answer."""
+RETRY_SECONDS = 120.0
+"""Until a minute that an answer did not settle is asked about again."""
+
+
+@attrs.frozen
+class _Question:
+    series: Series
+    since: Millis
+    """What the answer is about, for the ledger; a part may be out of the record's reach."""
+    until: Millis
+    asked_since: Millis
+    using: Using
+    conclusive: bool
+
+
+@attrs.define
+class _Comparer:
+    history: History
+    book: GapBook
+    time: Time
+    waits: dict[tuple[Series, Millis | None], float] = attrs.field(factory=dict)
+    """(series, doubtful minute) → when it may be asked about again."""
+
+    def next_question(self) -> _Question | None:
+        """What is most worth asking now."""
+        now, moment = self.time.now(), trio.current_time()
+        self.waits = {key: until for key, until in self.waits.items() if until > moment}
+        doubtful, unconfirmed = self.book.to_compare.get(self.history.name, ([], []))
+        for doubt in doubtful:
+            if (doubt.series, doubt.minute) in self.waits or doubt.minute + MINUTE > settled_until(now):
+                continue
+            if doubt.answered is None or now - doubt.answered >= APART:
+                self.waits[doubt.series, doubt.minute] = moment + RETRY_SECONDS
+                return self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
+        for one in unconfirmed:
+            if (one.series, None) not in self.waits and now - one.since >= RIPE:
+                self.waits[one.series, None] = moment + KNOWN_SECONDS
+                return self._onward(one.series, one.since, now)
+        return None
+
+    def _about(self, series: Series, minute: Millis, second: bool, now: Millis) -> _Question:
+        using = self.history.settles_by(minute, now)
+        if using is Using.TRADES and not second and minute >= self.history.reach(now):
+            using = Using.ROWS  # the first word is the record's, as it stands
+        if using is Using.TRADES:
+            return _Question(series, minute, Millis(minute + MINUTE), minute, using, conclusive=True)
+        since = max(Millis(minute - BESIDE), self.history.reach(now))
+        until = min(Millis(minute + BESIDE), settled_until(now))
+        conclusive = self.history.settles_by(minute, now) is using
+        return _Question(series, since, until, since, using, conclusive)
+
+    def _onward(self, series: Series, since: Millis, now: Millis) -> _Question | None:
+        reached = max(since, self.history.reach(now))
+        windows = list(self.history.windows(reached, settled_until(now), now))
+        if not windows:
+            return None
+        asked_since, until = windows[-1]  # the oldest: nothing is passed over
+        return _Question(series, since, until, asked_since, Using.ROWS, conclusive=False)
+
+
+async def keep_comparing(history: History, rest: Rest, book: GapBook, desk: Desk, time: Time, backoff: Backoff) -> None:
+    """Compare what is stored of *history*'s venue with its record, for ever."""
+    comparer = _Comparer(history, book, time)
+    while True:
+        question = comparer.next_question()
+        if question is None:
+            await trio.sleep(IDLE_SECONDS)
+            continue
+        unwell = await compare(history, rest, desk, question, time.now())
+        await trio.sleep(backoff.next() if unwell else 1 / (rest.pace() * SHARE))
+        if not unwell:
+            backoff.reset()
+
+
+async def compare(history: History, rest: Rest, desk: Desk, question: _Question, now: Millis) -> bool:
+    """Ask *question* and pass the answer on; whether the venue was not well."""
+    series, using = question.series, question.using
+    try:
+        filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using))
+    except (Refusal, Misunderstood) as error:
+        log.info("%s cannot be confirmed now: %s", series, printable(str(error)))
+        return isinstance(error, (Throttled, Unavailable))
+    desk.add([
+        Page(
+            series, question.since, question.until, filled.candles, filled.empties,
+            anonymous=history.anonymous and using is not Using.TRADES, conclusive=question.conclusive,
+        )
+    ])  # fmt: skip
+    return False

@@ -1,0 +1,173 @@
+"""What the venue's REST record says of stored minutes: agreement, or a revision with both values and both times.
+
+A candle that differs from the stored one is a *revision*: ``open`` until REST has settled it. It is ``kept`` if REST
+says what is stored, and ``replaced`` if two REST answers at least a minute apart say the same other thing. Works
+inside the journal's transactions, on its connection.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from trio_candles.model import Candle, Millis, Series, Source
+
+__all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
+
+APART = Millis(60_000)
+"""Between two REST answers that replace a stored candle if they are the same: no cache keeps one that long."""
+UNSETTLED_FOR = Millis(2 * 86_400_000)
+"""After which a revision that REST never settled is kept as it is: nobody is asked for ever."""
+
+
+@attrs.frozen
+class Unconfirmed:
+    """Live candles of *series* that open at *since* or later have not been compared with REST yet."""
+
+    series: Series
+    since: Millis
+
+
+@attrs.frozen
+class Doubtful:
+    """A stored minute with an open revision, to be asked about once more."""
+
+    series: Series
+    minute: Millis
+    answered: Millis | None
+    """When REST first said something else than what is stored; ``None`` if only the feed did."""
+
+
+class Revisions:
+    """The tables ``revision``, ``confirmed`` and ``confirmation`` of an open journal."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+
+    # --- what differs
+
+    def add(self, series_id: int, minute: Millis, stored: Mapping[str, object], offered: Candle, now: Millis) -> bool:
+        """Something else than what is stored was heard; ``False`` if it was heard before, and is still open."""
+        said = json.dumps(as_json(offered))
+        for id_, before in self._open(series_id, minute):
+            same = _same(before, offered) and before["source"] == offered.source.value
+            if same:
+                return False
+            if before["source"] == offered.source.value:
+                self._settle(id_, "kept")  # the venue has changed its mind once more
+        self._db.execute(
+            "INSERT INTO revision (at_ms, series_id, open_ms, stored, offered, outcome) VALUES (?, ?, ?, ?, ?, 'open')",
+            (now, series_id, minute, json.dumps(dict(stored)), said),
+        )
+        return True
+
+    def is_second(self, series_id: int, offered: Candle) -> bool:
+        """Whether an earlier REST answer, at least a minute before this one, said the same."""
+        return any(
+            before["source"] == Source.REST
+            and _same(before, offered)
+            and offered.ingest_time - before["ingest_time_ms"] >= APART
+            for _, before in self._open(series_id, offered.open_time)
+        )
+
+    def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
+        """REST has the last word on *minute*; whether anything was open."""
+        rows = self._open(series_id, minute)
+        for id_, before in rows:
+            # Only the word that was followed is "replaced"; what else was heard is history.
+            self._settle(id_, outcome if outcome == "kept" or before["source"] == Source.REST else "kept")
+        return bool(rows)
+
+    def _settle(self, id_: int, outcome: str) -> None:
+        self._db.execute("UPDATE revision SET outcome = ? WHERE id = ?", (outcome, id_))
+
+    def _open(self, series_id: int, minute: Millis) -> list[tuple[int, dict[str, Any]]]:
+        rows = self._db.execute(
+            "SELECT id, offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'open' ORDER BY id",
+            (series_id, minute),
+        )
+        return [(id_, json.loads(offered)) for id_, offered in rows]
+
+    def replaced(self, series_id: int, since: Millis, until: Millis) -> set[Millis]:
+        """The minutes of ``[since, until)`` whose stored candle REST has replaced."""
+        rows = self._db.execute(
+            "SELECT DISTINCT open_ms FROM revision"
+            " WHERE series_id = ? AND open_ms >= ? AND open_ms < ? AND outcome = 'replaced'",
+            (series_id, since, until),
+        )
+        return {Millis(minute) for (minute,) in rows}
+
+    def doubtful(self, venue: str, limit: int) -> list[Doubtful]:
+        """The *limit* oldest open revisions of *venue*'s expected series, one for each minute."""
+        rows = self._db.execute(
+            "SELECT symbol, timeframe, open_ms,"
+            " max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
+            " THEN json_extract(offered, '$.ingest_time_ms') END)"
+            " FROM revision JOIN series ON series.id = series_id"
+            " WHERE outcome = 'open' AND expected = 1 AND venue = ? GROUP BY series_id, open_ms"
+            " ORDER BY min(revision.id) LIMIT ?",
+            (venue, limit),
+        )
+        return [
+            Doubtful(Series(venue, symbol, timeframe), Millis(minute), None if answered is None else Millis(answered))
+            for symbol, timeframe, minute, answered in rows
+        ]
+
+    def give_up_old(self, now: Millis) -> None:
+        """Keep what is stored where REST has not settled a revision in :data:`UNSETTLED_FOR`."""
+        self._db.execute(
+            "UPDATE revision SET outcome = 'kept' WHERE outcome = 'open' AND at_ms < ?", (now - UNSETTLED_FOR,)
+        )
+
+    # --- what is confirmed
+
+    def begin(self, series_id: int, mark: Millis) -> None:
+        """Confirm live candles from *mark* on, unless it is known already where to go on."""
+        self._db.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?)", (series_id, mark))
+
+    def mark(self, series_id: int) -> Millis | None:
+        """Every live candle that opens before it was compared, or cannot be."""
+        row = self._db.execute("SELECT mark_ms FROM confirmed WHERE series_id = ?", (series_id,)).fetchone()
+        return None if row is None else Millis(row[0])
+
+    def advance(self, series_id: int, mark: Millis) -> None:
+        """Every live candle that opens before *mark* was compared."""
+        self._db.execute("UPDATE confirmed SET mark_ms = max(mark_ms, ?) WHERE series_id = ?", (mark, series_id))
+
+    def unconfirmed(self, venue: str, limit: int) -> list[Unconfirmed]:
+        """The *limit* expected series of *venue* whose candles have waited longest for being compared."""
+        rows = self._db.execute(
+            "SELECT symbol, timeframe, confirmed.mark_ms FROM confirmed JOIN series ON series.id = series_id"
+            " WHERE expected = 1 AND venue = ? AND last_candle_ms >= confirmed.mark_ms"
+            " ORDER BY confirmed.mark_ms LIMIT ?",
+            (venue, limit),
+        )
+        return [Unconfirmed(Series(venue, symbol, timeframe), Millis(mark)) for symbol, timeframe, mark in rows]
+
+    def count(self, outcomes: Counter[tuple[str, str]]) -> None:
+        """Add to the counts of what comparing came to, by (venue, outcome)."""
+        for (venue, outcome), count in outcomes.items():
+            self._db.execute(
+                "INSERT INTO confirmation VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+                (venue, outcome, count),
+            )
+
+
+def as_json(candle: Candle) -> dict[str, object]:
+    """*candle*'s values, for ``revision``."""
+    return {
+        "open": candle.open, "high": candle.high, "low": candle.low, "close": candle.close,
+        "volume": candle.volume, "quote_volume": candle.quote_volume, "vwap": candle.vwap,
+        "trades_count": candle.trades_count, "source": candle.source.value, "ingest_time_ms": candle.ingest_time,
+    }  # fmt: skip
+
+
+def _same(said: Mapping[str, Any], candle: Candle) -> bool:
+    """The contract's *equal*."""
+    values: dict[str, Any] = {name: said[name] for name in ("open", "high", "low", "close", "volume")}
+    return candle.same_as(attrs.evolve(candle, **values))
