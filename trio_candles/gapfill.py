@@ -19,7 +19,7 @@ from trio_candles.clock import Time
 from trio_candles.confirm import keep_comparing
 from trio_candles.desk import Desk
 from trio_candles.model import MINUTE, Attempt, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
-from trio_candles.network import Backoff, Network
+from trio_candles.network import Backoff, Network, wall_floor
 from trio_candles.rest import Rest, converse, open_rest
 from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Why
 from trio_candles.venues.protocol import Misunderstood
@@ -33,8 +33,9 @@ WORKERS = 4
 """Questions under way at once: enough to keep a budget of ten a second busy at a round trip of 0.4 s."""
 IDLE_SECONDS = 5.0
 """Between two looks at the ledger's gaps while there is nothing to ask."""
-KNOWN_SECONDS = 15.0
-"""After which the ledger, and the list of gaps drawn from it, know what an answer proved; seldom more than six."""
+KNOWN_SECONDS, KNOWN_WALL_SECONDS = 15.0, 5.0
+"""After which the ledger, and the list of gaps drawn from it, know what an answer proved; seldom more than six. The
+second is on the wall clock: an accelerated one makes the disk no quicker."""
 FIRST_RETRY, LAST_RETRY = 30.0, 600.0
 """Seconds until a gap that an answer did not close is asked about again: doubling, each time."""
 
@@ -103,7 +104,8 @@ class _Filler:
     def done(self, job: _Job, still_open: Iterable[Millis]) -> None:
         """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time."""
         moment = trio.current_time()
-        self.answered.append((job.series, job.since, job.until, moment + KNOWN_SECONDS))
+        known = wall_floor(KNOWN_SECONDS, KNOWN_WALL_SECONDS * self.time.speed)
+        self.answered.append((job.series, job.since, job.until, moment + known))
         waited = self.waits.pop((job.series, job.until), (0.0, FIRST_RETRY / 2))[1]
         wait = min(2 * waited, LAST_RETRY)
         for end in still_open:
