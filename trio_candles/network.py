@@ -30,7 +30,18 @@ import trio_websocket
 from trio_candles.frames import Joiner, parted
 from trio_candles.venues.protocol import Lost
 
-__all__ = ["Backoff", "Budget", "Dial", "Network", "PacedStream", "Socket", "dial_tcp", "paced_ticks", "wall_floor"]
+__all__ = [
+    "Backoff",
+    "Budget",
+    "Dial",
+    "Network",
+    "PacedStream",
+    "Socket",
+    "dial_tcp",
+    "look_up",
+    "paced_ticks",
+    "wall_floor",
+]
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to a WebSocket URL's host, TLS included; raises OSError or trio.BrokenResourceError."""
@@ -197,6 +208,12 @@ def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -
         return tls
 
     return dial
+
+
+async def look_up(host: str) -> list[str]:
+    """The addresses of *host*, as the system resolves it; OSError in its words if there are none."""
+    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @attrs.define
