@@ -35,8 +35,8 @@ from trio_candles.venues.protocol import (
 
 __all__ = ["check_feed"]
 
-ATTEMPTS = 2
-"""To have a connection and keep it: one that is lost now and then is every day's."""
+PAUSES = (1.0, 2.0, 4.0)
+"""Seconds before the next attempts at a connection: one that is lost now and then is every day's."""
 ACK_SECONDS = 8.0
 """After the last message: then what is not acknowledged will not be."""
 SPOILED_SECONDS = 1.0
@@ -45,7 +45,9 @@ RECENT_MS = 60_000
 """A trade so old shows that a market is alive; most are told at once, as the newest before we came."""
 TICK_SECONDS = 0.25
 
-_NETWORK = "check firewall, proxy and websocket_url; a proxy that inspects TLS needs its authority trusted"
+_NETWORK = (
+    "see what it says; check firewall, proxy and websocket_url; a proxy that inspects TLS needs its authority trusted"
+)
 
 
 @attrs.define
@@ -70,6 +72,8 @@ class _Line:
     dialled: float | None = None
     """Seconds that it took, TLS included."""
     opened_at: float | None = None
+    lost: str | None = None
+    """Why it ended before we had heard enough."""
     asked_at: float = float("inf")
     """When everything had been asked for."""
     spoiled: trio.Event = attrs.field(factory=trio.Event)
@@ -107,36 +111,37 @@ async def check_feed(visit: Visit) -> None:
 
 
 async def _check_connection(visit: Visit, label: str, batch: Sequence[str], connects: Budget) -> None:
-    """Verdicts on one connection and its symbols; a second attempt if the first is lost."""
+    """Verdicts on one connection and its symbols; a few attempts, if it is lost."""
     checks, url, began = visit.checks, visit.websocket_url, trio.current_time()
-    lost: list[str] = []
-    line = None
+    lines: list[_Line] = []
     with trio.move_on_at(visit.deadline):
-        while len(lost) < ATTEMPTS:
+        for pause in (*PAUSES, None):
             line = _Line({symbol: _Symbol(set(visit.venue.channels)) for symbol in batch})
+            lines.append(line)
             await connects.take()
-            why = await _attempt(visit, line)
-            if why is None:
+            await _attempt(visit, line)
+            if line.lost is None or pause is None:
                 break
-            lost.append(why)
-    if line is None or (line.opened_at is None and len(lost) < ATTEMPTS):
-        lost.append(f"{url}: not finished after {visit.pace.told(trio.current_time() - began)}")
-    if line is not None and line.dialled is not None:
+            await trio.sleep(visit.pace.seconds(pause))
+    line, losses = lines[-1], [one.lost for one in lines if one.lost is not None]
+    dialled = [one.dialled for one in lines if one.dialled is not None]
+    if dialled:
         what = "TCP and TLS" if url.startswith("wss:") else "TCP"
-        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.told(line.dialled)}")
-    whole = line is not None and line.opened_at is not None and len(lost) < ATTEMPTS
-    if not whole:
-        checks.failed(label, "; then: ".join(dict.fromkeys(lost)), _NETWORK)
-    elif lost:
-        checks.warned(label, f"{url} is open at the second attempt; the first: {lost[0]}", _NETWORK)
+        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.told(dialled[-1])}")
+    if line.opened_at is None and line.lost is None:
+        losses.append(f"{url}: not finished after {visit.pace.told(trio.current_time() - began)}")
+    if line.opened_at is None or line.lost is not None:
+        checks.failed(label, f"{'; then: '.join(dict.fromkeys(losses))} ({len(lines)} attempts)", _NETWORK)
+    elif losses:
+        checks.warned(label, f"{url} is open, after {len(losses)} losses: {losses[-1]}", _NETWORK)
     else:
         checks.passed(label, f"{url} is open")
-    if line is not None and line.opened_at is not None:
-        _judge(visit, line, lost=not whole)
+    if line.opened_at is not None:
+        _judge(visit, line)
 
 
-async def _attempt(visit: Visit, line: _Line) -> str | None:
-    """Connect, ask and listen; why that ended early, if it did."""
+async def _attempt(visit: Visit, line: _Line) -> None:
+    """Connect, ask and listen; note why that ended early, if it did."""
 
     async def dial(url: str) -> trio.abc.Stream:
         began = trio.current_time()
@@ -144,14 +149,12 @@ async def _attempt(visit: Visit, line: _Line) -> str | None:
         line.dialled = trio.current_time() - began
         return stream
 
-    why = None
     try:
         async with attrs.evolve(visit.network, dial=dial).connect(visit.websocket_url) as socket:
             line.opened_at = trio.current_time()
             await _converse(visit, line, socket)
     except* Lost as group:
-        why = "; ".join(_texts(group))
-    return why
+        line.lost = "; ".join(_texts(group))
 
 
 def _texts(group: BaseExceptionGroup[Lost]) -> Iterable[str]:
@@ -263,9 +266,9 @@ def _note(one: _Symbol, event: Traded | Seen | Forming | Row | Beat, now: Millis
 # --- verdicts ---------------------------------------------------------------------------------------------
 
 
-def _judge(visit: Visit, line: _Line, lost: bool) -> None:
+def _judge(visit: Visit, line: _Line) -> None:
     for symbol, one in line.symbols.items():
-        _judge_symbol(visit, line, symbol, one, lost)
+        _judge_symbol(visit, line, symbol, one)
     if line.unread:
         told = f"{sum(line.unread.values())} of {line.messages} were not understood: {next(iter(line.unread))}"
         visit.checks.warned("messages", told, "the venue's interface may have changed: look for a newer version")
@@ -277,14 +280,14 @@ def _judge(visit: Visit, line: _Line, lost: bool) -> None:
         visit.checks.warned("remark", f"the venue says: {remark}", "see the venue's documentation")
 
 
-def _judge_symbol(visit: Visit, line: _Line, symbol: str, one: _Symbol, lost: bool) -> None:
+def _judge_symbol(visit: Visit, line: _Line, symbol: str, one: _Symbol) -> None:
     checks, name = visit.checks, "subscription"
     waited = visit.pace.told(trio.current_time() - min(line.asked_at, trio.current_time()))
     if one.refused is not None:
         checks.failed(name, f"refused: {one.refused}", "see whether the venue lists it", symbol=symbol)
     elif one.missing:
         channels = ", ".join(sorted(one.missing))
-        why = "the connection was lost" if lost else f"no acknowledgement of {channels} in {waited}"
+        why = "the connection was lost" if line.lost else f"no acknowledgement of {channels} in {waited}"
         checks.failed(name, why, "run preflight again; if it stays so, take it out of the configuration", symbol=symbol)
     elif one.alive:
         checks.passed(name, "acknowledged, data comes", symbol=symbol)

@@ -13,7 +13,7 @@ from trio_candles.preflight.visit import Visit, host_of, look_up_host
 from trio_candles.rest import Rest, converse, open_rest
 from trio_candles.venues.history import Filled, Throttled, Unavailable, Using, settled_until
 from trio_candles.venues.listings import LISTINGS, Listed, Trading, nearest
-from trio_candles.venues.probes import PROBES, Finding, Probe
+from trio_candles.venues.probes import PROBES, Clock, Finding, Probe
 
 __all__ = ["check_rest"]
 
@@ -51,9 +51,9 @@ async def check_rest(visit: Visit) -> None:
             _judge_clock(visit, Skew.of(told))
         usable = await _check_symbols(visit, rest)
         symbol = _busiest(usable or visit.settings.symbols)
-        now = Millis(visit.time.now() + Skew.of(told).middle)
-        await _check_assumptions(visit, rest, symbol, now)
-        await _check_history(visit, rest, symbol, now)
+        ahead = Skew.of(told).middle
+        await _check_assumptions(visit, rest, symbol, lambda: Millis(visit.time.now() + ahead))
+        await _check_history(visit, rest, symbol, Millis(visit.time.now() + ahead))
         if not Skew.of(told).certain:
             await _look_closer(visit, rest, told)
             _judge_clock(visit, Skew.of(told))
@@ -165,7 +165,7 @@ def _busiest(symbols: Sequence[str]) -> str:
 # --- what the code takes for granted -----------------------------------------------------------------------
 
 
-async def _check_assumptions(visit: Visit, rest: Rest, symbol: str, now: Millis) -> None:
+async def _check_assumptions(visit: Visit, rest: Rest, symbol: str, now: Clock) -> None:
     with visit.step("assumptions", PROBE_SECONDS, symbol):
         findings = await _patiently(visit, rest, lambda: _lead(rest, PROBES[visit.venue.name](symbol, now)))
         for finding in findings:

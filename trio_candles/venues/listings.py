@@ -70,7 +70,8 @@ def nearest(symbol: str, listed: Mapping[str, Listed], most: int = 3) -> list[st
     close = get_close_matches(symbol, usable, n=most + 1, cutoff=0.6)
     # Of names that are as close, those of the same base: BTC-USDX is BTC and something, not something and USDT.
     close.sort(key=lambda name: not name.startswith(base + separator))
-    return list(dict.fromkeys([*sure, *close]))[:most]
+    same_base = [] if close else sorted(name for name in usable if name.startswith(base + separator))
+    return list(dict.fromkeys([*sure, *close, *same_base]))[:most]
 
 
 # --- Coinbase ---------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from trio_candles.venues.history import GRACE, Answer, Request, read_body
 from trio_candles.venues.kraken_history import altname, names_of
 from trio_candles.venues.protocol import Misunderstood, plain_float, time_of
 
-__all__ = ["PROBES", "Finding", "Grade", "Probe"]
+__all__ = ["PROBES", "Clock", "Finding", "Grade", "Probe"]
 
 Grade = Literal["pass", "warn", "fail"]
 
@@ -38,6 +38,8 @@ class Finding:
 
 
 Probe = Generator[Request, Answer, list[Finding]]
+Clock = Callable[[], Millis]
+"""What time it is at the venue: handed in, and looked at when an answer has come."""
 
 
 # --- what is asked of rows and trades, whoever wrote them --------------------------------------------------
@@ -120,10 +122,12 @@ class _CoinbaseTrade(msgspec.Struct):
 
 # [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume
 _COINBASE_ROWS = msgspec.json.Decoder(list[tuple[int, float, float, float, float, float]])
+_COINBASE_SPAN = 290 * MINUTE
+"""Of a page, which has at most 300 minutes."""
 _COINBASE_TRADES = msgspec.json.Decoder(list[_CoinbaseTrade])
 
 
-def _coinbase(symbol: str, now: Millis) -> Probe:
+def _coinbase(symbol: str, now: Clock) -> Probe:
     """Rows newest first, both ends inclusive, the forming one among them; trades by id, the cursor exclusive."""
     product, bucket = f"/products/{symbol}", "public"
 
@@ -133,14 +137,17 @@ def _coinbase(symbol: str, now: Millis) -> Probe:
         return [_Row(row[0] * 1000, row[3], row[2], row[1], row[4], row[5]) for row in rows]
 
     rows = rows_of((yield Request(f"{product}/candles", {"granularity": "60"}, bucket)))
+    heard = now()
     times = [row.time for row in rows]
     found = [_shape(rows)]
     if len(times) > 2:
-        found += [_as_assumed("row order", _order(times), "newest first"), _forming(max(times), now)]
-        first, last = sorted(times)[-min(len(times), 50)], sorted(times)[-2]
+        found += [_as_assumed("row order", _order(times), "newest first"), _forming(max(times), heard)]
+        last = sorted(times)[-2]
+        known = [time for time in sorted(times)[-50:] if last - _COINBASE_SPAN <= time <= last]
+        first = known[0]
         bounds = {"granularity": "60", "start": str(first // 1000), "end": str(last // 1000)}
         page = [row.time for row in rows_of((yield Request(f"{product}/candles", bounds, bucket)))]
-        found.append(_page_ends(page, first, last))
+        found.append(_page_ends(page, known))
     answer = yield Request(f"{product}/trades", {"limit": "1000"}, bucket)
     judge_coinbase(answer)
     trades = [(trade.trade_id, int(time_of(trade.time))) for trade in read_body(_COINBASE_TRADES, answer)]
@@ -156,11 +163,11 @@ def _coinbase(symbol: str, now: Millis) -> Probe:
     return found
 
 
-def _page_ends(page: Sequence[int], first: int, last: int) -> Finding:
-    """Whether both ends of ``[first, last]``, where rows are known to be, were answered."""
-    inside = [time for time in page if first < time < last]
-    if not inside and last - first > MINUTE:
-        return Finding("page ends", "fail", "a page between two rows has none of those between them")
+def _page_ends(page: Sequence[int], known: Sequence[int]) -> Finding:
+    """Whether both ends of a page that was asked for from the first *known* row to the last were answered."""
+    first, last, missing = known[0], known[-1], set(known[1:-1]) - set(page)
+    if missing:
+        return Finding("page ends", "fail", f"{len(missing)} rows between the ends of a page are missing from it")
     ends = {(True, True): "inclusive", (True, False): "the newer one exclusive",
             (False, True): "the older one exclusive", (False, False): "exclusive"}  # fmt: skip
     return _as_assumed("page ends", ends[first in page, last in page], "inclusive")
@@ -178,37 +185,36 @@ _KRAKEN_LAST = msgspec.json.Decoder(int)
 _KRAKEN_DEPTH = 720
 
 
-def _kraken(symbol: str, now: Millis) -> Probe:
+def _kraken(symbol: str, now: Clock) -> Probe:
     """Rows oldest first, 720 of them and the forming one, since inclusive; trades by id, a page repeats its first."""
 
     def ask(what: str, **params: str) -> Request:
         return Request(f"/0/public/{what}", {"pair": altname(symbol), **params}, "public")
 
     def part(answer: Answer, last: bool = False) -> Answer:
-        result = kraken_result(answer, now)
+        result = kraken_result(answer, now())
         names = [name for name in result if (name == "last") == last]
         if len(names) != 1 or not (last or names[0] in names_of(symbol)):
             raise Misunderstood("wrong_symbol", f"{names[:5]} for {symbol}")
         return kraken_part(answer, result, names[0])
 
     answer = yield ask("OHLC", interval="1")
+    heard = now()
     rows = [_kraken_row(row) for row in read_body(_KRAKEN_ROWS, part(answer))]
     times = [row.time for row in rows]
     last = read_body(_KRAKEN_LAST, part(answer, last=True)) * 1000
     found = [_shape(rows)]
     if len(times) > 5:
-        found += [_as_assumed("row order", _order(times), "oldest first"), _forming(max(times), now)]
+        found += [_as_assumed("row order", _order(times), "oldest first"), _forming(max(times), heard)]
         lasts = {max(times): "the forming row", max(times) - MINUTE: "the newest closed row"}
         grade: Grade = "pass" if last in lasts else "warn"
         found.append(Finding("last", grade, f"is {lasts.get(last, 'neither the newest nor the row before it')}"))
-        found.append(_depth(times, now))
+        found.append(_depth(times, heard))
         since = sorted(times)[-4]
-        page = [
-            row[0] * 1000
-            for row in read_body(_KRAKEN_ROWS, part((yield ask("OHLC", interval="1", since=str(since // 1000)))))
-        ]
-        found.append(_since(page, since))
-    trades = [(row[6], row[2]) for row in read_body(_KRAKEN_TRADES, part((yield ask("Trades", count="1000"))))]
+        answer = yield ask("OHLC", interval="1", since=str(since // 1000))
+        found.append(_since([row[0] * 1000 for row in read_body(_KRAKEN_ROWS, part(answer))], since))
+    answer = yield ask("Trades", count="1000")
+    trades = [(row[6], row[2]) for row in read_body(_KRAKEN_TRADES, part(answer))]
     found.append(_contiguous((id, int(time * 1000)) for id, time in trades))
     if len(trades) > 1:
         id, time = sorted(trades)[len(trades) // 2]
@@ -247,11 +253,13 @@ def _since(page: Sequence[int], since: int) -> Finding:
 
 _OKX_ROWS = msgspec.json.Decoder(list[list[str]])
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
+_SLACK = 2_000
+"""In ms: our notion of the venue's clock is not better than that."""
 _OKX_CANDLES = "/api/v5/market/candles"
 _OKX_HISTORY = "/api/v5/market/history-candles"
 
 
-def _okx(symbol: str, now: Millis) -> Probe:
+def _okx(symbol: str, now: Clock) -> Probe:
     """Rows newest first, both bounds exclusive, the forming one marked "0" and every other one "1"."""
 
     def ask(path: str, **params: str) -> Request:
@@ -265,18 +273,20 @@ def _okx(symbol: str, now: Millis) -> Probe:
             raise Misunderstood("bad_time", repr(rows)[:200])
         return rows
 
+    asked = now()
     newest = rows_of((yield ask(_OKX_CANDLES, limit="30")))
+    heard = now()
     times = [int(row[0]) for row in newest]
     found = [_shape([_okx_row(row) for row in newest])]
     if len(times) > 2:
-        found += [_as_assumed("row order", _order(times), "newest first"), _flags(newest, now)]
+        found += [_as_assumed("row order", _order(times), "newest first"), _flags(newest, asked, heard)]
         first, last = sorted(times)[-10], sorted(times)[-3]
         page = [int(row[0]) for row in rows_of((yield ask(_OKX_CANDLES, before=str(first), after=str(last))))]
         found.append(_okx_ends(page, first, last))
     old = rows_of((yield ask(_OKX_HISTORY, limit="10")))
     flags = {row[8] for row in old}
     told = "closed rows only" if flags == {"1"} else "no row" if not old else f"rows with confirm {sorted(flags)}"
-    lag = (floor_to(now, MINUTE) - max((int(row[0]) for row in old), default=0)) // MINUTE
+    lag = (floor_to(now(), MINUTE) - max((int(row[0]) for row in old), default=0)) // MINUTE
     grade: Grade = "pass" if old and flags <= {"0", "1"} and lag <= 60 else "fail"
     found.append(Finding("history", grade, f"{told}, the newest {lag} min old" if old else told))
     return found
@@ -287,17 +297,19 @@ def _okx_row(row: Sequence[str]) -> _Row:
     return _Row(int(row[0]), first, high, low, last, volume, quote / volume if volume else None)
 
 
-def _flags(rows: Sequence[Sequence[str]], now: Millis) -> Finding:
+def _flags(rows: Sequence[Sequence[str]], asked: Millis, heard: Millis) -> Finding:
     """Whether ``confirm`` is "0" for the forming minute and "1" for all that are over."""
-    name, forming = "closed flag", floor_to(now, MINUTE)
+    name = "closed flag"
     for row in rows:
         time, flag = int(row[0]), row[8]
-        # A minute around the turn may be either.
-        if flag not in ("0", "1") or (flag == "1" and time > forming) or (flag == "0" and time < forming - MINUTE):
-            return Finding(name, "fail", f"the row that opened {(now - time) / 1000:.0f} s ago has confirm {flag!r}")
-    marked = any(row[8] == "0" for row in rows)
-    told = '"0" for the forming row, "1" for the closed ones' if marked else '"1" for all rows; none is forming'
-    return Finding(name, "pass", f"{told}, as assumed" if marked else f"{told} (the code handles both)")
+        early = flag == "1" and time + MINUTE > heard + _SLACK
+        # Of a minute that has just turned, "1" may be on its way.
+        late = flag == "0" and time < floor_to(asked, MINUTE) - MINUTE
+        if flag not in ("0", "1") or early or late:
+            return Finding(name, "fail", f"the row that opened {(heard - time) / 1000:.0f} s ago has confirm {flag!r}")
+    if any(row[8] == "0" for row in rows):
+        return Finding(name, "pass", '"0" for the forming row, "1" for the closed ones, as assumed')
+    return Finding(name, "pass", '"1" for all rows; none is forming (the code handles both)')
 
 
 def _okx_ends(page: Sequence[int], first: int, last: int) -> Finding:
@@ -309,7 +321,7 @@ def _okx_ends(page: Sequence[int], first: int, last: int) -> Finding:
     return _as_assumed("page ends", ends[first in page, last in page], "exclusive")
 
 
-PROBES: Mapping[str, Callable[[str, Millis], Probe]] = MappingProxyType(
+PROBES: Mapping[str, Callable[[str, Clock], Probe]] = MappingProxyType(
     {"coinbase": _coinbase, "kraken": _kraken, "okx": _okx}
 )
-"""By venue: a probe of a symbol at the venue's own time. Raises what :mod:`~trio_candles.venues.history` names."""
+"""By venue: a probe of a symbol, given the venue's own clock. Raises what :mod:`~trio_candles.venues.history` names."""
