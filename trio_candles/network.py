@@ -38,6 +38,7 @@ __all__ = [
     "PacedStream",
     "Socket",
     "dial_tcp",
+    "in_words",
     "look_up",
     "paced_ticks",
     "wall_floor",
@@ -93,7 +94,7 @@ class Network:
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {_told(error)}") from error
+                    raise Lost(f"cannot connect to {url}: {in_words(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -139,7 +140,7 @@ class _Carrier:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {_told(self._failure)}") from self._failure
+            raise Lost(f"cannot connect to {url}: {in_words(self._failure)}") from self._failure
 
     async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
@@ -174,11 +175,18 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _told(error: BaseException | None) -> str:
-    """The error and what was behind it, in words: trio hides the system's own text one cause deep."""
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    cause = error.__cause__ if error is not None else None
-    return f"{told} ({_told(_leaf(cause))})" if cause is not None else told
+def in_words(error: BaseException | None) -> str:
+    """The error and what was behind it, in words: trio and httpx hide the system's own text a few causes deep."""
+    told = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
+    behind = error.__cause__ if error is not None else None
+    if error is not None and error.__suppress_context__:
+        # httpcore raises "from None" what it found: that takes the cause away, and leaves it as the context.
+        behind = behind or error.__context__
+    if behind is None:
+        return told
+    rest = in_words(_leaf(behind))
+    # Libraries wrap an error in one of their own that says the same.
+    return rest if rest.startswith(told) else f"{told} ({rest})"
 
 
 # --- the real network -------------------------------------------------------------------------------------
