@@ -36,8 +36,9 @@ def candle(minute: int, series: Series = BTC, **changes) -> Candle:
     price = 100_000.0 + minute
     return attrs.evolve(
         Candle(
-            series, at(minute), price, price + 1.5, price - 1.5, price + 0.25, 0.1 + abs(minute) * 0.7, 10.1 + price * 0.3,
-            price + 0.1, 7 + abs(minute), Source.WEBSOCKET, Millis(at(minute + 1) + 100), at(minute + 1),
+            series, at(minute), price, price + 1.5, price - 1.5, price + 0.25, 0.1 + abs(minute) * 0.7,
+            10.1 + price * 0.3, price + 0.1, 7 + abs(minute), Source.WEBSOCKET, Millis(at(minute + 1) + 100),
+            at(minute + 1),
         ),
         **changes,
     )  # fmt: skip

@@ -12,7 +12,6 @@ errors   why not
 """
 
 from trio_candles.reading.candles import Reading, read, read_candles
-from trio_candles.reading.spans import coverage
 from trio_candles.reading.errors import (
     DayFileDamaged,
     GapError,
@@ -22,6 +21,7 @@ from trio_candles.reading.errors import (
     UnknownMinutes,
     UnknownSeries,
 )
+from trio_candles.reading.spans import coverage
 
 __all__ = [
     "DayFileDamaged",
