@@ -263,6 +263,7 @@ def test_a_message_about_many_gaps_stays_short(tmp_path):
         ([(6, Reason.UNPROVEN)], None),
         ([(1, Reason.DISCONNECTED)], None),
         ([(1, Reason.DISCONNECTED), (1, Reason.UNPROVEN)], None),
+        ([(1, Reason.UNPROVEN), (1, None)], None),  # newer ones are known
     ],
 )
 def test_the_newest_minutes_that_are_still_being_proven_are_not_part_of_everything(tmp_path, tail, found):
@@ -271,7 +272,8 @@ def test_the_newest_minutes_that_are_still_being_proven_are_not_part_of_everythi
         tell(store, "ss")
         minute = 2
         for length, reason in tail:
-            store.commit([Unsure(BTC, at(minute), at(minute + length), reason)], LATE)
+            unsure = reason and Unsure(BTC, at(minute), at(minute + length), reason)
+            store.commit([unsure or candle(minute)], LATE)
             minute += length
         if found is None:
             with pytest.raises(GapError):
@@ -280,6 +282,15 @@ def test_the_newest_minutes_that_are_still_being_proven_are_not_part_of_everythi
             assert minutes(read(tmp_path)) == found
         with pytest.raises(GapError):
             read(tmp_path, end=at(minute))
+
+
+def test_what_the_venue_no_longer_serves_is_not_on_its_way(tmp_path):
+    with open_store(tmp_path) as store:
+        tell(store, "ss")
+        store.commit([Unsure(BTC, at(2), at(3), Reason.UNPROVEN)], LATE)
+    sql(tmp_path, "UPDATE gap SET state = 'unfillable'")
+    with pytest.raises(GapError, match="unfillable: unproven"):
+        read(tmp_path)
 
 
 def test_minutes_before_the_listing_are_no_gap(tmp_path):
@@ -327,6 +338,15 @@ def test_a_timeframe_that_is_in_no_day_file_is_folded_from_the_minutes(tmp_path)
     assert found.schema.equals(COLUMNS)
     assert found.to_pylist() == Truth(word, -10).rows(-10, 5, "5m")
     assert minutes(found) == [-10]
+
+
+def test_sums_are_exact(tmp_path):
+    """Ten tenths are one; added one by one in binary they are a bit less."""
+    with open_store(tmp_path) as store:
+        store.expect([BTC], at(0), at(0))
+        store.commit([candle(minute, volume=0.1, quote_volume=0.1) for minute in range(10)], LATE)
+    (ten,) = read(tmp_path, "10m").to_pylist()
+    assert (ten["volume"], ten["quote_volume"], ten["vwap"]) == (1.0, 1.0, 1.0)
 
 
 def test_aggregates_in_day_files_are_read_from_there(tmp_path):
@@ -406,11 +426,11 @@ class Watched(LocalDisk):
 
 def test_every_answer_in_the_middle_of_a_flush_is_complete(tmp_path):
     disk = Watched()
-    word = "ssesgsqesss"
+    word = "ssgseqesssss"
     with open_store(tmp_path, disk) as store:
-        tell(store, word[:5], first=-3, flush_at=[1])
+        tell(store, word[:5], first=-3, flush_at=[0])  # yesterday's file is there, today's is not
         store.commit([verdicts(letter, minute) for minute, letter in enumerate(word[5:], 2)], LATE)
-        store.commit([candle(1)], LATE)  # was a gap; its file is there
+        store.commit([candle(-1)], LATE)  # was a gap
         truth = Truth(word.replace("g", "s"), -3)
         answers = []
 
@@ -421,7 +441,7 @@ def test_every_answer_in_the_middle_of_a_flush_is_complete(tmp_path):
         flush(store)
         disk.look = lambda: None
     assert len(answers) > 10
-    assert all(answer == (truth.rows(-3, 8), truth.rows(-3, 8, "5m")) for answer in answers)
+    assert all(answer == (truth.rows(-3, 9), truth.rows(-3, 9, "5m")) for answer in answers)
 
 
 def test_a_day_file_replaced_after_the_ledger_was_read_sends_the_reader_back(tmp_path):
@@ -484,30 +504,28 @@ def test_what_a_killed_collector_left_in_its_log_is_read(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be made read-only there")
-def test_a_read_only_directory_is_read_and_left_as_it_was(tmp_path):
-    with left_by_a_killed_collector(tmp_path / "live", tmp_path / "killed", "ssessss") as killed:
-        before = sorted(path.name for path in killed.iterdir())
-        code = (
-            "import os, sys, trio_candles\n"
-            "read = trio_candles.read_candles\n"
-            "os.geteuid() or os.setuid(65534)\n"
-            f"print(read({str(killed)!r}, 'okx', 'BTC-USDT').num_rows)"
-        )
-        # Root may write anywhere: the reader then runs as nobody, who must be let in, and may look.
-        closed = [folder for folder in (tmp_path, *tmp_path.parents) if not folder.stat().st_mode & 0o001]
-        folders = {folder: folder.stat().st_mode for folder in (*closed, killed)}
-        for folder, mode in folders.items():
-            folder.chmod(0o555 if folder == killed else mode | 0o055)
-        try:
+def test_a_read_only_directory_is_read_and_left_as_it_was():
+    """Not below ``tmp_path``, whose parents other tests share: root may write anywhere, so that the reader runs as
+    nobody, who must be let in."""
+    code = (
+        "import os, sys, trio_candles\n"
+        "read = trio_candles.read_candles\n"
+        "os.geteuid() or os.setuid(65534)\n"
+        "print(read(sys.argv[1], 'okx', 'BTC-USDT').num_rows)"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with left_by_a_killed_collector(folder / "live", folder / "killed", "ssessss") as killed:
+            before = sorted(path.name for path in killed.iterdir())
+            killed.chmod(0o555)
             done = subprocess.run(
-                [sys.executable, "-c", code], cwd="/", capture_output=True, text=True, timeout=60, check=False,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                [sys.executable, "-c", code, str(killed)], cwd="/", capture_output=True, text=True, timeout=60,
+                check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             )  # fmt: skip
-        finally:
-            for folder, mode in folders.items():
-                folder.chmod(mode)
-        assert (done.stdout, done.stderr) == ("6\n", "")
-        assert sorted(path.name for path in killed.iterdir()) == before
+            killed.chmod(0o755)
+            assert (done.stdout, done.stderr) == ("6\n", "")
+            assert sorted(path.name for path in killed.iterdir()) == before
 
 
 AFTER = "okx/BTC-USDT/1m/2026-01-11.parquet"
@@ -543,6 +561,16 @@ def test_a_minute_that_is_nowhere_is_not_missing_silently(tmp_path):
     for timeframe in ("1m", "3m"):
         with pytest.raises(LedgerUnreadable, match="3 minutes are stored, and 2 are"):
             read(tmp_path, timeframe, on_gap="ignore")
+
+
+@pytest.mark.parametrize("order", [(0, 0, 2), (1, 0, 2)])
+def test_a_day_file_out_of_order_is_not_passed_on(tmp_path, order):
+    """Nor if its digest is right: that would be the collector's own mistake."""
+    make(tmp_path, "sss", flush_at=[3])
+    write_day_file(tmp_path, BTC, [row(candle(minute)) for minute in order])
+    for timeframe in ("1m", "3m"):
+        with pytest.raises(LedgerUnreadable, match="not sorted, or one is there twice"):
+            read(tmp_path, timeframe)
 
 
 def test_a_directory_that_is_not_there_is_said(tmp_path):

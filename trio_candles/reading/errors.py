@@ -86,7 +86,7 @@ class UnknownMinutes:
             end = end[11:]
         words = {"gap": self.reason, "unaccounted": _UNACCOUNTED.get(self.reason, self.reason)}
         what = words.get(self.state, f"{self.state}: {self.reason}")
-        return f"{utc_text(self.since)[:16]} to {end} ({self.minutes} min, {what})"
+        return f"{utc_text(self.since)[:16]} to {end} ({self.minutes:,} min, {what})"
 
 
 _UNACCOUNTED = {"not_yet": "not accounted for yet", "before_first": "before the first expected minute"}
@@ -110,4 +110,4 @@ class GapError(ReadError):
         shown = [str(gap) for gap in self.gaps[:SHOWN]]
         if len(self.gaps) > SHOWN:
             shown.append(f"and {len(self.gaps) - SHOWN} more")
-        return f"{self.series}: {self.minutes} minutes are not known: {'; '.join(shown)}"
+        return f"{self.series}: {self.minutes:,} minutes are not known: {'; '.join(shown)}"

@@ -169,10 +169,8 @@ def _known_until(books: Books, account: Account) -> int:
 
 
 def _reach(books: Books, account: Account, since: int, length: int) -> int:
-    """The last period before *since* with anything but empty minutes in it; *since* if there is none."""
-    edge = min(since, account.mark)
-    begin = books.begin_of_empty_run(account, edge) - MINUTE
-    return floor_to(begin, length) if account.first <= begin and edge == since else since
+    """The last period before *since* with anything but empty minutes in it, known or not."""
+    return max(0, floor_to(books.begin_of_empty_run(account, since) - MINUTE, length))
 
 
 def _unknown(account: Account, gaps: Sequence[GapSpan], since: int, until: int) -> Iterator[UnknownMinutes]:
