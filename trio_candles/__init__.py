@@ -37,13 +37,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trio_candles import reading
+if not TYPE_CHECKING:  # a type checker would take it as leave to find any name here
 
-    value: object = getattr(reading, name)
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from trio_candles import reading
+
+        return getattr(reading, name)
 
 
 def __dir__() -> list[str]:
