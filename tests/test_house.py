@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,9 @@ PACKAGE = "trio_candles"
 
 FLOORS = {
     # A package's floor is that of all its modules that are not named themselves.
-    "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow
+    "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow; see DOORS
     "trio_candles.model": 0,
+    "trio_candles.times": 1,
     "trio_candles.validation": 1,
     "trio_candles.aggregation": 1,
     "trio_candles.venues.protocol": 1,
@@ -40,6 +43,7 @@ FLOORS = {
     "trio_candles.config": 3,
     "trio_candles.store": 3,
     "trio_candles.snapshot": 3,
+    "trio_candles.reading": 4,
     "trio_candles.status": 4,
     "trio_candles.desk": 4,
     "trio_candles.writer": 4,
@@ -47,10 +51,12 @@ FLOORS = {
     "trio_candles.confirm": 4,
     "trio_candles.feed": 4,
     "trio_candles.subscriptions": 4,
+    "trio_candles.options": 5,
     "trio_candles.signals": 5,
     "trio_candles.console": 5,
     "trio_candles.service": 5,
     "trio_candles.audit": 5,
+    "trio_candles.export": 6,
     "trio_candles.cli": 6,
     "trio_candles.__main__": 7,
 }
@@ -100,8 +106,11 @@ SIDEWAYS = {
 }
 """Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
 
-CLOSED = ("trio_candles.assembly", "trio_candles.audit", "trio_candles.simulator")
+CLOSED = ("trio_candles.assembly", "trio_candles.audit", "trio_candles.reading", "trio_candles.simulator")
 """Packages that are one thing in several files."""
+
+DOORS = {"trio_candles": {"trio_candles.reading"}}
+"""What a module hands on when it is asked for it, and imports only then."""
 
 PURE = {
     "__future__", "abc", "attrs", "bisect", "collections", "contextlib", "dataclasses", "datetime", "decimal", "enum",
@@ -239,6 +248,8 @@ def test_imports_point_downwards_only(name):
         below = floor_of(item.target)
         if not is_ours(item.target) or within(item.target, "trio_candles.simulator") or below is None or below < floor:
             continue
+        if item.target in DOORS.get(name, set()):
+            continue
         if below > floor:
             faults.append(f"{item}: floor {floor} must not know floor {below}")
         elif not (
@@ -257,6 +268,18 @@ def test_the_pure_floors_import_nothing_that_waits_or_touches_the_world(name):
         if not is_ours(item.target) and item.target not in allowed and item.target.partition(".")[0] not in allowed
     ]
     assert not faults, listed(faults)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    """The version costs nothing; who asks for the reader pays for the reader."""
+    script = (
+        "import sys, trio_candles\n"
+        "def ours(): return {name.partition('.')[0] for name in sys.modules} & {'pyarrow', 'trio', 'attrs', 'httpx'}\n"
+        "assert not ours(), ours()\n"
+        "trio_candles.read_candles\n"
+        "assert 'pyarrow' in ours() and not {'trio', 'httpx'} & ours(), ours()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_the_pure_floors_have_no_async_function():
@@ -391,6 +414,16 @@ def test_the_product_knows_the_simulator_at_its_command_line_only():
         str(item)
         for item in all_imports(OURS)
         if within(item.target, "trio_candles.simulator") and item.importer != "trio_candles.cli"
+    ]
+    assert not faults, listed(faults)
+
+
+def test_the_reader_shares_no_code_with_the_writer():
+    allowed = {"trio_candles.model", "trio_candles.times", "trio_candles.snapshot", "trio_candles.store.schema"}
+    faults = [
+        str(item)
+        for item in all_imports([name for name in NAMES if within(name, "trio_candles.reading")])
+        if is_ours(item.target) and not within(item.target, "trio_candles.reading") and item.target not in allowed
     ]
     assert not faults, listed(faults)
 
