@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from trio_candles.audit.files import Cell, day_file_path
+from trio_candles.audit.folds import follows
 from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
@@ -169,11 +170,26 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
     if not (wanted or present) or "1m" in day.broken | day.gone or (base is not None and base.violations):
         return
     minutes = _Minutes.of(day, base)
+    present = [one for one in present if not _follows(day, one, minutes)]
     for timeframe in present:
         _check_present(day, timeframe, minutes)
     if day.account is not None:
         for timeframe in [*wanted, *(one for one in present if one in timeframes)]:
             _check_missing(day, timeframe, minutes, closed_by)
+
+
+def _follows(day: Day, timeframe: str, minutes: _Minutes) -> bool:
+    """Whether the rows of *timeframe* are right and all there, as far as a quick look tells."""
+    length = Timeframe.parse(timeframe).length
+    return not minutes.doubtful and follows(
+        day.files[timeframe].table,
+        length,
+        day.cell.day,
+        minutes.stored,
+        minutes.empty,
+        minutes.opens,
+        minutes.columns,
+    )
 
 
 def _check_present(day: Day, timeframe: str, minutes: _Minutes) -> None:

@@ -6,10 +6,11 @@ Such a day is clean in the next reading; a real fault stays. Only the last readi
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -17,9 +18,10 @@ import pyarrow as pa
 
 from trio_candles.audit.account import Day, check_aggregates, check_minutes
 from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
+from trio_candles.audit.glance import judge
 from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import Report, Tally, Violation
-from trio_candles.audit.rows import Piece, judge, values
+from trio_candles.audit.rows import Piece, values
 from trio_candles.audit.spans import LATEST, span_bits
 from trio_candles.model import DAY, Series, canonical_symbol
 from trio_candles.store.schema import JOURNAL
@@ -28,8 +30,9 @@ __all__ = ["Selection", "audit"]
 
 BATCH = 64
 """Files whose rows are judged together: fewer cost more than reading them, more gain nothing."""
-READERS = 2
-"""Threads that read: decoding lets go of the interpreter, so a second one is worth a third of the time."""
+WORKERS = max(2, min(4, os.cpu_count() or 1))
+"""Threads, each with a batch of its own from the file to the finding: decoding, digests and comparisons let go of the
+interpreter, and a thread that hands every file on to another one would wait for it more than it reads."""
 PAUSES = (0.2, 0.2)
 PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
 """Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
@@ -166,39 +169,38 @@ class _Reading:
         return account.end(self.beside, self.time)
 
     def days(self, cells: Iterable[Cell]) -> Iterator[Day]:
-        """Audit *cells*, some of them together; the next files are read while the last ones are judged."""
-        with ThreadPoolExecutor(READERS) as readers:
-            ahead: deque[tuple[list[Cell], Iterator[DayFile]]] = deque()
+        """Audit *cells*, in order."""
+        with ThreadPoolExecutor(WORKERS) as workers:
+            ahead: deque[Future[list[Day]]] = deque()
             # One cell has as many files as timeframes: memory is bounded by files, not by cells.
             for part in _portions(cells, lambda cell: max(1, len(self._timeframes_of(cell)))):
-                places = [(cell, timeframe) for cell in part for timeframe in self._timeframes_of(cell)]
-                ahead.append((part, readers.map(self._read, places)))
-                if len(ahead) > 1:
-                    yield from self._judged(*ahead.popleft())
-            for part, files in ahead:
-                yield from self._judged(part, files)
+                ahead.append(workers.submit(self._judged, part))
+                if len(ahead) > WORKERS:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
 
     def _timeframes_of(self, cell: Cell) -> list[str]:
         """Those of which there is a day file, or should be one; the minutes first."""
         names = self.tree.cells.get(cell, set()) | self.listed.get(cell, set())
         return sorted(names, key=lambda name: (name != "1m", name))
 
-    def _read(self, place: tuple[Cell, str]) -> DayFile:
-        path = day_file_path(*place)
+    def _read(self, cell: Cell, timeframe: str) -> DayFile:
+        path = day_file_path(cell, timeframe)
         return read_day_file(self.data_dir / path, self.ledger.files.get(path, ()))
 
-    def _judged(self, cells: Sequence[Cell], files: Iterator[DayFile]) -> Iterator[Day]:
-        """The findings about *cells*, whose files come in the order of the cells and their timeframes."""
+    def _judged(self, cells: Sequence[Cell]) -> list[Day]:
+        """The findings about *cells*."""
         days = []
         for cell in cells:
             day = self._day(cell)
             for timeframe in self._timeframes_of(cell):
-                self._note_file(day, timeframe, next(files))
+                self._note_file(day, timeframe, self._read(cell, timeframe))
             days.append(day)
         judge([piece for day in days for piece in day.pieces()], self.now)
         for day in days:
             self._check(day)
-            yield day
+        return days
 
     def _check(self, day: Day) -> None:
         for piece in day.pieces():
