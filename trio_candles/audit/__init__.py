@@ -11,6 +11,10 @@ folds    whether a day's aggregates all follow from its minutes, a column at a t
 account  per symbol and day: is each minute exactly one thing, do aggregates follow from minutes?
 walk     all of it, and again whatever looks wrong, before it is said
 report   what was found, as JSON and as text
+coverage what each minute of a day is, to be drawn
+history  what the ledger remembers of gaps and revisions, to be shown
+page     all of it as one HTML file; page.css, page.js
+bar      how far it is, on a terminal
 tool     options, exit code
 ======== =========================================================================================
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from trio_candles.audit.coverage import Cover
 from trio_candles.audit.files import Cell, day_file_path
 from trio_candles.audit.folds import follows
 from trio_candles.audit.ledger import Account
@@ -43,6 +44,8 @@ class Day:
     """Timeframes whose file is there and cannot be read: what is in it is unknown, not missing."""
     gone: set[str] = attrs.field(factory=set)
     """Timeframes whose file the ledger lists and that is not there."""
+    cover: Cover | None = None
+    """What each minute turned out to be."""
     violations: list[Violation] = attrs.field(factory=list)
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
 
@@ -92,6 +95,7 @@ def check_minutes(day: Day) -> None:
         day.tally("1m").candles -= (in_file & in_journal).bit_count()
     account = day.account
     if account is None:
+        day.cover = Cover(0, in_file | in_journal, 0, 0, 0)
         return
     open_gap, unfillable = day.minutes_of(account.open_gap), day.minutes_of(account.unfillable)
     empty, stored = day.minutes_of(account.empty), in_file | in_journal
@@ -102,6 +106,7 @@ def check_minutes(day: Day) -> None:
         unfillable.bit_count(),
     )
 
+    day.cover = Cover(day.due, stored, empty, open_gap, unfillable)
     gap = open_gap | unfillable
     day.note_bits("contradiction", stored & empty, "stored, and called empty in the ledger")
     day.note_bits("contradiction", stored & gap, "stored, and a gap in the ledger")

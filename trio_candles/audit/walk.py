@@ -17,6 +17,7 @@ import attrs
 import pyarrow as pa
 
 from trio_candles.audit.account import Day, check_aggregates, check_minutes
+from trio_candles.audit.coverage import Cover
 from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
 from trio_candles.audit.glance import judge
 from trio_candles.audit.ledger import Account, Ledger, read_ledger
@@ -67,12 +68,14 @@ def audit(
     selection: Selection | None = None,
     pauses: Sequence[float] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    covers: dict[tuple[str, str], dict[int, Cover]] | None = None,
 ) -> Report:
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
     at every reading. *timeframes* are the aggregates that are expected beside the minutes; those on disk are
-    verified in any case. *progress* is told how many days of how many are done.
+    verified in any case. *progress* is told how many days of how many are done. *covers* is filled, by venue and
+    symbol, with what the minutes of each day are.
     """
     selection = selection or Selection()
     checked_at = now()
@@ -91,6 +94,8 @@ def audit(
         todo = reading.cells() if suspects is None else sorted(suspects)
         found: list[Day] = []
         for done, day in enumerate(reading.days(todo), 1):
+            if covers is not None and day.cover is not None:
+                covers.setdefault((day.cell.venue, day.symbol), {})[day.cell.day] = day.cover
             if day.violations:
                 found.append(day)
             else:
