@@ -944,3 +944,25 @@ def test_the_script_runs_from_the_repository(sound: Directory) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("OK: no violations.\n")
+
+
+# --- a collector that is late
+
+
+def test_a_collector_that_is_late_and_gets_there_is_no_violation(sound: Directory) -> None:
+    """What is due is due at the first look: while the audit waits, the clock goes on and the collector follows."""
+    time = MARK + 3 * MINUTE
+
+    def running() -> bool:
+        nonlocal time
+        time += MINUTE
+        if time > MARK + 5 * MINUTE:
+            sound.sql(
+                f"UPDATE series SET mark_ms = {MARK + MINUTE};"
+                f"INSERT OR IGNORE INTO empty SELECT id, {MARK}, {MARK + MINUTE}, 'ids 7 and 8' FROM series"
+            )
+        return True
+
+    report = audit(sound.root, now=lambda: time, running=running, pauses=(0.0, 0.0, 0.0))
+    assert report.violations == ()
+    assert report.checked_at == MARK + 4 * MINUTE or report.checked_at == MARK + 3 * MINUTE

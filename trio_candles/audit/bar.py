@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 import attrs
@@ -31,11 +31,11 @@ class Bar:
     """Columns that are drawn on."""
 
     @classmethod
-    def on(cls, stream: TextIO, now: Callable[[], int]) -> Bar | None:
+    def on(cls, stream: TextIO, now: Callable[[], int], environment: Mapping[str, str] = os.environ) -> Bar | None:
         """A bar if *stream* is a terminal that people look at."""
         if not stream.isatty():
             return None
-        coloured = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb" and os.name != "nt"
+        coloured = "NO_COLOR" not in environment and environment.get("TERM") != "dumb" and os.name != "nt"
         return cls(stream, now, lambda: _width(stream), coloured)
 
     def __call__(self, done: int, of: int) -> None:

@@ -40,23 +40,25 @@
   }
 
   // A pixel may stand for several minutes. The worst of them decides; stored and empty are mixed, as they are no fault.
-  function pixelColours(day, width, palette) {
-    const colours = [];
+  function pixelColours(day, width, palette, plain) {
+    const colours = new Array(width);
     for (let x = 0; x < width; x++) {
       const low = Math.floor(x * MINUTES / width);
       const high = Math.max(low + 1, Math.floor((x + 1) * MINUTES / width));
-      const seen = [0, 0, 0, 0, 0, 0, 0];
-      for (let minute = low; minute < high; minute++) seen[day[minute]]++;
-      const worst = [6, 5, 3, 4].find((state) => seen[state]);
-      const told = seen[1] + seen[2];
-      if (worst !== undefined) colours.push(`rgb(${palette[worst]})`);
-      else if (!told) colours.push(`rgb(${palette[0]})`);
-      else {
-        const share = seen[1] / told;
-        colours.push(`rgb(${palette[1].map((part, i) => Math.round(part * share + palette[2][i] * (1 - share)))})`);
-      }
+      let alike = true;
+      for (let minute = low + 1; minute < high; minute++) alike = alike && day[minute] === day[low];
+      colours[x] = alike ? plain[day[low]] : mixed(day.subarray(low, high), palette, plain);
     }
     return colours;
+  }
+
+  function mixed(minutes, palette, plain) {
+    const worst = [6, 5, 3, 4].find((state) => minutes.includes(state));
+    if (worst !== undefined) return plain[worst];
+    const stored = minutes.filter((state) => state === 1).length;
+    const told = stored + minutes.filter((state) => state === 2).length;
+    const share = Math.round(stored / told * 8) / 8;
+    return `rgb(${palette[1].map((part, i) => Math.round(part * share + palette[2][i] * (1 - share)))})`;
   }
 
   function draw(canvas) {
@@ -66,12 +68,13 @@
     const height = canvas.height = Math.round(canvas.clientHeight * scale);
     if (!width || !height) return;
     const palette = COLOURS.map(rgb);
+    const plain = palette.map((parts) => `rgb(${parts})`);
     const pen = canvas.getContext("2d");
     const line = height / days.length;
     days.forEach(([, code], row) => {
       const top = Math.round(row * line);
       const tall = Math.max(1, Math.round((row + 1) * line) - top - (line >= 5 ? Math.max(1, Math.round(scale)) : 0));
-      const colours = pixelColours(decode(code), width, palette);
+      const colours = pixelColours(decode(code), width, palette, plain);
       for (let x = 0; x < width;) {
         let end = x + 1;
         while (end < width && colours[end] === colours[x]) end++;

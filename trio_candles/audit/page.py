@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from trio_candles import __version__
-from trio_candles.audit.coverage import STATES, Cover
+from trio_candles.audit.coverage import LETTERS, STATES, Cover
 from trio_candles.audit.history import History
 from trio_candles.audit.report import LISTED, Report, Tally, printable
 from trio_candles.model import MINUTE, day_name, utc_text
@@ -223,7 +223,7 @@ def _told(days: Mapping[int, Cover]) -> Iterator[str]:
     rows: list[list[Cell]] = []
     left = 0
     for day, cover in days.items():
-        spans = [(low, high, state) for low, high, state in cover.spans() if state >= 3]
+        spans = list(cover.spans(LETTERS[3:]))
         if not spans:
             continue
         if len(rows) == TOLD_DAYS:

@@ -37,6 +37,9 @@ interpreter, and a thread that hands every file on to another one would wait for
 PAUSES = (0.2, 0.2)
 PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
 """Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
+PAUSES_BEHIND = (4.0, 8.0)
+"""And then, where all that is wrong is that a collector is late with its newest minutes. What is due does not move on
+meanwhile, so one that is merely slow (a sped-up clock on a busy machine) gets there, and one that is stuck does not."""
 
 
 @attrs.frozen
@@ -73,7 +76,7 @@ def audit(
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
-    at every reading. *timeframes* are the aggregates that are expected beside the minutes; those on disk are
+    at every reading, but what is due is due at the first. *timeframes* are the aggregates that are expected beside the minutes; those on disk are
     verified in any case. *progress* is told how many days of how many are done. *covers* is filled, by venue and
     symbol, with what the minutes of each day are.
     """
@@ -83,14 +86,15 @@ def audit(
     suspects: set[Cell] | None = None
     beside = running()
     waits = list(pauses if pauses is not None else PAUSES_BESIDE if beside else PAUSES)
+    longer = list(PAUSES_BEHIND if pauses is None and beside else ())
     while True:
-        beside, time = running(), now()
+        beside = running()
         ledger = read_ledger(data_dir)
         if suspects is None and ledger.exists and not ledger.usable and waits:
             threading.Event().wait(waits.pop(0))
             continue  # a moment's lock: no use in reading all files without a ledger
         tree = survey(data_dir, {venue for venue, _ in ledger.accounts})
-        reading = _Reading(data_dir, ledger, tree, selection, beside, time, timeframes, now)
+        reading = _Reading(data_dir, ledger, tree, selection, beside, checked_at, timeframes, now)
         todo = reading.cells() if suspects is None else sorted(suspects)
         found: list[Day] = []
         for done, day in enumerate(reading.days(todo), 1):
@@ -104,6 +108,8 @@ def audit(
                 progress(done, len(todo))
         suspects = {day.cell for day in found}
         general = [*reading.ledger_problems(), *reading.leftovers()]
+        if not waits and found and not general and all(_is_late(day) for day in found):
+            waits, longer = longer, []
         if not waits or not (found or general):
             break
         threading.Event().wait(waits.pop(0))
@@ -121,6 +127,12 @@ def audit(
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
     )
+
+
+def _is_late(day: Day) -> bool:
+    """Whether nothing is wrong with *day* but that the collector has yet to account for its newest minutes."""
+    mark = LATEST if day.account is None else day.account.mark
+    return all(one.kind == "silent_gap" and one.start is not None and one.start >= mark for one in day.violations)
 
 
 def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
