@@ -76,9 +76,9 @@ def audit(
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
-    at every reading, but what is due is due at the first. *timeframes* are the aggregates that are expected beside the minutes; those on disk are
-    verified in any case. *progress* is told how many days of how many are done. *covers* is filled, by venue and
-    symbol, with what the minutes of each day are.
+    at every reading, but what is due is due at the first. *timeframes* are the aggregates that are expected beside
+    the minutes; those on disk are verified in any case. *progress* is told how many days of how many are done.
+    *covers* is filled, by venue and symbol, with what the minutes of each day are.
     """
     selection = selection or Selection()
     checked_at = now()
