@@ -679,6 +679,13 @@ def test_after_a_crash_a_read_only_directory_is_read_from_a_copy(sound: Director
     assert not (killed / f"{JOURNAL}-shm").exists()
 
 
+def test_a_gap_without_a_reason_is_corrupt_and_still_told_with_one(sound: Directory) -> None:
+    sound.sql("UPDATE gap SET reason = ' ' WHERE id = 1")
+    report = sound.audit()
+    assert place(only(report)) == ("ledger_corrupt", JOURNAL, DAY1 + 10 * MINUTE, DAY1 + 20 * MINUTE)
+    assert [gap.reason for gap in report.gaps] == ["unknown", "not_collected"]
+
+
 # --- beside a collector
 
 

@@ -37,7 +37,7 @@ interpreter, and a thread that hands every file on to another one would wait for
 PAUSES = (0.2, 0.2)
 PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
 """Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
-PAUSES_BEHIND = (4.0, 8.0)
+PAUSES_BEHIND = (3.0, 6.0, 12.0)
 """And then, where all that is wrong is that a collector is late with its newest minutes. What is due does not move on
 meanwhile, so one that is merely slow (a sped-up clock on a busy machine) gets there, and one that is stuck does not."""
 
