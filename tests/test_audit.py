@@ -825,7 +825,7 @@ ODDITIES: dict[str, list[Any]] = {
     "timeframe": ["5m"],
     "source": ["rest", "aggregated", ""],
     "is_closed": [False],
-    "open_time_ms": [1, -1, MINUTE, -MINUTE, 60 * MINUTE, -60 * MINUTE, DAY, -DAY],
+    "open_time_ms": [1, -1, MINUTE, -MINUTE, 12 * MINUTE, -12 * MINUTE, DAY, -DAY],
     "close_time_ms": [1, -1, MINUTE],
     "trades_count": [None, 0, -1],
     **{name: PRICES for name in ("open", "high", "low", "close", "volume")},
@@ -833,7 +833,7 @@ ODDITIES: dict[str, list[Any]] = {
 }
 """What a column may say; times are moved by so much."""
 ODD = [(name, value) for name, some in ODDITIES.items() for value in some]
-PLACES = (0, 5, 29, 57)
+PLACES = (0, 2, 5, 9)
 """Rows: the first, one among others, one before a hole, the last."""
 
 
@@ -852,8 +852,8 @@ def test_nor_where_several_rules_are_broken(changes: list[tuple[str, Any]], at: 
 
 def compare_looks(changes: Sequence[tuple[str, Any]], at: int, now: int) -> None:
     """Hold rows of which one is changed against the rules in both ways."""
-    rows = [row(t) for t in minutes(FIRST, DAY1)]
-    del rows[30:32]
+    rows = [row(t) for t in minutes(DAY1 - 12 * MINUTE, DAY1)]
+    del rows[6:8]
     for name, value in changes:
         time = name.endswith("time_ms")
         rows[at][name] = rows[at][name] + value if time else value
@@ -861,7 +861,9 @@ def compare_looks(changes: Sequence[tuple[str, Any]], at: int, now: int) -> None
             rows[at]["close_time_ms"] += value
 
     def pieces() -> list[Piece]:
-        tables = [pa.Table.from_pylist([row(t) for t in minutes(DAY1, MARK)], schema=COLUMNS)]
+        tables = [
+            pa.Table.from_pylist([row(t) for t in minutes(DAY1 + 29 * MINUTE, DAY1 + 32 * MINUTE)], schema=COLUMNS)
+        ]
         tables.insert(0, pa.Table.from_pylist(rows, schema=COLUMNS))
         cells = [Cell("okx", "BTC-USDT", DAY0), Cell("okx", "BTC-USDT", DAY1)]
         series = Series(*OKX)
