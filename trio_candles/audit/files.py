@@ -131,10 +131,10 @@ def _files_below(folder: Path, name: str) -> Iterator[str]:
             yield "/".join((name, *below, link))  # not followed: what is behind it belongs to somebody else
 
 
-def read_day_file(path: Path, digests: Collection[str | None] = ()) -> DayFile:
+def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
     """Read *path*; whatever is wrong with it is told, not raised. Its digest should be one of *digests*."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             # Python sets aside as much memory as is asked for: ask for the file and one byte, lest it grow meanwhile.
             content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     except (FileNotFoundError, NotADirectoryError):
