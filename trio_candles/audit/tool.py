@@ -9,11 +9,15 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from trio_candles import __version__
+from trio_candles.audit.bar import Bar
+from trio_candles.audit.coverage import Cover
+from trio_candles.audit.history import read_history
+from trio_candles.audit.page import page, write_whole
 from trio_candles.audit.report import Report, printable
 from trio_candles.audit.spans import LATEST
 from trio_candles.audit.walk import Selection, audit
@@ -44,26 +48,42 @@ def main(arguments: Sequence[str]) -> int:
     if not data_dir.is_dir():
         print(f"{data_dir}: no such directory", file=sys.stderr)
         return 2
+    if options.html is not None and (wrong := _no_place_for(options.html, data_dir)):
+        print(f"--html {options.html}: {wrong}", file=sys.stderr)
+        return 2
     # Imported late: neither is needed to audit, and --help should not wait for trio.
-    from trio_candles.clock import tool_clock
+    from trio_candles.clock import WallTime, tool_clock
     from trio_candles.store.lock import is_locked
 
     now = tool_clock(data_dir, options.speed, options.pivot)
     symbol = options.symbol and options.symbol.upper()
+    selection = Selection(options.venue, symbol, options.since, options.until)
+    covers: dict[tuple[str, str], dict[int, Cover]] | None = None if options.html is None else {}
+    bar = Bar.on(sys.stderr, WallTime().now)
     try:
         report = audit(
             data_dir,
             now=now,
             running=lambda: is_locked(data_dir / LOCK),
             timeframes=options.timeframes,
-            selection=Selection(options.venue, symbol, options.since, options.until),
-            progress=_progress(),
+            selection=selection,
+            progress=bar,
+            covers=covers,
         )
     except KeyboardInterrupt:
         return 130
+    finally:
+        if bar is not None:
+            bar.erase()
     if (options.venue or symbol) and not (report.series or report.gaps or report.violations):
         print(f"{data_dir} knows nothing of {' '.join(filter(None, (options.venue, symbol)))}", file=sys.stderr)
         return 2
+    if covers is not None:
+        try:
+            write_whole(options.html, page(report, covers, read_history(data_dir, selection)))
+        except OSError as error:
+            print(f"the report cannot be written: {error}", file=sys.stderr)
+            return 2
     _print(report, options.json)
     return report.exit_code
 
@@ -79,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: config.yaml")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report for a browser, in one file")
     parser.add_argument("--venue", help="only this venue")
     parser.add_argument("--symbol", type=_symbol, help="only this symbol: BTC-USD or BTC/USD")
     parser.add_argument(
@@ -107,6 +128,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _no_place_for(html: Path, data_dir: Path) -> str | None:
+    """Why the report cannot lie at *html*: said before an hour's audit, not after it."""
+    folder = html.absolute().parent
+    if not folder.is_dir():
+        return f"{folder}: no such directory"
+    if html.is_dir():
+        return "it is a directory"
+    if folder.resolve().is_relative_to(data_dir.resolve()):
+        return "it lies in the data directory, where the audit writes nothing"
+    return None
+
+
 def _data_dir(config: Path | None, data_dir: Path | None) -> Path | None:
     """Where to look; ``None`` after saying on stderr why that is not known."""
     if data_dir is not None and config is None:
@@ -118,20 +151,6 @@ def _data_dir(config: Path | None, data_dir: Path | None) -> Path | None:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return None
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """Says on a terminal how far it is, in steps of a hundredth."""
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, of: int) -> None:
-        if done == of:
-            print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
-        elif not done % max(1, of // 100):
-            print(f"\raudited {done:,} of {of:,} days", end="", file=sys.stderr, flush=True)
-
-    return show
 
 
 def _print(report: Report, as_json: bool) -> None:
