@@ -118,9 +118,7 @@ def rendered(first: int, count: int) -> list[bytes]:
         volume = chance.expovariate(1 / 8)
         quote = volume * (high + low) / 2
         prices = f'"{opened:.1f}","{max(high, opened, price):.1f}","{min(low, opened, price):.1f}","{price:.1f}"'
-        rows.append(
-            f'["{first + number * MINUTE}",{prices},"{volume:.8f}","{quote:.9f}","{quote:.9f}","1"]'.encode()
-        )
+        rows.append(f'["{first + number * MINUTE}",{prices},"{volume:.8f}","{quote:.9f}","{quote:.9f}","1"]'.encode())
     return rows
 
 
@@ -176,7 +174,7 @@ def run_ours(task: Task) -> Done:
 
             async def collect() -> float:
                 async with open_service(config, network, store, wall, histories={"okx": Unlimited()}):
-                    while open_minutes(root, task.until):
+                    while open_minutes(root, task.until):  # noqa: ASYNC110  (the ledger is a file)
                         await trio.sleep(0.05)
                     return time.monotonic() - begun
 
