@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from torture import kills, powercut, syscalls
+from torture import bitrot, deaf, kills, powercut, syscalls
 
 Part = Callable[[argparse.Namespace, random.Random, float], dict[str, object]]
 
@@ -17,6 +17,8 @@ PARTS: dict[str, Part] = {
     "kills": lambda options, chance, deadline: kills.run(options.kills, chance, deadline),
     "syscalls": lambda options, chance, deadline: syscalls.run(chance, deadline),
     "powercut": lambda options, chance, deadline: powercut.run(options.cuts, chance, deadline),
+    "deaf": lambda options, chance, deadline: deaf.run(chance, deadline),
+    "bitrot": lambda options, chance, deadline: bitrot.run(options.flips, chance, deadline),
 }
 
 
