@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in (".", "tests")]
 
-from torture.command import main  # noqa: E402  (the tests are no package that is installed)
+from torture.command import main  # type: ignore[import-not-found]  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from torture.evidence import Key, Row, held_against, survey
 from trio_candles.audit import audit
 from trio_candles.model import DAY, MINUTE, Candle, Millis, Series, Source
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.store import Store, StoreUnavailable, open_store
-
-from torture.evidence import Key, Row, held_against, survey
 
 SERIES = (Series("okx", "BTC-USDT"), Series("kraken", "BTC/USD"))
 MIDNIGHT = Millis(1_768_089_600_000)

@@ -19,12 +19,11 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from torture.atwork import FIRST, LATE, SERIES, batches, truth
+from torture.evidence import Survey, held_against, survey
 from trio_candles.audit import audit
 from trio_candles.model import MINUTE, Empty, Millis, Reason, Unsure
 from trio_candles.store.store import open_store
-
-from torture.atwork import FIRST, LATE, SERIES, batches, truth
-from torture.evidence import Survey, held_against, survey
 
 MINUTES = 300
 EMPTY, GAP = range(100, 110), range(200, 230)
@@ -32,7 +31,7 @@ NOW = Millis(FIRST + MINUTES * MINUTE)
 
 
 def run(flips: int, chance: random.Random, deadline: float) -> dict[str, object]:
-    """*flips*, or as many as fit before *deadline*; shared among day files, a journal at rest, one where everything waits, and a log."""
+    """*flips*, or as many as fit before *deadline*; in day files and in three states of a journal."""
     if sys.platform == "win32":
         return {"part": "bitrot", "ok": True, "faults": [], "skipped": "needs fork and SIGKILL"}
     logging.disable(logging.CRITICAL)
@@ -165,5 +164,3 @@ def _killed(root: Path) -> None:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
-
-

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from torture import bitrot, deaf, kills, powercut, syscalls
 
+WHAT = "Kill, cut, freeze and flip a real collector, and hold what is left against what is true."
 Part = Callable[[argparse.Namespace, random.Random, float], dict[str, object]]
 
 PARTS: dict[str, Part] = {
@@ -24,7 +25,7 @@ PARTS: dict[str, Part] = {
 
 def main() -> int:
     """Run the parts asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="torture.py", description=WHAT)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--kills", type=int, default=20, help="of the running collector (default: 20)")
     parser.add_argument("--cuts", type=int, default=40, help="of the power (default: 40)")
@@ -61,4 +62,6 @@ def line(result: dict[str, object]) -> str:
     )
     faults = result.get("faults")
     assert isinstance(faults, list)
-    return "\n".join([f"[{'PASS' if result['ok'] else 'FAIL'}] {result['part']}: {figures}", *map("       {}".format, faults)])
+    return "\n".join(
+        [f"[{'PASS' if result['ok'] else 'FAIL'}] {result['part']}: {figures}", *map("       {}".format, faults)]
+    )

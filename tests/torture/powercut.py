@@ -49,9 +49,7 @@ def run(cuts: int, chance: random.Random, deadline: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _cut(
-    home: Path, cuts: int, chance: random.Random, deadline: float, disk: LocalDisk
-) -> tuple[int, int, list[str]]:
+def _cut(home: Path, cuts: int, chance: random.Random, deadline: float, disk: LocalDisk) -> tuple[int, int, list[str]]:
     """Cuts done, candles that had been acknowledged by the last, and what was wrong after any."""
     home.mkdir()
     image, faults, done, said = _image(home / "image"), [], 0, b""
