@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,7 +60,6 @@ def batches(since: int, until: int, size: int = 2) -> Iterator[list[Candle]]:
 
 def work(root: Path, ears: int, since: int, until: int, disk: Disk = LOCAL_DISK) -> None:
     """Commit and flush, and tell the descriptor *ears* what was accepted; what is refused is left out."""
-    logging.disable(logging.CRITICAL)
     with open_store(root, disk) as store:
         store.expect(SERIES, FIRST, FIRST)
         # Where the life before this one ended, or was refused.
@@ -83,7 +81,6 @@ def _flush(store: Store) -> None:
 
 def after_all(root: Path, acknowledged: dict[Key, Row]) -> list[str]:
     """Start anew on *root*, write what waits, and say what is wrong then."""
-    logging.disable(logging.CRITICAL)
     with open_store(root) as store:
         _flush(store)
     faults = held_against(survey(root), truth, acknowledged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 import time
@@ -37,6 +38,7 @@ def main() -> int:
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
+    logging.disable(logging.CRITICAL)  # what a store says of what is done to it would drown what we say
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
     results = []
     for name in options.parts or PARTS:
