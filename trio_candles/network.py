@@ -30,7 +30,18 @@ import trio_websocket
 from trio_candles.frames import Joiner, parted
 from trio_candles.venues.protocol import Lost
 
-__all__ = ["Backoff", "Budget", "Dial", "Network", "PacedStream", "Socket", "dial_tcp", "paced_ticks", "wall_floor"]
+__all__ = [
+    "Backoff",
+    "Budget",
+    "Dial",
+    "Network",
+    "PacedStream",
+    "Socket",
+    "dial_tcp",
+    "paced_ticks",
+    "told_of",
+    "wall_floor",
+]
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to a WebSocket URL's host, TLS included; raises OSError or trio.BrokenResourceError."""
@@ -82,7 +93,7 @@ class Network:
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {_told(error)}") from error
+                    raise Lost(f"cannot connect to {url}: {told_of(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -128,7 +139,7 @@ class _Carrier:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {_told(self._failure)}") from self._failure
+            raise Lost(f"cannot connect to {url}: {told_of(self._failure)}") from self._failure
 
     async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
@@ -163,11 +174,11 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _told(error: BaseException | None) -> str:
-    """The error and what was behind it, in words: trio hides the system's own text one cause deep."""
+def told_of(error: BaseException | None) -> str:
+    """The error and what was behind it, in words: trio hides the system's own text one cause deep, httpx three."""
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    cause = error.__cause__ if error is not None else None
-    return f"{told} ({_told(_leaf(cause))})" if cause is not None else told
+    cause = (error.__cause__ or error.__context__) if error is not None else None
+    return f"{told} ({told_of(_leaf(cause))})" if cause is not None else told
 
 
 # --- the real network -------------------------------------------------------------------------------------
