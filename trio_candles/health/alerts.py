@@ -72,7 +72,9 @@ def alert_documents(
 ) -> Iterator[Document]:
     """One document for each of *alerts*; all say what is not well after them."""
     for alert in alerts:
-        told = "; ".join(f"{problem.subject}: {problem.detail}" for problem in alert.problems[:10])
+        # What was wrong before it recovered is in the problems, with its time; in a sentence it would sound like now.
+        full = alert.event == "unhealthy"
+        told = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
         more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
         yield {
             "event": alert.event,

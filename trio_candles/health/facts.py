@@ -57,6 +57,8 @@ class SeriesFacts:
     """The end of the newest minute known to be a candle or empty; ``None`` if there is none."""
     last_candle: int | None
     """Open time of the newest candle."""
+    cause: str = ""
+    """The reason of the newest gap, if that is where the accounted minutes end."""
     live: Live | None = None
     """The newest WebSocket candle among those that wait for a day file."""
     hour: Coverage = Coverage(0, 0)

@@ -67,6 +67,8 @@ class VenueVerdict:
     venue: str
     connected: bool
     state: VenueState | None
+    status: str
+    """The collector's word for it, or ours where there is no collector, or one that is silent."""
     detail: str = ""
 
 
@@ -133,14 +135,15 @@ def _judge_series(series: Series, reading: Reading) -> SeriesVerdict:
     if facts is None:
         why = reading.trouble or ("the directory does not know it" if reading.exists else "there is no journal")
         return SeriesVerdict(series, State.MISSING, None, now, why)
+    cause = f" ({facts.cause})" if facts.cause else ""
     if facts.known_until is None:
-        return SeriesVerdict(series, State.STALE, facts, now, "nothing is known of it yet")
+        return SeriesVerdict(series, State.STALE, facts, now, f"nothing is known of it yet{cause}")
     age = now - facts.known_until
     if age < -AHEAD:
         why = f"its newest minute is {age_text(-age)} ahead of the clock"
         return SeriesVerdict(series, State.STALE, facts, now, why)
     if age > FRESH:
-        why = f"its newest known minute ended {age_text(age)} ago"
+        why = f"its newest known minute ended {age_text(age)} ago{cause}"
         return SeriesVerdict(series, State.STALE, facts, now, why, facts.known_until + FRESH)
     return SeriesVerdict(series, State.FRESH, facts, now)
 
@@ -163,14 +166,12 @@ def _silence(reading: Reading, speed: float) -> str | None:
 def _judge_venue(name: str, reading: Reading, silence: str | None) -> VenueVerdict:
     state = reading.venues.get(name)
     if not reading.running:
-        return VenueVerdict(name, False, state, "no collector is running")
+        return VenueVerdict(name, False, state, "[DOWN]", "no collector is running")
     if silence is not None:
-        return VenueVerdict(name, False, state, silence)
+        return VenueVerdict(name, False, state, "[SILENT]", silence)
     if state is None:
-        return VenueVerdict(name, False, None, "the running collector was started without it")
-    if not state.connected:
-        return VenueVerdict(name, False, state, "a connection is down")
-    return VenueVerdict(name, True, state)
+        return VenueVerdict(name, False, None, "[NONE]", "the running collector was started without it")
+    return VenueVerdict(name, state.connected, state, state.status, "" if state.connected else "a connection is down")
 
 
 def _problems(

@@ -93,10 +93,11 @@ class _Look:
                 continue
             id_, first, mark, last, _ = rows[series]
             first = max(first, _time(listed.get(id_, 0)))
-            known_until, hour, day = self._walk(id_, first, mark)
+            known_until, cause, hour, day = self._walk(id_, first, mark)
             facts[series] = SeriesFacts(
                 mark=mark,
                 known_until=known_until,
+                cause=cause,
                 last_candle=None if last is None else _time(last),
                 live=self._newest_live(id_),
                 hour=hour,
@@ -117,28 +118,28 @@ class _Look:
             latest=_time(int(meta["latest_ms"])) if "latest_ms" in meta else None,
         )
 
-    def _walk(self, id_: int, first: int, mark: int) -> tuple[int | None, Coverage, Coverage]:
-        """The end of the newest known minute, and what is known of the last hour and day: from the gaps, which are
-        disjoint, newest first, no further back than a day or than they follow on one another.
+    def _walk(self, id_: int, first: int, mark: int) -> tuple[int | None, str, Coverage, Coverage]:
+        """The end of the newest known minute, why nothing newer is known, and what is known of the last hour and day:
+        from the gaps, which are disjoint, newest first, no further back than a day or than they follow on one another.
         """
         end = floor_to(self._now, MINUTE) - SETTLED
         spans = [(max(end - length, first), end) for length in (HOUR, DAY)]
         known = [max(0, min(until, mark) - since) for since, until in spans]
-        newest, touching = mark, True
+        newest, touching, cause = mark, True, ""
         gaps = self._db.execute(
-            "SELECT since_ms, until_ms FROM gap WHERE series_id = ? AND since_ms < ? ORDER BY since_ms DESC",
+            "SELECT since_ms, until_ms, reason FROM gap WHERE series_id = ? AND since_ms < ? ORDER BY since_ms DESC",
             (id_, mark),
         )
-        for since, until in gaps:
+        for since, until, reason in gaps:
             touching = touching and _time(until) >= newest
             if touching:
-                newest = min(newest, _time(since))
+                newest, cause = min(newest, _time(since)), cause or str(reason)
             elif until <= spans[-1][0]:
                 break
             for index, (low, high) in enumerate(spans):
                 known[index] -= max(0, min(until, high, mark) - max(since, low))
         hour, day = (Coverage(part, max(0, high - low)) for part, (low, high) in zip(known, spans, strict=True))
-        return (newest if newest > first else None), hour, day
+        return (newest if newest > first else None), cause, hour, day
 
     def _newest_live(self, id_: int) -> Live | None:
         rows = self._db.execute(

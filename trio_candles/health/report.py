@@ -107,7 +107,7 @@ def _venue(one: VenueVerdict, health: Health) -> dict[str, object]:
         "venue": one.venue,
         "connected": one.connected,
         "detail": one.detail,
-        "status": None if state is None else state.status,
+        "status": one.status,
         "published_at_ms": None if state is None else state.at,
         "published_age_seconds": None if state is None else _seconds(reading.now - state.at),
         "received": None if state is None else state.received,

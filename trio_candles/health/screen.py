@@ -136,7 +136,7 @@ def series_text(one: SeriesVerdict, lag: int | None) -> str:
         parts.append(f"lag {_lag(lag)}")
         parts.append(f"coverage 1h {_percent(facts.hour.percent)} 24h {_percent(facts.day.percent)}")
         parts.append(_gaps_text(facts.open_gaps, one.now))
-        parts.append(f"{facts.revisions} revisions")
+        parts.append(_many(facts.revisions, "revision"))
     return ", ".join(parts)
 
 
@@ -161,7 +161,7 @@ def _totals(health: Health) -> str:
     return (
         f"{health.count(State.FRESH)}/{len(health.series)} fresh, "
         f"{sum(one.connected for one in health.venues)}/{len(health.venues)} connected, "
-        f"{sum(one.count for one in gaps)} gaps ({sum(one.length for one in gaps) // 60_000} min), "
+        f"{_many(sum(one.count for one in gaps), 'gap')} ({sum(one.length for one in gaps) // 60_000} min), "
         f"{rejected} rejected, {revised} revised"
     )
 
@@ -173,11 +173,11 @@ def _venue_lines(health: Health, width: int) -> Iterable[Line]:
     for one in health.venues:
         state = one.state
         if state is None:
-            text = f"  {_cut(one.venue.upper(), 12)} {'-':<14}{'-':>9} {'-':>8} {'-':>8} {'-':>5} {'-':>8}"
+            text = f"  {_cut(one.venue.upper(), 12)} {one.status:<14}{'-':>9} {'-':>8} {'-':>8} {'-':>5} {'-':>8}"
         else:
             said = age_text(health.reading.now - state.at)
             text = (
-                f"  {_cut(one.venue.upper(), 12)} {_cut(state.status, 14)}{state.received:>9} {state.saved:>8}"
+                f"  {_cut(one.venue.upper(), 12)} {_cut(one.status, 14)}{state.received:>9} {state.saved:>8}"
                 f" {state.reconnects:>8} {state.rejected:>5} {said:>8}"
             )
         yield Line(text + (f"  {_counts(one, health)}" if wide else ""), Mood.PLAIN if one.connected else Mood.BAD)
@@ -192,9 +192,11 @@ def _counts(one: VenueVerdict, health: Health) -> str:
 
 
 def _trouble_lines(health: Health, width: int) -> Iterable[Line]:
-    """What is wrong, but for the series, whose rows say it themselves."""
+    """What is wrong, but for what the rows of venues and series say themselves."""
+    kinds = {problem.subject.kind for problem in health.problems}
     for problem in health.problems:
-        if problem.subject.kind != "series" or problem.subject.venue is None:
+        kind, venue = problem.subject.kind, problem.subject.venue
+        if venue is None or (kind == "venue" and not kinds & {"collector", "journal"}):
             text = printable(f"{problem.subject}: {problem.detail}")
             for line in textwrap.wrap(text, width, initial_indent="  ! ", subsequent_indent="    "):
                 yield Line(line, Mood.BAD)
@@ -218,7 +220,9 @@ def _series_row(one: SeriesVerdict, lag: int | None, width: int) -> str:
     )
     if width < WIDEST:
         return text
-    why = one.detail or ("" if gaps is None else f"{gaps.reason} {gaps.detail}".strip())
+    why = "" if gaps is None else f"{gaps.reason} {gaps.detail}".strip()
+    if one.state is not State.FRESH:
+        why = facts.cause or one.detail  # why nothing newer is known, rather than what the oldest gap is about
     return (
         f"{text} {gaps.length // 60_000 if gaps else 0:>7} {age_text(one.candle_age):>8}"
         f" {age_text(one.now - facts.mark):>8} {facts.revisions:>4}  {printable(why)}"
@@ -228,10 +232,9 @@ def _series_row(one: SeriesVerdict, lag: int | None, width: int) -> str:
 def _gaps_text(gaps: OpenGaps | None, now: int) -> str:
     if gaps is None:
         return "no gaps"
-    tries = f"{gaps.attempts} attempts"
     return (
-        f"{gaps.count} gaps ({gaps.length // 60_000} min; the oldest {age_text(now - gaps.first_seen)} old,"
-        f" {printable(gaps.reason)}, {tries})"
+        f"{_many(gaps.count, 'gap')} ({gaps.length // 60_000} min; the oldest {age_text(now - gaps.first_seen)} old,"
+        f" {printable(gaps.reason)}, {_many(gaps.attempts, 'attempt')})"
     )
 
 
@@ -250,7 +253,7 @@ def _fitted(rows: list[Line], series: Sequence[SeriesVerdict], room: int) -> lis
         return rows
     left = len(rows) - (room - 1)
     fresh = sum(one.state is State.FRESH for one in series)
-    said = "all fresh" if left <= fresh else f"{left - fresh} of them not fresh"
+    said = "all fresh" if left <= fresh else f"{left - fresh} of them not fresh" if fresh else "none fresh"
     return [*rows[: room - 1], Line(f"  ... and {left} more, {said}", Mood.DIM if left <= fresh else Mood.BAD)]
 
 
@@ -277,6 +280,10 @@ def _cut(text: str, width: int) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _lag(lag: int | None) -> str:
