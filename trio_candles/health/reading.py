@@ -1,8 +1,8 @@
-"""The ledger → facts: one transaction beside the live collector, whose cost does not grow with the ledger.
+"""The ledger → facts: one transaction beside the live collector, whose cost does not grow with the ledger's history.
 
-Of ``gap`` only the newest day is walked, through its index, and counted is what is open; ``candle`` is looked at
-from its newest end; day files are not opened. SQLite checks no types, so what is no whole number where one belongs
-makes the reading fail as a whole, in words, and never the tool.
+Of ``gap``, the newest day is walked through its index, and what is open is counted; ``candle`` and ``revision`` are
+read from their newest end; ``empty`` and the day files not at all. SQLite checks no types: what is no whole number
+where one belongs makes the reading fail as a whole, in words, and never the tool.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trio_candles.snapshot import open_snapshot
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import FORMAT, JOURNAL, LOCK, UPGRADES
 
-__all__ = ["SETTLED", "read_health"]
+__all__ = ["SETTLED", "read_health", "read_ledger"]
 
 ATTEMPTS = 3
 """At a journal that cannot be read at the moment: a collector that starts or stops has it to itself for an instant."""
@@ -47,13 +47,20 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
             return Reading(now=now(), running=_running(data_dir), exists=False)
         try:
             with open_snapshot(path) as database:
-                return _Look(database, now(), _running(data_dir)).read(wanted)
+                return read_ledger(database, now(), _running(data_dir), wanted)
         except (sqlite3.Error, OSError) as error:
             trouble = f"the journal cannot be read: {error}"
         # Whoever broke a ledger did not keep to the types of its columns.
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             trouble = f"the journal makes no sense: {error}"
     return Reading(now=now(), running=_running(data_dir), trouble=trouble)
+
+
+def read_ledger(
+    database: sqlite3.Connection, now: Millis, running: bool | None, wanted: Sequence[Series] | None
+) -> Reading:
+    """What an open transaction says; ``sqlite3.Error``, ``ValueError`` or the like where that makes no sense."""
+    return _Look(database, now, running).read(wanted)
 
 
 def _running(data_dir: Path) -> bool | None:
