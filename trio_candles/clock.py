@@ -26,7 +26,7 @@ import trio
 from trio_candles.model import DAY, Millis
 from trio_candles.store.schema import IDENTITY, JOURNAL, QUARANTINE, TMP, identity_in
 
-__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime", "remembered_meta", "tool_clock"]
+__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime", "remembered_meta", "tool_clock", "tool_time"]
 
 
 class Time(Protocol):
@@ -196,12 +196,17 @@ def _last_close(path: Path, day: Millis) -> Millis:
     return Millis(max((close for close in closes if isinstance(close, int) and day < close <= day + DAY), default=day))
 
 
-def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
     """The clock by which a tool should read *data_dir*: the one given, else the one it was written under."""
     if speed is not None:
-        return WallTime.starting(speed, pivot).now
+        return WallTime.starting(speed, pivot)
     meta = remembered_meta(data_dir)
     try:
-        return WallTime(float(meta["speed"]), float(meta["pivot"])).now
+        return WallTime(float(meta["speed"]), float(meta["pivot"]))
     except (KeyError, ValueError):
-        return WallTime().now
+        return WallTime()
+
+
+def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+    """What :func:`tool_time` reads."""
+    return tool_time(data_dir, speed, pivot).now

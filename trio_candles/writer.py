@@ -109,7 +109,8 @@ async def _write(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flu
     day = time.now() // DAY
     open_end = True
     while open_end:
-        with trio.move_on_at(next_flush):
+        # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
+        with trio.move_on_at(min(next_flush, writer.gaps_due)):
             open_end = await _receive(batches, writer)
         await writer.commit()
         if trio.current_time() >= next_flush or time.now() // DAY != day:
@@ -142,7 +143,7 @@ class _Writer:
     _book: GapBook
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
-    _gaps_due: float = float("-inf")
+    gaps_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
 
@@ -181,8 +182,8 @@ class _Writer:
             self._rejected.subtract(rejected)
             self._well("journal")
             self._tell(judged)
-        if trio.current_time() >= self._gaps_due:
-            self._gaps_due = trio.current_time() + GAPS_SECONDS
+        if trio.current_time() >= self.gaps_due:
+            self.gaps_due = trio.current_time() + GAPS_SECONDS
             await self.look_at_gaps()
 
     async def look_at_gaps(self) -> None:
