@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trio_candles.cli import UsageError, parser, plan
+from trio_candles.cli import parser
 from trio_candles.clock import WallTime, remembered_meta, tool_clock
+from trio_candles.launch import UsageError, plan
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source
 from trio_candles.snapshot import open_snapshot
 from trio_candles.store.store import open_store

@@ -38,6 +38,7 @@ __all__ = [
     "PacedStream",
     "Socket",
     "dial_tcp",
+    "look_up",
     "paced_ticks",
     "told_of",
     "wall_floor",
@@ -208,6 +209,12 @@ def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -
         return tls
 
     return dial
+
+
+async def look_up(host: str) -> list[str]:
+    """The addresses of *host*, as the system resolves it; OSError in its words if there are none."""
+    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @attrs.define
