@@ -190,6 +190,8 @@ class SimulatedExchange:
                 return rest.busy()
             case "slow":
                 return rest.answer(request, now_ms)
+            case "drip":
+                return attrs.evolve(rest.answer(request, now_ms), drip=fault.seconds)
             case "stale":
                 return rest.answer(request, now_ms - round(fault.seconds * 1000))
             case "wrong_symbol":
@@ -198,9 +200,11 @@ class SimulatedExchange:
                 whole = rest.answer(request, now_ms)
                 return attrs.evolve(whole, body=whole.body[: len(whole.body) * 2 // 3])
             case "empty":
-                return cut_rows(rest.answer(request, now_ms), lambda count: 0)
+                return cut_rows(rest.answer(request, now_ms), lambda rows: [])
             case "short":
-                return cut_rows(rest.answer(request, now_ms), lambda count: (count + 1) // 2)
+                return cut_rows(rest.answer(request, now_ms), lambda rows: rows[: (len(rows) + 1) // 2])
+            case "repeated":
+                return cut_rows(rest.answer(request, now_ms), lambda rows: rows + rows[: (len(rows) + 1) // 2])
             case "disconnect":
                 raise Disconnected(f"{self.venue} hangs up on {request.target}")
 
@@ -281,16 +285,16 @@ async def give_up_when_ended(wire: Wire, scope: trio.CancelScope) -> None:
         scope.cancel()
 
 
-def cut_rows(response: Response, keep: Callable[[int], int]) -> Response:
-    """The answer with only its first rows, as many as *keep* makes of their number."""
+def cut_rows(response: Response, keep: Callable[[list[Any]], list[Any]]) -> Response:
+    """The answer with those rows that *keep* makes of its own."""
     document: Any = json.loads(response.body)
     holder: Any = document
     if isinstance(document, dict):
         holder = document.get("result", document)
     if isinstance(holder, list):
-        document = holder[: keep(len(holder))]
+        document = keep(holder)
     else:
         for key, value in holder.items():
             if isinstance(value, list) and key != "error":
-                holder[key] = value[: keep(len(value))]
+                holder[key] = keep(value)
     return attrs.evolve(response, body=to_json(document).encode())
