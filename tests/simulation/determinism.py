@@ -24,6 +24,7 @@ def determined(seed: int) -> Iterator[None]:
     switch, shuffles, chance = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate(), random.getstate()
     collecting = gc.isenabled()
     gc.collect()
+    gc.freeze()  # what is there now need not be looked at again
     gc.disable()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(seed)

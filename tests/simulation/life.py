@@ -77,6 +77,8 @@ class World:
     ends: trio.Event = attrs.field(factory=trio.Event)
     """Set when nothing more is to be done."""
     cuts_in_recovery: list[tuple[int, str]] = attrs.field(factory=list)
+    revised: set[tuple[str, int]] = attrs.field(factory=set)
+    """(symbol, minute) of which the venue said two different things live."""
     shown: list[str] = attrs.field(factory=list)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _stop: trio.Event = attrs.field(factory=trio.Event)
@@ -122,19 +124,20 @@ class World:
 
     async def _collect(self) -> bool:
         machine, time = self.machine, self.time
+        self.bug.before_a_start(machine.root)
         with open_store(machine.root, machine.disk) as store:
             machine.check_nothing_is_lost()
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
             async with open_service(
                 self.config,
-                self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
+                Network(self.exchanges.dial, transport=self.exchanges.transport),
                 self.bug.store(store),
                 time,
                 offload=machine.offload,
                 chance=self.bug.chance(random.Random(self.chance.random())),
                 show=self.shown.append,
-                venues=self.bug.venues(VENUES),
-                histories=self.bug.histories(HISTORIES),
+                venues=self.bug.over_venues(VENUES),
+                histories=self.bug.over_histories(HISTORIES),
             ) as service:
                 self.service = service
                 await self._stop.wait()
@@ -274,7 +277,7 @@ async def _run(
                         fired[key] += times
         assert world.healed_at is not None
         machine.materialise()
-        judge(plan, root, market, time.true_now(), world.healed_at, exchanges.exchanges, end)
+        judge(plan, root, market, time.true_now(), world.healed_at, exchanges.exchanges, world.revised, end)
         trace.note(f"end: {end}")
 
 

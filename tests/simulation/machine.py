@@ -69,7 +69,7 @@ class FaultyDisk(PowerCut):
 
     machine: Machine = attrs.field(kw_only=True)
     ignores: str = ""
-    """A planted bug: which syncs never happen."""
+    """A planted bug: what this disk never does."""
 
     def _ask(self, call: str, path: Path) -> None:
         self.machine.point(call)
@@ -77,6 +77,8 @@ class FaultyDisk(PowerCut):
 
     def read(self, path: Path) -> bytes:
         self._ask("read", path)
+        if "read back" in self.ignores and path in self.said:
+            return self.said[path]
         return super().read(path)
 
     def names(self, folder: Path) -> list[str]:
@@ -89,6 +91,7 @@ class FaultyDisk(PowerCut):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         machine = self.machine
         self.broken = " ".join((self.ignores, "file sync folder sync" if machine.lies else ""))
+        whole = content
         if machine.short_writes:
             machine.short_writes -= 1
             machine.fired["disk_short"] += 1
@@ -102,6 +105,7 @@ class FaultyDisk(PowerCut):
             self.broken = synced
             raise
         super().write_new(path, content)
+        self.said[path] = whole
 
     def replace(self, source: Path, target: Path) -> None:
         self._ask("replace", target)
@@ -109,7 +113,8 @@ class FaultyDisk(PowerCut):
 
     def remove(self, path: Path) -> None:
         self._ask("remove", path)
-        super().remove(path)
+        if "remove" not in self.ignores:
+            super().remove(path)
 
     def make_folder(self, path: Path) -> None:
         self._ask("make_folder", path)
@@ -135,7 +140,7 @@ class Machine:
     fired: Counter[str]
     disk: FaultyDisk = attrs.field(init=False)
     ignores: str = ""
-    """A planted bug: which syncs never happen; ``journal`` among them."""
+    """A planted bug: what the disk never does."""
     dead: bool = False
     errors: list[DiskError] = attrs.field(factory=list)
     short_writes: int = 0
@@ -155,6 +160,7 @@ class Machine:
     """The journal's files at the last point, while a cut is near."""
     _unsynced_since: Files | None = None
     """The journal's files when the disk began to lie."""
+    _at_start: Files = (b"", b"")
     _left: Files | None = None
     """What the last cut left of the journal."""
     _excused: bool = False
@@ -259,6 +265,8 @@ class Machine:
         if how == "power":
             if self._unsynced_since is not None:
                 before, self._unsynced_since, self._excused = self._unsynced_since, None, True
+            if "journal sync" in self.ignores:
+                before = self._at_start
             self._left = torn(before, now, self.chance)
             left = self.disk.a_cut(self.chance)
             self.disk = self._disk_holding(left)
@@ -276,8 +284,9 @@ class Machine:
             if content:
                 (self.root / name).write_bytes(content)
         self._left, self.dead = None, False
+        self._at_start = self._journal()
         if self.lies:
-            self._unsynced_since = self._journal()
+            self._unsynced_since = self._at_start
 
     def _journal(self) -> Files:
         return _content(self.root / JOURNAL), _content(self.root / f"{JOURNAL}-wal")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ __all__ = ["End", "judge", "marks"]
 
 MINUTE = 60_000
 DAY = 86_400_000
+FILLED_WITHIN = 300_000
+"""Ms in which a minute is filled once nothing is in the way."""
 COLUMNS = [
     "venue", "symbol", "timeframe", "open_time_ms", "close_time_ms", "open", "high", "low", "close", "volume",
     "quote_volume", "vwap", "trades_count", "is_closed", "source", "ingest_time_ms",
@@ -66,6 +68,7 @@ def judge(
     now: int,
     healed_at: int,
     exchanges: Mapping[str, SimulatedExchange],
+    revised: Set[tuple[str, int]],
     end: End,
 ) -> None:
     """Raise :class:`Broken` for the first invariant that does not hold, else fill in *end*."""
@@ -81,7 +84,7 @@ def judge(
             raise Broken("flush", f"{waiting} rows still wait in the journal after a clean stop")
         for venue, symbols in plan.symbols.items():
             for symbol in symbols:
-                _judge_series(root, database, market, now, healed_at, venue, symbol, end)
+                _judge_series(root, database, market, now, healed_at, revised, venue, symbol, end)
     _judge_audit(audit(root, now=lambda: now, running=lambda: False, pauses=()), end)
 
 
@@ -91,6 +94,7 @@ def _judge_series(
     market: Market,
     now: int,
     healed_at: int,
+    revised: Set[tuple[str, int]],
     venue: str,
     symbol: str,
     end: End,
@@ -111,13 +115,13 @@ def _judge_series(
             raise Broken("account", f"{name}: {minute} is {kinds} things")
         true = market.candle(venue, symbol, minute)
         if minute in rows:
-            _judge_candle(name, venue, rows[minute], true)
+            _judge_candle(name, venue, rows[minute], true, (symbol, minute) in revised)
         elif minute in empties:
             if true is not None:
                 raise Broken("truth", f"{name}: {minute} is called empty ({empties[minute]}), and had {true}")
             if minute + MINUTE > now:
                 raise Broken("future", f"{name}: {minute} is called empty, and is not over")
-        elif minute + MINUTE <= healed_at:
+        elif minute + MINUTE <= healed_at and not _unprovable(market, venue, symbol, minute, now):
             why = database.execute(
                 "SELECT state, reason, detail, attempts, last_error FROM gap JOIN series ON series.id = series_id"
                 " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
@@ -135,7 +139,15 @@ def _judge_series(
             _judge_aggregates(root, venue, symbol, timeframe, rows, gaps, (first, mark, now))
 
 
-def _judge_candle(name: str, venue: str, row: Row, true: Any) -> None:
+def _unprovable(market: Market, venue: str, symbol: str, minute: int, now: int) -> bool:
+    """Whether Coinbase's record cannot yet be asked: it proves a minute by the trade that follows it."""
+    after, lately = (minute + MINUTE + 1000) * 1000, (now - FILLED_WITHIN) * 1000
+    return venue == "coinbase" and market.first_id_from(venue, symbol, after) >= market.first_id_from(
+        venue, symbol, lately
+    )
+
+
+def _judge_candle(name: str, venue: str, row: Row, true: Any, revised: bool) -> None:
     minute = row["open_time_ms"]
     found = tuple(row[key] for key in ("open", "high", "low", "close", "volume"))
     if true is None:
@@ -145,6 +157,8 @@ def _judge_candle(name: str, venue: str, row: Row, true: Any) -> None:
         return
     wanted = tuple(float(x) for x in (true.open, true.high, true.low, true.close, true.volume))
     close = found[:4] == wanted[:4] and math.isclose(found[4], wanted[4], rel_tol=1e-9)
+    if revised and found[:4] == wanted[:4] and found[4] == float(f"1{true.volume:f}"):
+        return  # the venue said so, and said the truth when nobody heard it
     if not close or row["trades_count"] not in (None, true.trades_count):
         raise Broken("truth", f"{name}: {minute} is stored as {found} ({row['source']}), and was {wanted}")
 

@@ -164,12 +164,13 @@ async def notice(site: Site, seconds: float, limit: float, what: str, word: str)
     if seconds <= limit + 1:
         return
     world, service, began, clock = site.world, site.world.service, site.world.time.now(), site.world.time.ahead
+    lines = site.exchange.open_connections
     await trio.sleep(limit)
     if service is None or world.service is not service or world.time.ahead != clock:
         return
     board = service.board.venues[site.venue]
-    if what == "staleness" and (board.last_data or 0) > began + 1000:
-        return  # what had been delayed still came
+    if what == "staleness" and ((board.last_data or 0) > began + 1000 or lines != site.exchange.open_connections):
+        return  # what had been delayed still came, or there was another connection
     status = board.status(world.time.now())
     world.fired[f"noticed {what}"] += 1
     if not status.startswith((word, "[DISC]")):
@@ -191,6 +192,19 @@ async def dropped_run(site: Site) -> None:
     if site.venue == "kraken" and chance.random() < 0.5:
         knobs["skip_ohlc"] = within
     await turn(site, "dropped_run", (until - exchange.now()) / 1000 + 2, drop=False, **knobs)
+
+
+async def revised(site: Site) -> None:
+    """The venue says twice that a minute has closed, and not the same; its record has what it said first."""
+    those = site.some(0.3, 1.0)
+
+    def noted(symbol: str, minute: int) -> bool:
+        if not those(symbol, minute):
+            return False
+        site.world.revised.add((symbol, minute))
+        return True
+
+    await turn(site, "revised_closes", site.chance.uniform(30, 150), drop=False, revise_confirm=noted)
 
 
 def _one(site: Site) -> set[str]:
@@ -248,7 +262,7 @@ _TABLE: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "notice": (0.06, OKX, turned("notice", 5, 30, notice=lambda s: s.chance.uniform(1, 60))),
     "lost_closes": (0.10, OKX, turned("lost_closes", 30, 150, lose_confirm=lambda s: s.some(0.3, 1.0))),
     "doubled_closes": (0.08, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
-    "revised_closes": (0.08, OKX, turned("revised_closes", 30, 150, revise_confirm=lambda s: s.some(0.3, 1.0))),
+    "revised_closes": (0.08, OKX, revised),
     "late_closes": (0.08, OKX, turned("late_closes", 60, 150, confirm_delay=lambda s: s.chance.uniform(1, 75))),
     "no_flat_rows": (0.04, OKX, turned("no_flat_rows", 60, 150, no_flat_rows=True)),
     "seven_fields": (0.03, OKX, turned("seven_fields", 20, 70, seven_fields=True)),

@@ -216,9 +216,12 @@ class SimulatedExchange:
         try:
             with scope:
                 await self._serve_wire(wire, scope)
-                if wire.half_open:
+                if wire.half_open:  # and the library, which read until now, has gone
                     await wire.linger()
         finally:
+            for connection in self.open_connections:
+                if connection._scope is scope:
+                    connection.closed_at = self.now()
             await trio.aclose_forcefully(stream)
 
     async def _serve_wire(self, wire: Wire, scope: trio.CancelScope) -> None:
@@ -239,7 +242,7 @@ class SimulatedExchange:
                 if (status := self._objection(request, handshake)) is not None:
                     await request.reject(status, extra_headers=[], body=HTML)
                 else:
-                    await self._converse(request, wire, scope)
+                    await self._converse(request, scope)
                 nursery.cancel_scope.cancel()
         except* CLIENT_TROUBLE:
             pass  # A client that misbehaves or leaves costs its own connection and nothing else.
@@ -253,22 +256,17 @@ class SimulatedExchange:
             return handshake
         return None if path_of(request) in PATHS[self.venue] else 404
 
-    async def _converse(self, request: WebSocketRequest, wire: Wire, scope: trio.CancelScope) -> None:
+    async def _converse(self, request: WebSocketRequest, scope: trio.CancelScope) -> None:
         number, now_ms, path = len(self.connections) + 1, self.now(), path_of(request)
         line = Line(self.market, self.faults, self.now, self.violations, path, number, now_ms)
         line.spoke_ms = line.heard_ms = now_ms
         record = Connection(number, path, now_ms, heard=line.heard, line=line, scope=scope)
         self.connections.append(record)
-        try:
-            websocket = await request.accept()
-            await run_session(websocket, SESSIONS[self.venue](line), line)
-            code, reason = line.closing or (1000, "")
-            with trio.move_on_after(CLOSE_SECONDS):
-                await websocket.aclose(code, reason)
-            if wire.half_open:
-                await wire.linger()
-        finally:
-            record.closed_at = self.now()
+        websocket = await request.accept()
+        await run_session(websocket, SESSIONS[self.venue](line), line)
+        code, reason = line.closing or (1000, "")
+        with trio.move_on_after(CLOSE_SECONDS):
+            await websocket.aclose(code, reason)
 
 
 def path_of(request: WebSocketRequest) -> str:
