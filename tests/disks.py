@@ -143,9 +143,7 @@ class PowerCut:
     def contents(self) -> dict[str, bytes | None]:
         """Everything as it is now; ``None`` is a folder."""
         files = {name: self._now(name) for name in sorted({*self.durable, *self.changes})}
-        return {
-            name: None if file is FOLDER else file.content for name, file in files.items() if file is not None
-        }
+        return {name: None if file is FOLDER else file.content for name, file in files.items() if file is not None}
 
     @classmethod
     def holding(cls, root: Path, what: Mapping[str, bytes | None], **more) -> PowerCut:

@@ -272,10 +272,7 @@ class AskedIsFilled(_Over):
 
     def commit(self, verdicts: Sequence[Any], *more: Any) -> Judged:
         return self.inner.commit(
-            [
-                Empty(one.series, one.since, one.until, "asked") if isinstance(one, Attempt) else one
-                for one in verdicts
-            ],
+            [Empty(one.series, one.since, one.until, "asked") if isinstance(one, Attempt) else one for one in verdicts],
             *more,
         )
 

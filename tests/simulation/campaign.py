@@ -186,11 +186,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many (default: 100)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="the first of them (default: 0)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (default: one a core)")
-    parser.add_argument("--time-limit", type=_seconds, default=math.inf, metavar="D", help="begin none after 90s, 60m, 2h")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (default: one a core)"
+    )
+    parser.add_argument(
+        "--time-limit", type=_seconds, default=math.inf, metavar="D", help="begin none after 90s, 60m, 2h"
+    )
     parser.add_argument("--saved", action="store_true", help="the seeds that have failed once, instead")
     parser.add_argument("--seed", type=int, metavar="N", help="this one alone, with everything that happens")
-    parser.add_argument("--bug", choices=[*BUGS, "all"], metavar="NAME", help=f"plant one of: {', '.join(BUGS)}; or all")
+    parser.add_argument(
+        "--bug", choices=[*BUGS, "all"], metavar="NAME", help=f"plant one of: {', '.join(BUGS)}; or all"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there, too")
     return parser
 

@@ -16,7 +16,7 @@ import trio.testing
 from simulation.bugs import NONE, Bug
 from simulation.determinism import determined
 from simulation.machine import Machine, PowerLost
-from simulation.oracle import End, judge, marks
+from simulation.oracle import End, judge, judge_the_auditor, marks
 from simulation.plan import Plan, config_of, plan_of
 from simulation.trace import Broken, Trace, logged
 from simulation.troubles import KINDS, Site, calm, trouble_machine, trouble_venue
@@ -34,6 +34,9 @@ __all__ = ["Outcome", "World", "run_seed"]
 
 LEAVING_SECONDS = 30.0
 """A clean stop takes ten at most; a collector that is still there after that is stuck."""
+
+SPOILED_ONE_IN = 4
+"""Seeds after which something is spoiled that the audit must find."""
 
 
 @attrs.define
@@ -164,11 +167,24 @@ class World:
             raise Broken("verdicts", f"minutes that closed before {due} have none: {', '.join(late)}")
 
     def _check_status(self, service: Service) -> None:
-        """After all that, the collector is well again."""
-        status = service.board.status(self.time.now())
-        words = {name: venue.status(self.time.now()) for name, venue in service.board.venues.items()}
-        if status == "DEGRADED":
-            raise Broken("status", f"still {status} after {self.plan.quiet_seconds:.0f} s of quiet: {words}")
+        """After all that, the collector is well again; stale is only a venue where nothing was traded lately."""
+        now = self.time.now()
+        words = {name: venue.status(now) for name, venue in service.board.venues.items()}
+        words |= {f"store ({part})": error for part, error in service.board.store_errors.items()}
+        ill = {
+            name: word for name, word in words.items() if word not in ("[OK]", "[WAIT]") and not self._is_quiet(name)
+        }
+        if ill:
+            raise Broken("status", f"still degraded after {self.plan.quiet_seconds:.0f} s of quiet: {ill}")
+
+    def _is_quiet(self, venue: str) -> bool:
+        """Whether no symbol of *venue* was traded for nearly two minutes."""
+        now = self.time.true_now()
+        return all(
+            self.market.first_id_from(venue, symbol, (now - 118_000) * 1000)
+            == self.market.first_id_from(venue, symbol, (now - 100) * 1000)
+            for symbol in self.plan.symbols.get(venue, ())
+        ) and venue in ("coinbase", "kraken")
 
     # --- all of them
 
@@ -251,16 +267,16 @@ def run_seed(
                 if isinstance(first, KeyboardInterrupt):
                     raise
                 broken = first.name if isinstance(first, Broken) else "died"
-                text = str(first) if isinstance(first, Broken) else "".join(traceback.format_exception(error))
+                text = str(first)
+                if not isinstance(first, Broken):
+                    text = f"died: {first!r}\n{''.join(traceback.format_exception(error))}"
         return Outcome(
             seed, str(plan), broken, text.replace(str(root), "."), trace.digest, dict(sorted(fired.items())),
             end.minutes, end.candles, end.lives, tuple(trace.newest),
         )  # fmt: skip
 
 
-async def _run(
-    plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, fired: Counter[str], end: End
-) -> None:
+async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, fired: Counter[str], end: End) -> None:
     time = SkewedTime(plan.epoch, plan.skew)
     async with open_exchanges_in_memory(market, time.true_now, tuple(plan.symbols)) as exchanges:
         machine = Machine(root, plan.chance("machine"), trace, fired, bug.ignores)
@@ -277,7 +293,10 @@ async def _run(
                         fired[key] += times
         assert world.healed_at is not None
         machine.materialise()
-        judge(plan, root, market, time.true_now(), world.healed_at, exchanges.exchanges, world.revised, end)
+        now = time.true_now()
+        judge(plan, root, market, now, world.healed_at, exchanges.exchanges, world.revised, end)
+        if plan.seed % SPOILED_ONE_IN == 0:
+            judge_the_auditor(root, now, plan.chance("spoiling"))
         trace.note(f"end: {end}")
 
 

@@ -6,6 +6,7 @@ Parquet with pyarrow, the ledger with SQL of its own, the truth from the market.
 from __future__ import annotations
 
 import math
+import random
 import sqlite3
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing, contextmanager
@@ -21,7 +22,7 @@ from simulation.trace import Broken
 from trio_candles.audit import Report, audit
 from trio_candles.simulator import Market, SimulatedExchange
 
-__all__ = ["End", "judge", "marks"]
+__all__ = ["End", "judge", "judge_the_auditor", "marks"]
 
 MINUTE = 60_000
 DAY = 86_400_000
@@ -259,3 +260,48 @@ def _judge_audit(report: Report, end: End) -> None:
     counts = tuple(sum(getattr(tally, what) for tally in minutes) for what in ("candles", "empty", "open_gap"))
     if counts != (end.candles, end.empty, end.gaps):
         raise Broken("audit", f"counts {counts}; there are {(end.candles, end.empty, end.gaps)}")
+
+
+def judge_the_auditor(root: Path, now: int, chance: random.Random) -> None:
+    """Spoil one thing in a directory in which all is well: the audit must see it. *root* is of no use afterwards."""
+    files = sorted(root.glob("*/*/1m/*.parquet"))
+    with closing(sqlite3.connect(root / "journal.sqlite3", isolation_level=None)) as database:
+        spans = [
+            (table, *row)
+            for table in ("gap", "empty")
+            for row in database.execute(f"SELECT series_id, since_ms FROM {table} ORDER BY series_id, since_ms")
+        ]
+        ways = ["mark", *(["bit", "file", "row"] if files else []), *(["span"] if spans else [])]
+        match chance.choice(ways):
+            case "mark":
+                what = "the mark is a minute further"
+                database.execute(f"UPDATE series SET mark_ms = mark_ms + {MINUTE} WHERE timeframe = '1m'")
+            case "span":
+                table, series, since = chance.choice(spans)
+                what = f"{since} is taken out of the table {table}"
+                database.execute(f"DELETE FROM {table} WHERE series_id = ? AND since_ms = ?", (series, since))
+            case "row":
+                path = chance.choice(files)
+                table = pq.read_table(path, use_threads=False)
+                index = chance.randrange(table.num_rows)
+                what = f"row {index} of {path.name} stands in the journal, too, as another one"
+                row = table.slice(index, 1).to_pylist()[0]
+                database.execute(
+                    "INSERT INTO candle (series_id, open_ms, open, high, low, close, volume, source, ingest_ms)"
+                    " SELECT id, ?, 1, 2, 1, 2, 3, 'rest', ? FROM series"
+                    " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
+                    (row["open_time_ms"], now, row["venue"], row["symbol"]),
+                )
+            case "file":
+                path = chance.choice(files)
+                what = f"{path.name} is gone"
+                path.unlink()
+            case _:
+                path = chance.choice(files)
+                content = bytearray(path.read_bytes())
+                at = chance.randrange(len(content))
+                content[at] ^= 1 << chance.randrange(8)
+                path.write_bytes(content)
+                what = f"a bit of byte {at} of {path.name} is the other one"
+    if audit(root, now=lambda: now, running=lambda: False, pauses=()).ok:
+        raise Broken("audit", f"sees nothing wrong, and {what}")

@@ -68,7 +68,9 @@ class Plan:
 def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
     """The plan of *seed*; *kinds* are all kinds of trouble with their mean rates per minute."""
     chance = random.Random(f"{seed}/plan")
-    venues = chance.choices((tuple(BUSY), tuple(chance.sample(tuple(BUSY), 2)), (chance.choice(tuple(BUSY)),)), (6, 2, 2))
+    venues = chance.choices(
+        (tuple(BUSY), tuple(chance.sample(tuple(BUSY), 2)), (chance.choice(tuple(BUSY)),)), (6, 2, 2)
+    )
     symbols = {}
     for venue in sorted(venues[0]):
         (some,) = chance.choices([choice for choice, _ in CHOICES], [weight for _, weight in CHOICES])

@@ -280,7 +280,11 @@ _TABLE: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "rest repeated": (0.06, VENUES, answered("repeated")),
     "rest wrong_symbol": (0.04, NAMED, answered("wrong_symbol")),
     "rest disconnect": (0.06, VENUES, answered("disconnect")),
-    "rest_early_rows": (0.05, COINBASE, turned("rest_early_rows", 30, 120, early_rows=lambda s: s.chance.randint(1, 9))),
+    "rest_early_rows": (
+        0.05,
+        COINBASE,
+        turned("rest_early_rows", 30, 120, early_rows=lambda s: s.chance.randint(1, 9)),
+    ),
     "rest_floats": (0.05, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
     "rest_since_exclusive": (0.05, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
     "rest_no_empty_rows": (0.05, KRAKEN, turned("rest_no_empty_rows", 30, 120, omit_empty_rows=True)),
