@@ -5,9 +5,9 @@ A bug replaces what the service is given (venues, histories, network, store, dis
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +15,11 @@ import attrs
 import msgspec
 
 from trio_candles.model import MINUTE, Attempt, Empty, Millis
+from trio_candles.network import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request
-from trio_candles.venues.protocol import Beat, Event, Misunderstood, Row, Traded, Venue
+from trio_candles.venues.protocol import Beat, Event, Lost, Misunderstood, Row, Traded, Venue
 
 __all__ = ["BUGS", "NONE", "Bug"]
 
@@ -38,7 +39,7 @@ class Bug:
     venues: Mapping[str, Callable[[Venue], Any]] = attrs.field(factory=dict)
     histories: Callable[[History], Any] = _same
     store: Callable[[Store], Any] = _same
-    chance: Callable[[random.Random], random.Random] = _same
+    network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
 
     def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Any]:
@@ -154,22 +155,20 @@ class StaleWatchdog(_Over):
         return limits if self.asked <= 1 else attrs.evolve(limits, silence=1e9, ping_after=None, symbol_silence=None)
 
 
-class Hurries(_Over):
-    """Knows no limit of connections."""
+class Insists(_Over):
+    """Tries again at once where a connection cannot be had."""
 
-    @property
-    def limits(self) -> Any:
-        return attrs.evolve(self.inner.limits, connects_per_second=20.0, connects_burst=50)
-
-
-class Impatient(random.Random):
-    """Draws no delay between attempts."""
-
-    def uniform(self, low: float, high: float) -> float:
-        return 0.0
-
-    def random(self) -> float:
-        return 0.0
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Socket]:
+        async with AsyncExitStack() as stack:
+            for left in reversed(range(10)):
+                try:
+                    socket = await stack.enter_async_context(self.inner.connect(url))
+                    break
+                except* Lost:
+                    if not left:
+                        raise
+            yield socket
 
 
 # --- REST -------------------------------------------------------------------------------------------------
@@ -300,7 +299,7 @@ BUGS: dict[str, Bug] = {
     "forgets_the_reconnection": Bug(venues={"coinbase": CountsForItself}),
     "swallows_an_exception": Bug(venues={"okx": Swallows}),
     "stale_watchdog": Bug(venues=dict.fromkeys(("coinbase", "kraken", "okx"), StaleWatchdog)),
-    "no_backoff": Bug(venues=dict.fromkeys(("coinbase", "kraken", "okx"), Hurries), chance=lambda _: Impatient()),
+    "no_backoff": Bug(network=Insists),
     "believes_an_empty_page": Bug(histories=BelievesSilence),
     "page_edge_never_asked": Bug(histories=OffByOne),
     "page_edge_is_empty": Bug(histories=EdgeIsEmpty),

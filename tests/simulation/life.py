@@ -133,11 +133,11 @@ class World:
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
             async with open_service(
                 self.config,
-                Network(self.exchanges.dial, transport=self.exchanges.transport),
+                self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
                 self.bug.store(store),
                 time,
                 offload=machine.offload,
-                chance=self.bug.chance(random.Random(self.chance.random())),
+                chance=random.Random(self.chance.random()),
                 show=self.shown.append,
                 venues=self.bug.over_venues(VENUES),
                 histories=self.bug.over_histories(HISTORIES),

@@ -21,7 +21,13 @@ MARKETS = 4
 BUSY = {"coinbase": "BTC-USD", "kraken": "BTC/USD", "okx": "BTC-USDT"}
 MEDIUM = {"coinbase": "ETH-USD", "kraken": "ETH/USD", "okx": "ETH-USDT"}
 QUIET = {"coinbase": "SOL-USD", "kraken": "SOL/USD", "okx": "SOL-USDT"}
-CHOICES = [((MEDIUM,), 4), ((BUSY,), 4), ((MEDIUM, QUIET), 3), ((BUSY, MEDIUM), 1)]
+MANY = {
+    "coinbase": tuple(f"SIM{number:03}-USD" for number in range(8)),
+    "kraken": tuple(f"SIM{number:03}/USD" for number in range(20)),
+    "okx": tuple(f"SIM{number:03}-USDT" for number in range(30)),
+}
+"""So many that a start would exceed the venue's limits, were they not kept."""
+CHOICES = [((MEDIUM,), 8), ((BUSY,), 8), ((MEDIUM, QUIET), 6), ((BUSY, MEDIUM), 2), ((), 1)]
 """Which symbols of a venue, and how often: a frame a second and product is what a seed's time goes into."""
 
 SWARM = (0.0, 0.3, 1.0, 3.0)
@@ -74,7 +80,7 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
     symbols = {}
     for venue in sorted(venues[0]):
         (some,) = chance.choices([choice for choice, _ in CHOICES], [weight for _, weight in CHOICES])
-        symbols[venue] = tuple(kind[venue] for kind in some)
+        symbols[venue] = tuple(kind[venue] for kind in some) or MANY[venue]
     offset = chance.choice((chance.randrange(30, 1400) * MINUTE, DAY - chance.randrange(60, 600) * 1000))
     calm = chance.random() < 0.05
     return Plan(
