@@ -150,6 +150,13 @@ def test_coverage_counts_candles_and_empties_up_to_two_minutes_ago(tmp_path):
     assert (later.hour.known, later.hour.of) == (60 * MINUTE - 3 * MINUTE - 14 * MINUTE, 60 * MINUTE)
 
 
+def test_gaps_before_the_last_hour_are_the_days(tmp_path):
+    first = NOON - 100 * MINUTE
+    root = made(tmp_path, gap(BTC, first, first + 20 * MINUTE), quiet(BTC, first + 20 * MINUTE, NOON))
+    facts = read(root).series[BTC]
+    assert (facts.hour.percent, facts.day.known, facts.day.of) == (100.0, 78 * MINUTE, 98 * MINUTE)
+
+
 def test_open_gaps_are_counted_and_the_one_known_longest_is_named(tmp_path):
     with a_store(tmp_path) as store:
         store.commit([gap(BTC, FIRST, FIRST + 5 * MINUTE, Reason.NO_CLOSE, "older")], Millis(NOON - 9000))
@@ -617,6 +624,17 @@ async def test_what_the_network_does_is_an_alert_not_delivered(error, words):
         with pytest.raises(Undelivered, match=words) as raised:
             await hook.post({})
     assert not raised.value.refused
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [(301, False), (400, True), (404, True), (408, False), (425, False), (429, False), (500, False)],
+)
+async def test_only_what_is_judged_for_good_counts_as_refused(code, refused):
+    async with open_webhook("https://example.com/x", httpx.MockTransport(lambda _: httpx.Response(code))) as hook:
+        with pytest.raises(Undelivered, match=f"it answered {code}") as raised:
+            await hook.post({})
+    assert raised.value.refused is refused
 
 
 async def test_beside_a_healthy_collector_the_monitor_finds_it_healthy(autojump_clock, tmp_path):

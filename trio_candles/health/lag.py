@@ -37,7 +37,7 @@ class LagBook:
                 continue
             live = one.live or _newest_stored(self._data_dir, series, one.last_candle)
             lag = None if live is None else live.ingest_time - live.open_time - MINUTE
-            self._known[series] = (one.last_candle, before[1] if lag is None and before is not None else lag)
+            self._known[series] = (one.last_candle, lag)
         return {series: lag for series, (_, lag) in self._known.items() if lag is not None and series in facts}
 
 
