@@ -20,7 +20,7 @@ from contextlib import closing
 from pathlib import Path
 
 from torture.atwork import FIRST, LATE, SERIES, batches, truth
-from torture.evidence import Survey, held_against, survey
+from torture.evidence import Survey, counted, held_against, survey
 from trio_candles.audit import audit
 from trio_candles.model import MINUTE, Empty, Millis, Reason, Unsure
 from trio_candles.store.store import open_store
@@ -64,7 +64,7 @@ def run(flips: int, chance: random.Random, deadline: float) -> dict[str, object]
             faults += [f"{template.name}: {where}: {outcome}: {one}" for one in wrong[:2]]
             shutil.rmtree(root)
     return {
-        "part": "bitrot", "ok": not faults, "flips": sum(outcomes.values()), **dict(sorted(outcomes.items())),
+        "part": "bitrot", "ok": not faults, "flips": sum(outcomes.values()), **counted(outcomes),
         "faults": faults[:40],
     }  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -136,6 +138,11 @@ def held_against(found: Survey, truth: Truth, before: dict[Key, Row] | None = No
     return faults
 
 
+def counted(outcomes: Counter[str]) -> dict[str, int]:
+    """*outcomes* as a report's figures."""
+    return {outcome.replace(" ", "_"): count for outcome, count in sorted(outcomes.items())}
+
+
 @contextmanager
 def copied(root: Path) -> Iterator[Path]:
     """A copy of *root* to look at, whoever is dead or stopped in the original."""
@@ -146,8 +153,6 @@ def copied(root: Path) -> Iterator[Path]:
 
 def audited(root: Path, *, home: Path, allow: Callable[[dict], bool] = lambda violation: False) -> list[str]:
     """What the audit, a process of its own, says against *root*, beside what is *allow*\\ ed."""
-    import json
-
     command = [*AUDIT, "--data-dir", str(root), "--json", "--config", str(home / "config.yaml")]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode not in (0, 1):

@@ -22,7 +22,7 @@ from pathlib import Path
 import attrs
 
 from torture.atwork import after_all, heard, work
-from torture.evidence import Key, Row
+from torture.evidence import Key, Row, counted
 
 CHANGING = ("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "unlink", "mkdir", "ftruncate")
 """Calls after each of which the disk may be another; a kill before any of them is a crash of its own."""
@@ -101,7 +101,7 @@ def run(chance: random.Random, deadline: float) -> dict[str, object]:
     played = sum(outcomes.values())
     return {
         **part, "ok": not faults, "cases": len(cases), "played": played, "calls": sum(counts[c] for c in CHANGING),
-        "scenes": len(scenes), **dict(sorted(outcomes.items())), "faults": faults[:20],
+        "scenes": len(scenes), **counted(outcomes), "faults": faults[:20],
     }  # fmt: skip
 
 
