@@ -202,3 +202,20 @@ def test_a_simulation_that_lost_its_journal_twice_is_still_the_same(tmp_path):
                 latest_ms=planned.time.now(),
             )  # fmt: skip
             assert (store.meta()["seed"], store.meta()["kind"]) == ("7", "simulated")
+
+
+def test_a_tool_that_only_looks_has_the_clock_of_the_collector_that_runs_there(tmp_path):
+    pivot = NOW / 1000 - 864_000 / 59  # by which it is ten days from now
+    with open_store(tmp_path / "d") as store:
+        store.claim("simulated", seed=7, speed=60.0, pivot=pivot, latest_ms=AHEAD)
+        looking = plan(options(tmp_path / "d", "--simulate"), looking=True)
+        assert looking.time == WallTime(60.0, pivot)
+        other = plan(options(tmp_path / "d", "--simulate", "--speed", "120"), looking=True)
+        assert other.time.speed == 120.0
+    assert plan(options(tmp_path / "d", "--simulate"), looking=True).time != WallTime(60.0, pivot)
+
+
+def test_a_tool_that_only_looks_takes_nothing_from_a_directory_of_the_other_kind(tmp_path):
+    filled(tmp_path / "d")
+    planned = plan(options(tmp_path / "d"), looking=True)
+    assert (planned.kind, planned.time.speed, planned.seed) == ("real", 1.0, None)

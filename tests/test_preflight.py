@@ -652,6 +652,13 @@ def test_usage_and_configuration_are_judged_as_the_collector_does(options, words
     assert out == ""
 
 
+def test_a_directory_of_the_other_kind_is_a_failed_check_not_a_refusal(home, capsys):
+    (home / "data").mkdir()
+    (home / "data" / "identity.json").write_bytes(identity_content("simulated", 7, 60.0, 0.0))
+    assert ran(home, "--offline") == 1
+    assert "[FAIL] contents:" in capsys.readouterr().out
+
+
 def started(home: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*TOOL, *options], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -14,6 +14,8 @@ import attrs
 
 from trio_candles.clock import WallTime, remembered_meta
 from trio_candles.config import Config, is_loopback_url, load_config
+from trio_candles.store.lock import is_locked
+from trio_candles.store.schema import LOCK
 
 __all__ = ["Plan", "UsageError", "finite", "plan", "positive", "world"]
 
@@ -63,10 +65,11 @@ class Plan:
         return "simulated" if self.simulate else "real"
 
 
-def plan(options: argparse.Namespace, *, any_kind: bool = False) -> Plan:
+def plan(options: argparse.Namespace, *, looking: bool = False) -> Plan:
     """Options and configuration as one; ConfigError or :class:`UsageError` for what does not go together.
 
-    *any_kind*: a directory of the other kind is no error; then nothing that it remembers is ours.
+    *looking*: for a tool that starts nothing. A directory of the other kind is no error; then nothing that it
+    remembers is ours. While a collector holds the directory, its clock is.
     """
     data_dir = options.data_dir
     if data_dir is None and options.simulate:
@@ -77,10 +80,11 @@ def plan(options: argparse.Namespace, *, any_kind: bool = False) -> Plan:
     meta = remembered_meta(config.data_dir)
     kind = "simulated" if options.simulate else "real"
     if meta.get("kind", kind) != kind:
-        if not any_kind:
+        if not looking:
             raise UsageError(f"{config.data_dir} holds {meta['kind']} candles; this run would write {kind} ones")
         meta = {}
-    time = _clock(options, meta)
+    time = _running_clock(options, config, meta) if looking else None
+    time = time or _clock(options, meta)
     accelerated = time.speed != 1.0
     if (accelerated or options.speed is not None or options.pivot is not None) and not options.simulate:
         _refuse_real_endpoints(config)
@@ -104,6 +108,16 @@ def _clock(options: argparse.Namespace, meta: dict[str, str]) -> WallTime:
             " leave out --speed and --pivot to continue it"
         )
     return time
+
+
+def _running_clock(options: argparse.Namespace, config: Config, meta: dict[str, str]) -> WallTime | None:
+    """The clock of the collector that holds the directory, unless another was asked for."""
+    try:
+        if options.speed is None and options.pivot is None and is_locked(config.data_dir / LOCK):
+            return WallTime(float(meta["speed"]), float(meta["pivot"]))
+    except (OSError, LookupError, ValueError):
+        return None
+    return None
 
 
 def _seed(asked: int | None, meta: dict[str, str]) -> int:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a venue's words may be what a code page cannot show
     try:
-        planned = plan(options, any_kind=True)
+        planned = plan(options, looking=True)
     except (ConfigError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if interrupted:
         print("interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(as_json(found)) if options.json else total(found))
+    print(json.dumps(as_json(found), allow_nan=False) if options.json else total(found))
     return 1 if any(check.status == "fail" for check in found) else 0
 
 
