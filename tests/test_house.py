@@ -85,18 +85,37 @@ SIDEWAYS = {
     "trio_candles.store.store": {
         "trio_candles.store.dayfiles",
         "trio_candles.store.disk",
+        "trio_candles.store.flushing",
         "trio_candles.store.journal",
         "trio_candles.store.lock",
         "trio_candles.store.rebuild",
         "trio_candles.store.revisions",
+        "trio_candles.store.shelf",
     },
+    "trio_candles.store.flushing": {
+        "trio_candles.store.aggregates",
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+        "trio_candles.store.shelf",
+    },
+    "trio_candles.store.shelf": {
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+    },
+    "trio_candles.store.aggregates": {"trio_candles.store.dayfiles", "trio_candles.store.underived"},
     "trio_candles.store.rebuild": {
         "trio_candles.store.dayfiles",
         "trio_candles.store.disk",
         "trio_candles.store.journal",
     },
     "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
-    "trio_candles.store.journal": {"trio_candles.store.gaps", "trio_candles.store.revisions"},
+    "trio_candles.store.journal": {
+        "trio_candles.store.gaps",
+        "trio_candles.store.revisions",
+        "trio_candles.store.underived",
+    },
     "trio_candles.desk": {"trio_candles.status"},
     "trio_candles.writer": {"trio_candles.status"},
     "trio_candles.feed": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from math import fsum, inf
+from math import fsum, inf, isfinite
 from typing import Any
 
 import attrs
@@ -164,7 +164,7 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
     """Derive every aggregate of *day* anew from its stored minutes (contract, 5.5); compare to the bit.
 
     Nothing is said where it cannot be known: on minutes that are themselves in question, which have their own
-    violation, and on those still in the journal, because aggregates follow when the day file is written.
+    violation, and on those whose aggregates are still to follow: in the journal, or noted as underived.
     """
     for timeframe in day.gone - {"1m"}:
         end = day.cell.day + DAY
@@ -234,6 +234,8 @@ def _check_missing(day: Day, timeframe: str, minutes: _Minutes, closed_by: int) 
         complete = not under & ~(minutes.stored | minutes.empty) and under & minutes.stored
         if not complete or under & minutes.doubtful or time in present or time + length > closed_by:
             continue
+        if not _can_be_stored(minutes.fold(time, time + length)):
+            continue
         if missing and missing[-1][1] == time:
             missing[-1] = (missing[-1][0], time + length)
         else:
@@ -249,6 +251,13 @@ def _check_missing(day: Day, timeframe: str, minutes: _Minutes, closed_by: int) 
         )
 
 
+def _can_be_stored(row: Sequence[float | int | None]) -> bool:
+    """Whether the fold of sound minutes is a sound candle: a sum may be more than its column takes."""
+    return all(
+        number is None or (isfinite(number) if isinstance(number, float) else abs(number) < 2**63) for number in row
+    )
+
+
 @attrs.frozen
 class _Minutes:
     """The stored 1m candles of a day, ready to be folded."""
@@ -256,7 +265,7 @@ class _Minutes:
     stored: int
     empty: int
     doubtful: int
-    """Minutes on which nothing is derived: waiting in the journal, silently missing, or contradicted."""
+    """Minutes on which nothing is derived: aggregates are to follow, silently missing, or contradicted."""
     opens: Sequence[int]
     columns: dict[str, list[Any]]
 
@@ -274,8 +283,13 @@ class _Minutes:
         silent = day.due & ~(stored | empty | gap)
         return cls(
             stored,
-            empty,
-            waiting | silent | (stored & empty) | (stored & gap) | (empty & gap),
+            empty | span_bits(0, day.account.listed, day.cell.day),
+            waiting
+            | day.minutes_of(day.account.underived)
+            | silent
+            | (stored & empty)
+            | (stored & gap)
+            | (empty & gap),
             opens,
             columns,
         )

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--timeframes", type=_timeframes, default=(), metavar="LIST",
-        help="aggregates that must be there, as in 5m,1h; those on disk are verified in any case",
+        help="aggregates that must be there besides those that the collector derives, as in 5m,1h",
     )  # fmt: skip
     parser.add_argument("--speed", type=_speed, metavar="X", help="service seconds per wall second")
     parser.add_argument("--pivot", type=float, metavar="T", help="Unix seconds at which both clocks agree")

@@ -25,7 +25,7 @@ from trio_candles.audit.report import Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.audit.spans import LATEST, span_bits
 from trio_candles.model import DAY, Series, canonical_symbol
-from trio_candles.store.schema import JOURNAL
+from trio_candles.store.schema import ABSENT, JOURNAL
 
 __all__ = ["Selection", "audit"]
 
@@ -76,9 +76,9 @@ def audit(
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
-    at every reading, but what is due is due at the first. *timeframes* are the aggregates that are expected beside
-    the minutes; those on disk are verified in any case. *progress* is told how many days of how many are done.
-    *covers* is filled, by venue and symbol, with what the minutes of each day are.
+    at every reading, but what is due is due at the first. *timeframes* are aggregates that are expected beside those
+    that the collector derives; those on disk are verified in any case. *progress* is told how many days of how many
+    are done. *covers* is filled, by venue and symbol, with what the minutes of each day are.
     """
     selection = selection or Selection()
     checked_at = now()
@@ -225,7 +225,8 @@ class _Reading:
             day.violations.extend(piece.violations)
         check_minutes(day)
         account = day.account
-        check_aggregates(day, self.timeframes, 0 if account is None else self._end(account))
+        timeframes = tuple(dict.fromkeys((*self.timeframes, *self.ledger.timeframes)))
+        check_aggregates(day, timeframes, 0 if account is None else self._end(account))
         day.forget_rows()  # what was found is kept, and there may be many days on which something was
 
     def _day(self, cell: Cell) -> Day:
@@ -245,7 +246,7 @@ class _Reading:
         listed = self.ledger.files.get(path)
         start, end = day.cell.day, day.cell.day + DAY
         if file.missing:
-            if listed is not None and listed[0] is not None:
+            if listed is not None and listed[0] is not None and listed[1] != ABSENT:
                 day.gone.add(timeframe)
             return
         if self.ledger.usable and file.digest is not None:

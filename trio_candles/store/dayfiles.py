@@ -64,6 +64,20 @@ class DayFile:
         """Below the data directory, with ``/``."""
         return f"{self.series.folder}/{day_name(self.day)}.parquet"
 
+    @property
+    def base(self) -> Series:
+        """The minutes that its rows are, or stand on."""
+        return attrs.evolve(self.series, timeframe="1m")
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it holds minutes, and no aggregates."""
+        return self.series.timeframe == "1m"
+
+    def of(self, timeframe: str) -> DayFile:
+        """The day's file of another timeframe."""
+        return DayFile(attrs.evolve(self.series, timeframe=timeframe), self.day)
+
 
 def day_of(name: str) -> Millis | None:
     """The first instant of the day that a file called *name* is about; ``None`` if that is no day file's name."""
@@ -135,6 +149,15 @@ def merged(old: pa.Table | None, candles: Sequence[Candle], replaced: Collection
     if gone:
         old = old.filter(pa.array([time not in gone for time in times_in(old)]))
     return pa.concat_tables([old, table_of(new)]).sort_by("open_time_ms").combine_chunks()
+
+
+def with_rows(old: pa.Table | None, gone: Collection[Millis], candles: Sequence[Candle]) -> pa.Table:
+    """*old*'s rows without those that open at one of *gone*, and *candles* in their places."""
+    table = table_of(candles)
+    if old is not None:
+        kept = old.filter(pa.array([time not in gone for time in times_in(old)], pa.bool_()))
+        table = pa.concat_tables([kept, table]).sort_by("open_time_ms")
+    return table.combine_chunks()
 
 
 def times_in(table: pa.Table) -> list[Millis]:

@@ -28,6 +28,12 @@ LOCK = "collector.lock"
 TMP = ".tmp"
 QUARANTINE = "quarantine"
 
+ABSENT = "absent"
+"""In place of a pending digest: the file is about to be removed; until that is done, it may be there or not."""
+
+TIMEFRAMES = "timeframes"
+"""In ``meta``: the timeframes that are derived, with commas between them."""
+
 FORMAT = "2"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 
