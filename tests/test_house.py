@@ -67,6 +67,9 @@ FLOORS = {
 """Where each module is."""
 
 SIDEWAYS = {
+    "trio_candles.launch": {"trio_candles.options"},
+    "trio_candles.audit": {"trio_candles.options"},
+    "trio_candles.audit.tool": {"trio_candles.options"},
     "trio_candles.config": {"trio_candles.yaml_tree"},
     "trio_candles.rest": {"trio_candles.network"},
     "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
@@ -457,6 +460,7 @@ def borrowed(package: str, allowed: set[str]) -> list[str]:
 
 
 READERS_MAY = {
+    "trio_candles.options", "trio_candles.times",
     "trio_candles", "trio_candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
     "trio_candles.clock", "trio_candles.config", "trio_candles.snapshot",
 }  # fmt: skip

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 WORKERS = 4
 """Questions under way at once: enough to keep a budget of ten a second busy at a round trip of 0.4 s."""
 IDLE_SECONDS = 5.0
-"""Between two looks at the ledger's gaps while there is nothing to ask."""
+"""Between two looks for something to ask, unless the ledger has news before."""
 KNOWN_SECONDS, KNOWN_WALL_SECONDS = 15.0, 5.0
 """After which the ledger, and the list of gaps drawn from it, know what an answer proved; seldom more than six. The
 second is on the wall clock: an accelerated one makes the disk no quicker."""
@@ -132,7 +132,8 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
     while True:
         job = filler.next_job()
         if job is None:
-            await trio.sleep(IDLE_SECONDS)
+            with trio.move_on_after(IDLE_SECONDS):
+                await filler.book.news.wait()
             continue
         filler.busy.add(job.series)
         try:

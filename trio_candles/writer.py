@@ -65,6 +65,8 @@ class GapBook:
     """The newest open gaps."""
     to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
     """Stored minutes that somebody contradicts, and live candles that have not been compared."""
+    news: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the ledger has been looked at next."""
 
 
 @attrs.define
@@ -208,6 +210,8 @@ class _Writer:
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
         self._book.gaps, self._book.to_compare = newest, to_compare
+        self._book.news.set()
+        self._book.news = trio.Event()
         if trio.current_time() >= self._publish_due:
             # An accelerated clock makes the disk no quicker.
             self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -16,10 +14,9 @@ from trio_candles.clock import tool_time
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 from trio_candles.model import Series
+from trio_candles.options import CONFIG, add_clock
 
-__all__ = ["Target", "add_common", "positive", "screen_size", "target_of", "write_plainly"]
-
-CONFIG = Path("config.yaml")
+__all__ = ["Target", "add_common", "screen_size", "target_of"]
 
 
 class Unusable(Exception):
@@ -60,8 +57,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
-    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
-    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+    add_clock(parser)
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
 
 
@@ -105,32 +101,6 @@ def _configured(path: Path, data_dir: Path | None) -> tuple[Path, tuple[Series, 
         raise Unusable(error) from error
     series = (Series(venue.name, symbol) for venue in config.enabled_venues for symbol in venue.symbols)
     return config.data_dir, tuple(series)
-
-
-def finite(text: str) -> float:
-    """A number, not ``nan`` and not ``inf``."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
-    return number
-
-
-def positive(text: str) -> float:
-    """A number above zero, and not endless."""
-    number = finite(text)
-    if not 0 < number < 1e12:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
-    return number
-
-
-def write_plainly() -> None:
-    """Let stdout and stderr show what a terminal's code page cannot, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def screen_size(is_terminal: bool, endless: int) -> tuple[int, int]:
