@@ -27,7 +27,7 @@ from simulation.plan import plan_of
 from simulation.troubles import KINDS
 
 TESTS = Path(__file__).parents[1]
-SEEDS = range(1, 8)
+SEEDS = range(2, 7)
 FOUND_SOON = ("asked_is_filled", "believes_every_beat", "forgets_the_log", "acknowledges_early")
 """Planted bugs that are found within a few seeds; ``tools/simulate.py --bug all`` plants every one."""
 

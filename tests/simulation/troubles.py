@@ -264,8 +264,8 @@ _TABLE: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "doubled_closes": (0.08, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
     "revised_closes": (0.08, OKX, revised),
     "late_closes": (0.08, OKX, turned("late_closes", 60, 150, confirm_delay=lambda s: s.chance.uniform(1, 75))),
-    "no_flat_rows": (0.04, OKX, turned("no_flat_rows", 60, 150, no_flat_rows=True)),
-    "seven_fields": (0.03, OKX, turned("seven_fields", 20, 70, seven_fields=True)),
+    "no_flat_rows": (0.25, OKX, turned("no_flat_rows", 60, 240, no_flat_rows=True)),
+    "seven_fields": (0.06, OKX, turned("seven_fields", 20, 70, seven_fields=True)),
     # -- REST
     "rest status": (0.12, VENUES, answered("status", status=(500, 502, 503, 504, 520, 403, 429))),
     "rest throttle": (0.08, VENUES, answered("throttle")),
@@ -278,16 +278,16 @@ _TABLE: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "rest empty": (0.08, VENUES, answered("empty")),
     "rest short": (0.08, VENUES, answered("short")),
     "rest repeated": (0.06, VENUES, answered("repeated")),
-    "rest wrong_symbol": (0.04, NAMED, answered("wrong_symbol")),
+    "rest wrong_symbol": (0.08, NAMED, answered("wrong_symbol")),
     "rest disconnect": (0.06, VENUES, answered("disconnect")),
     "rest_early_rows": (
         0.05,
         COINBASE,
         turned("rest_early_rows", 30, 120, early_rows=lambda s: s.chance.randint(1, 9)),
     ),
-    "rest_floats": (0.05, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
-    "rest_since_exclusive": (0.05, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
-    "rest_no_empty_rows": (0.05, KRAKEN, turned("rest_no_empty_rows", 30, 120, omit_empty_rows=True)),
+    "rest_floats": (0.07, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
+    "rest_since_exclusive": (0.07, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
+    "rest_no_empty_rows": (0.07, KRAKEN, turned("rest_no_empty_rows", 30, 120, omit_empty_rows=True)),
 }
 VENUE_KINDS = {kind: rate for kind, (rate, _, _) in _TABLE.items()}
 
