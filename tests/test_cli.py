@@ -88,7 +88,9 @@ def test_a_simulated_run_ends_by_itself_and_every_stored_candle_is_the_markets(h
         assert counts["candles"] >= 5
     code, report = audited(home, "data-simulated")
     assert (code, report["ok"], report["violations"]) == (0, True, [])
-    assert report["totals"]["files"] == 6
+    found = [entry["timeframe"] for entry in report["series"]]
+    assert found.count("1m") == 6
+    assert "5m" in found
     assert all(gap["reason"] for gap in report["gaps"])
 
 

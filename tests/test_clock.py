@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from trio_candles.cli import parser
 from trio_candles.clock import WallTime, remembered_meta, tool_clock
 from trio_candles.launch import UsageError, plan
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source
+from trio_candles.snapshot import open_snapshot
 from trio_candles.store.store import open_store
 
 NOW = int(time.time()) * 1000
@@ -106,6 +109,29 @@ def test_what_the_journal_says_is_above_what_lies_beside_it(tmp_path):
     (tmp_path / "d" / "identity.json").write_text('{"kind": "real", "seed": null, "speed": 1.0, "pivot": 0.0}')
     assert remembered_meta(tmp_path / "d")["kind"] == "simulated"
     assert remembered_meta(tmp_path / "d")["seed"] == "7"
+
+
+@pytest.mark.parametrize("value", ["6p.0", "nan", "inf", ""])
+@pytest.mark.parametrize("key", ["seed", "speed", "pivot", "latest_ms"])
+def test_a_number_in_the_journal_that_is_none_any_more_is_taken_from_elsewhere(tmp_path, key, value):
+    """A flipped bit: SQLite has no checksums."""
+    whole = remembered_meta(filled(tmp_path / "d"))
+    with closing(sqlite3.connect(tmp_path / "d" / "journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    assert remembered_meta(tmp_path / "d")[key] == whole[key]
+    assert plan(options(tmp_path / "d", "--simulate")).seed == 7
+
+
+def test_a_journal_whose_schema_is_no_text_any_more_is_unsound_to_every_reader(tmp_path):
+    """SQLite quotes the schema in its complaint, and Python cannot decode that."""
+    whole = remembered_meta(filled(tmp_path / "d"))
+    journal = tmp_path / "d" / "journal.sqlite3"
+    journal.write_bytes(journal.read_bytes().replace(b"CREATE TABLE empty (", b"CREATE TABLE \xe5mpty ("))
+    assert remembered_meta(tmp_path / "d").items() == whole.items() - {("format", whole["format"])}
+    with pytest.raises(sqlite3.DatabaseError), open_snapshot(journal):
+        pass
+    with open_store(tmp_path / "d") as store:
+        assert "kind" not in store.meta()  # made anew; a collector claims it again
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"kind": "simulated", "speed": "fast"}'])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +21,9 @@ PACKAGE = "trio_candles"
 
 FLOORS = {
     # A package's floor is that of all its modules that are not named themselves.
-    "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow
+    "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow; see DOORS
     "trio_candles.model": 0,
+    "trio_candles.times": 1,
     "trio_candles.validation": 1,
     "trio_candles.aggregation": 1,
     "trio_candles.venues.protocol": 1,
@@ -35,11 +38,13 @@ FLOORS = {
     "trio_candles.frames": 2,
     "trio_candles.network": 3,
     "trio_candles.rest": 3,
+    "trio_candles.webhook": 3,
     "trio_candles.clock": 3,
     "trio_candles.yaml_tree": 3,
     "trio_candles.config": 3,
     "trio_candles.store": 3,
     "trio_candles.snapshot": 3,
+    "trio_candles.reading": 4,
     "trio_candles.status": 4,
     "trio_candles.desk": 4,
     "trio_candles.writer": 4,
@@ -47,11 +52,14 @@ FLOORS = {
     "trio_candles.confirm": 4,
     "trio_candles.feed": 4,
     "trio_candles.subscriptions": 4,
+    "trio_candles.options": 5,
     "trio_candles.signals": 5,
     "trio_candles.console": 5,
     "trio_candles.launch": 5,
     "trio_candles.service": 5,
     "trio_candles.audit": 5,
+    "trio_candles.export": 6,
+    "trio_candles.health": 6,
     "trio_candles.preflight": 6,
     "trio_candles.cli": 6,
     "trio_candles.__main__": 7,
@@ -59,6 +67,9 @@ FLOORS = {
 """Where each module is."""
 
 SIDEWAYS = {
+    "trio_candles.launch": {"trio_candles.options"},
+    "trio_candles.audit": {"trio_candles.options"},
+    "trio_candles.audit.tool": {"trio_candles.options"},
     "trio_candles.config": {"trio_candles.yaml_tree"},
     "trio_candles.rest": {"trio_candles.network"},
     "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
@@ -77,18 +88,37 @@ SIDEWAYS = {
     "trio_candles.store.store": {
         "trio_candles.store.dayfiles",
         "trio_candles.store.disk",
+        "trio_candles.store.flushing",
         "trio_candles.store.journal",
         "trio_candles.store.lock",
         "trio_candles.store.rebuild",
         "trio_candles.store.revisions",
+        "trio_candles.store.shelf",
     },
+    "trio_candles.store.flushing": {
+        "trio_candles.store.aggregates",
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+        "trio_candles.store.shelf",
+    },
+    "trio_candles.store.shelf": {
+        "trio_candles.store.dayfiles",
+        "trio_candles.store.disk",
+        "trio_candles.store.journal",
+    },
+    "trio_candles.store.aggregates": {"trio_candles.store.dayfiles", "trio_candles.store.underived"},
     "trio_candles.store.rebuild": {
         "trio_candles.store.dayfiles",
         "trio_candles.store.disk",
         "trio_candles.store.journal",
     },
     "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
-    "trio_candles.store.journal": {"trio_candles.store.gaps", "trio_candles.store.revisions"},
+    "trio_candles.store.journal": {
+        "trio_candles.store.gaps",
+        "trio_candles.store.revisions",
+        "trio_candles.store.underived",
+    },
     "trio_candles.desk": {"trio_candles.status"},
     "trio_candles.writer": {"trio_candles.status"},
     "trio_candles.feed": {
@@ -104,8 +134,14 @@ SIDEWAYS = {
 }
 """Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
 
-CLOSED = ("trio_candles.assembly", "trio_candles.audit", "trio_candles.preflight", "trio_candles.simulator")
+CLOSED = (
+    "trio_candles.assembly", "trio_candles.audit", "trio_candles.health", "trio_candles.preflight",
+    "trio_candles.reading", "trio_candles.simulator",
+)  # fmt: skip
 """Packages that are one thing in several files."""
+
+DOORS = {"trio_candles": {"trio_candles.reading"}}
+"""What a module hands on when it is asked for it, and imports only then."""
 
 PURE = {
     "__future__", "abc", "attrs", "bisect", "collections", "contextlib", "dataclasses", "datetime", "decimal",
@@ -117,7 +153,8 @@ PURE = {
 ONLY_IN = {
     "time": {"trio_candles.clock"},
     "trio_websocket": {"trio_candles.network"},
-    "httpx": {"trio_candles.network", "trio_candles.rest"},
+    # The webhook is nobody's venue: it has no budget, posts, and is configured by whoever runs the monitor.
+    "httpx": {"trio_candles.network", "trio_candles.rest", "trio_candles.webhook"},
     "ssl": {"trio_candles.network"},
     "socket": {"trio_candles.network"},
     "asyncio": set(),
@@ -243,6 +280,8 @@ def test_imports_point_downwards_only(name):
         below = floor_of(item.target)
         if not is_ours(item.target) or within(item.target, "trio_candles.simulator") or below is None or below < floor:
             continue
+        if item.target in DOORS.get(name, set()):
+            continue
         if below > floor:
             faults.append(f"{item}: floor {floor} must not know floor {below}")
         elif not (
@@ -261,6 +300,18 @@ def test_the_pure_floors_import_nothing_that_waits_or_touches_the_world(name):
         if not is_ours(item.target) and item.target not in allowed and item.target.partition(".")[0] not in allowed
     ]
     assert not faults, listed(faults)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    """The version costs nothing; who asks for the reader pays for the reader."""
+    script = (
+        "import sys, trio_candles\n"
+        "def ours(): return {name.partition('.')[0] for name in sys.modules} & {'pyarrow', 'trio', 'attrs', 'httpx'}\n"
+        "assert not ours(), ours()\n"
+        "trio_candles.read_candles\n"
+        "assert 'pyarrow' in ours() and not {'trio', 'httpx'} & ours(), ours()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
 def test_the_pure_floors_have_no_async_function():
@@ -399,17 +450,36 @@ def test_the_product_knows_the_simulator_where_a_run_is_planned_only():
     assert not faults, listed(faults)
 
 
+def borrowed(package: str, allowed: set[str]) -> list[str]:
+    """What the modules of *package* import of ours beyond *allowed*."""
+    return [
+        str(item)
+        for item in all_imports([name for name in NAMES if within(name, package)])
+        if is_ours(item.target) and not within(item.target, package) and item.target not in allowed
+    ]
+
+
+READERS_MAY = {
+    "trio_candles.options", "trio_candles.times",
+    "trio_candles", "trio_candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
+    "trio_candles.clock", "trio_candles.config", "trio_candles.snapshot",
+}  # fmt: skip
+
+
+def test_the_reader_shares_no_code_with_the_writer():
+    allowed = {"trio_candles.model", "trio_candles.times", "trio_candles.snapshot", "trio_candles.store.schema"}
+    faults = borrowed("trio_candles.reading", allowed)
+    assert not faults, listed(faults)
+
+
 def test_the_audit_shares_no_code_with_the_writer():
     """It re-derives what it checks: the schema, the lock and the words are all that it has in common."""
-    allowed = {
-        "trio_candles", "trio_candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
-        "trio_candles.clock", "trio_candles.config", "trio_candles.snapshot",
-    }  # fmt: skip
-    faults = [
-        str(item)
-        for item in all_imports([name for name in NAMES if within(name, "trio_candles.audit")])
-        if is_ours(item.target) and not within(item.target, "trio_candles.audit") and item.target not in allowed
-    ]
+    faults = borrowed("trio_candles.audit", READERS_MAY)
+    assert not faults, listed(faults)
+
+
+def test_check_and_monitor_share_no_code_with_the_writer():
+    faults = borrowed("trio_candles.health", READERS_MAY | {"trio_candles.signals", "trio_candles.webhook"})
     assert not faults, listed(faults)
 
 

@@ -28,8 +28,8 @@ from trio_candles.network import (
     PacedStream,
     TlsStream,
     dial_tcp,
-    in_words,
     paced_ticks,
+    told_of,
 )
 from trio_candles.venues.protocol import Lost
 
@@ -393,7 +393,7 @@ def test_an_error_is_told_with_the_systems_words_however_deep_they_are_hidden():
     inner.__context__.__cause__ = ConnectionRefusedError(111, "Connection refused")
     inner.__suppress_context__ = True
     refused = "ConnectionRefusedError: [Errno 111] Connection refused"
-    assert in_words(hidden) == f"ConnectError (BrokenResourceError ({refused}))"
+    assert told_of(hidden) == f"ConnectError (BrokenResourceError ({refused}))"
     beside = ValueError("one")
     beside.__context__ = KeyError("another story")
-    assert in_words(beside) == "ValueError: one"
+    assert told_of(beside) == "ValueError: one"

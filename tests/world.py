@@ -38,7 +38,12 @@ NOON = Millis(1_768_046_400_000)
 
 
 def config_of(
-    root: Path, symbols: dict[str, tuple[str, ...]], lookback_days: float = 0.0, *, fill: bool = False
+    root: Path,
+    symbols: dict[str, tuple[str, ...]],
+    lookback_days: float = 0.0,
+    *,
+    fill: bool = False,
+    timeframes: tuple[str, ...] = (),
 ) -> Config:
     venues = tuple(
         VenueConfig(name, enabled=True, symbols=some, websocket_url=None, rest_url=None)
@@ -49,7 +54,7 @@ def config_of(
         log_dir=root / "logs",
         venues=venues,
         gap_detection=GapDetection(enabled=fill, lookback_days=lookback_days),
-        aggregation=Aggregation(enabled=False, base_timeframe="1m", timeframes=()),
+        aggregation=Aggregation(enabled=bool(timeframes), base_timeframe="1m", timeframes=timeframes),
         storage=Storage(flush_interval_seconds=60),
         status=Status(interval_seconds=30),
         shutdown=Shutdown(timeout_seconds=10),
@@ -96,6 +101,7 @@ async def collecting(
     seed: int = 7,
     lookback_days: float = 0.0,
     fill: bool = False,
+    timeframes: tuple[str, ...] = (),
     market: Market | None = None,
     venues: Mapping[str, Venue] = VENUES,
     wrap: Callable[[Store], Store] = lambda store: store,
@@ -107,7 +113,7 @@ async def collecting(
     market = market or Market(seed)
     shown: list[str] = []
     async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
-        config = config_of(root, symbols, lookback_days, fill=fill)
+        config = config_of(root, symbols, lookback_days, fill=fill, timeframes=timeframes)
         config = attrs.evolve(
             config,
             venues=tuple(
@@ -126,6 +132,9 @@ async def collecting(
                 config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues
             ) as service:
                 yield World(service, exchanges, market, time, store, shown)
+        # Whatever a test does to the venues, their published limits are kept.
+        over = {name: dict(one.violations) for name, one in exchanges.exchanges.items() if one.violations}
+        assert not over, f"requests over the venues' limits: {over}"
 
 
 # --- what lies on disk, read without the product's reading code --------------------------------------------

@@ -29,8 +29,9 @@ from trio_candles.clock import ServiceClock
 from trio_candles.config import ConfigError
 from trio_candles.console import Console, open_console
 from trio_candles.feed import leaves
-from trio_candles.launch import Plan, UsageError, finite, plan, positive, world
+from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
+from trio_candles.options import finite
 from trio_candles.service import Service, open_service
 from trio_candles.signals import Signals
 from trio_candles.status import banner, render
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
     )
-    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
     parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
     parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
     parser.add_argument(

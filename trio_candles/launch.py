@@ -14,10 +14,11 @@ import attrs
 
 from trio_candles.clock import WallTime, remembered_meta
 from trio_candles.config import Config, is_loopback_url, load_config
+from trio_candles.options import positive
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import LOCK
 
-__all__ = ["Plan", "UsageError", "finite", "plan", "positive", "world"]
+__all__ = ["Plan", "UsageError", "plan", "speed", "world"]
 
 DEFAULT_SEED = 0
 FASTEST = 10_000.0
@@ -27,24 +28,11 @@ class UsageError(Exception):
     """Said on stderr; exit code 2."""
 
 
-def positive(text: str) -> float:
-    """A number above zero."""
-    number = finite(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+def speed(text: str) -> float:
+    """A number above zero that a machine keeps up with."""
+    number = positive(text)
     if number > FASTEST:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
-    return number
-
-
-def finite(text: str) -> float:
-    """A number, not ``nan`` and not ``inf``."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not -1e12 < number < 1e12:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
     return number
 
 

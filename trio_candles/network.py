@@ -38,9 +38,9 @@ __all__ = [
     "PacedStream",
     "Socket",
     "dial_tcp",
-    "in_words",
     "look_up",
     "paced_ticks",
+    "told_of",
     "wall_floor",
 ]
 
@@ -94,7 +94,7 @@ class Network:
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {in_words(error)}") from error
+                    raise Lost(f"cannot connect to {url}: {told_of(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -140,7 +140,7 @@ class _Carrier:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {in_words(self._failure)}") from self._failure
+            raise Lost(f"cannot connect to {url}: {told_of(self._failure)}") from self._failure
 
     async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
@@ -175,7 +175,7 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def in_words(error: BaseException | None) -> str:
+def told_of(error: BaseException | None) -> str:
     """The error and what was behind it, in words: trio and httpx hide the system's own text a few causes deep."""
     told = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
     behind = error.__cause__ if error is not None else None
@@ -184,7 +184,7 @@ def in_words(error: BaseException | None) -> str:
         behind = behind or error.__context__
     if behind is None:
         return told
-    rest = in_words(_leaf(behind))
+    rest = told_of(_leaf(behind))
     # Libraries wrap an error in one of their own that says the same.
     return rest if rest.startswith(told) else f"{told} ({rest})"
 

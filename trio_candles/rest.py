@@ -13,7 +13,7 @@ import attrs
 import httpx
 import trio
 
-from trio_candles.network import Budget, Network, in_words, wall_floor
+from trio_candles.network import Budget, Network, told_of, wall_floor
 from trio_candles.venues.history import Answer, Fill, Filled, Penalty, Rate, Request, Throttled, Unavailable
 
 __all__ = ["Rest", "converse", "open_rest"]
@@ -47,7 +47,7 @@ class Rest:
             try:
                 return await self._get(request)
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-                raise Unavailable(f"{request.path}: {in_words(error)}") from error
+                raise Unavailable(f"{request.path}: {told_of(error)}") from error
         raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
 
     async def _get(self, request: Request) -> Answer:

@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 SHARE = 0.9
 """Of ``shutdown.timeout_seconds``, for the venues and the writer; the rest is for the journal and the console."""
+DERIVING_SHARE = 0.3
+"""Of that, for aggregates that are behind; they can wait for the next start."""
 BATCHES_QUEUED = 16
 """Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
 writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
@@ -97,6 +99,7 @@ async def open_service(
     everything = [one for some in series.values() for one in some]
     earliest = Millis(int(now - config.gap_detection.lookback_days * DAY))
     owed = await offload(store.expect, everything, earliest, now)
+    await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
     board = Board(now, {name: VenueBoard(name) for name in series})
     gaps = await offload(store.open_gap_minutes)
     for name, venue in board.venues.items():
@@ -110,7 +113,7 @@ async def open_service(
     async with trio.open_nursery() as outer:
         outer.start_soon(
             _shelter, shelter, write_verdicts,
-            receive, store, board, time, flush_seconds, offload, service.writing, book,
+            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, book,
             name="writer",
         )  # fmt: skip
         try:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from trio_candles.store.schema import JOURNAL
@@ -24,22 +24,26 @@ def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     A write-ahead log needs a shared-memory file beside it, which a read-only disk refuses; ``immutable=1``
     would open such a journal and silently leave out what is in its log.
     """
-    try:
-        with closing(_connect(path, "ro")) as database:
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(closing(_connect(path, "ro")))
             _begin(database)
-            yield database
-            return
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            raise
-    with tempfile.TemporaryDirectory(prefix="trio-candles-") as folder:
-        for suffix in ("", "-wal", "-journal"):
-            original = path.with_name(path.name + suffix)
-            if original.exists():
-                shutil.copyfile(original, Path(folder, JOURNAL + suffix))
-        with closing(_connect(Path(folder, JOURNAL), "rw")) as database:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+            database = stack.enter_context(closing(_connect(_copy(path, stack), "rw")))
             _begin(database)
-            yield database
+        yield database
+
+
+def _copy(path: Path, stack: ExitStack) -> Path:
+    """A copy of the journal at *path*, its log included, for as long as *stack* lasts."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trio-candles-"))
+    for suffix in ("", "-wal", "-journal"):
+        original = path.with_name(path.name + suffix)
+        if original.exists():
+            shutil.copyfile(original, Path(folder, JOURNAL + suffix))
+    return Path(folder, JOURNAL)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -49,4 +53,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _begin(database: sqlite3.Connection) -> None:
     """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
     database.execute("BEGIN")
-    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    try:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except UnicodeDecodeError as error:
+        # A flipped bit in the schema: SQLite quotes it in its complaint, which Python then cannot decode.
+        raise sqlite3.DatabaseError(f"malformed database schema: {error}") from error

@@ -19,6 +19,7 @@ from trio_candles.clock import Time
 from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Verdict
 from trio_candles.network import wall_floor
 from trio_candles.status import Board
+from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.journal import Judged
 from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
@@ -38,6 +39,10 @@ GAPS_LISTED = 500
 """Open gaps per venue that the gap-fillers see: an hour's work at the slowest venue's budget."""
 COMPARED_LISTED = 50
 """Series and minutes per venue that confirmation sees: what it asks about until the next look."""
+DERIVING = 0.5
+"""Of the time between two flushes, for aggregates of days that are behind: a year of them takes minutes."""
+DAYS_AT_ONCE = 16
+"""Such days between two commits: each may have six files to read and to write."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 HELD_LONG = 60_000
@@ -60,6 +65,8 @@ class GapBook:
     """The newest open gaps."""
     to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
     """Stored minutes that somebody contradicts, and live candles that have not been compared."""
+    news: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the ledger has been looked at next."""
 
 
 @attrs.define
@@ -71,7 +78,7 @@ class Writing:
     """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
     a feed that is leaving must not wait for a disk that takes nothing."""
     unflushed: int = 0
-    """Day files whose newest rows are only in the journal; durable, and the next start writes them."""
+    """Day files of minutes whose newest rows are only in the journal; durable, and the next start writes them."""
     finished: bool = False
 
 
@@ -81,18 +88,19 @@ async def write_verdicts(
     board: Board,
     time: Time,
     flush_seconds: float,
+    last_seconds: float,
     offload: Offload,
     writing: Writing,
     book: GapBook,
 ) -> None:
     """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
 
-    Ends when every sender has gone and everything is in parquet.
+    Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* to follow.
     """
     writer = _Writer(store, board, time, offload, writing, book)
     await writer.look_at_gaps()
     try:
-        await _write(batches, writer, flush_seconds)
+        await _write(batches, writer, flush_seconds, last_seconds)
     finally:
         writer.take_waiting(batches)
         writer.take_last_words()
@@ -103,22 +111,26 @@ async def write_verdicts(
     writing.finished = True
 
 
-async def _write(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float) -> None:
+async def _write(
+    batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float, last_seconds: float
+) -> None:
     time = writer.time
     next_flush = trio.current_time() + flush_seconds
     day = time.now() // DAY
     open_end = True
     while open_end:
-        with trio.move_on_at(next_flush):
+        # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
+        with trio.move_on_at(min(next_flush, writer.gaps_due)):
             open_end = await _receive(batches, writer)
         await writer.commit()
         if trio.current_time() >= next_flush or time.now() // DAY != day:
             day = time.now() // DAY
-            await writer.flush(batches)
+            await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
     writer.take_last_words()
     await writer.commit()
-    while not await writer.flush(batches):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
+    until = trio.current_time() + last_seconds
+    while not await writer.flush(batches, until):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
         await trio.sleep(RETRY_SECONDS)
 
 
@@ -142,7 +154,7 @@ class _Writer:
     _book: GapBook
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
-    _gaps_due: float = float("-inf")
+    gaps_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
 
@@ -181,8 +193,8 @@ class _Writer:
             self._rejected.subtract(rejected)
             self._well("journal")
             self._tell(judged)
-        if trio.current_time() >= self._gaps_due:
-            self._gaps_due = trio.current_time() + GAPS_SECONDS
+        if trio.current_time() >= self.gaps_due:
+            self.gaps_due = trio.current_time() + GAPS_SECONDS
             await self.look_at_gaps()
 
     async def look_at_gaps(self) -> None:
@@ -198,6 +210,8 @@ class _Writer:
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
         self._book.gaps, self._book.to_compare = newest, to_compare
+        self._book.news.set()
+        self._book.news = trio.Event()
         if trio.current_time() >= self._publish_due:
             # An accelerated clock makes the disk no quicker.
             self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)
@@ -217,34 +231,68 @@ class _Writer:
         else:
             self._well("journal")
 
-    async def flush(self, batches: trio.MemoryReceiveChannel[Batch]) -> bool:
-        """Bring the day files up to date, committing what comes in between; whether all of it is written."""
+    async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
+        """Bring the day files up to date, committing what comes in between; whether every candle is in one.
+
+        Aggregates that are behind for another reason than a candle are derived *until* then; there may be a year of
+        them, and what is not reached waits for the next flush, or the next start.
+        """
+        held: list[str] = []
         try:
-            files = await self._offload(self._store.waiting)
+            files = await self._offload(self._store.unsaved)
+            saved = await self._save(files, held, batches)
+            await self._derive(await self._offload(self._store.underived), held, batches, until)
         except StoreUnavailable as error:
             self._unwell("journal", str(error), "its rows stay in the journal")
             return False
+        self._warn_of_held(held)
+        return saved
+
+    async def _save(self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch]) -> bool:
+        """Bring candles into *files*; whether they are all there."""
         self._writing.unflushed = len(files)
-        held: list[str] = []
         failed: str | None = None
-        lagging = 0
-        for start in range(0, len(files), FILES_AT_ONCE):
-            some = files[start : start + FILES_AT_ONCE]
-            flushed = await self._offload(self._store.flush, some)
+        behind: set[str] = set()
+        rest = list(files)
+        while rest:
+            flushed = await self._offload(self._store.flush, rest[:FILES_AT_ONCE])
+            rest[:FILES_AT_ONCE] = flushed.rest
             for venue, rows in flushed.saved.items():
                 self._board.venues[venue].saved += rows
             held += flushed.held
+            behind.update(flushed.held, flushed.failed)
             failed = failed or flushed.error
-            lagging += len(flushed.failed)
             self.take_waiting(batches)
             await self.commit()
-        self._warn_of_held(held)
         if failed is not None:
             self._unwell("day files", failed, "its rows stay in the journal")
         else:
             self._well("day files")
-        self._writing.unflushed = len(held) + lagging
-        return failed is None and not held
+        self._writing.unflushed = len(behind.intersection(file.path for file in files))
+        return not self._writing.unflushed
+
+    async def _derive(
+        self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch], until: float
+    ) -> None:
+        """Derive the aggregates of *files*' days; ends early when all senders have gone, which is the stop."""
+        failed: str | None = None
+        rest = list(files)
+        running = batches.statistics().open_send_channels > 0
+        while rest and trio.current_time() < until:
+            flushed = await self._offload(self._store.flush, rest[:DAYS_AT_ONCE])
+            rest[:DAYS_AT_ONCE] = flushed.rest
+            held += flushed.held
+            failed = failed or flushed.error
+            self.take_waiting(batches)
+            await self.commit()
+            if running and not batches.statistics().open_send_channels:
+                break
+        if rest:
+            log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
+        if failed is not None:
+            self._unwell("aggregates", failed, "they stay behind their minutes")
+        else:
+            self._well("aggregates")
 
     def _tell(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from math import fsum, inf
+from math import fsum, inf, isfinite
 from typing import Any
 
 import attrs
 
+from trio_candles.audit.coverage import Cover
 from trio_candles.audit.files import Cell, day_file_path
+from trio_candles.audit.folds import follows
 from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
@@ -42,6 +44,8 @@ class Day:
     """Timeframes whose file is there and cannot be read: what is in it is unknown, not missing."""
     gone: set[str] = attrs.field(factory=set)
     """Timeframes whose file the ledger lists and that is not there."""
+    cover: Cover | None = None
+    """What each minute turned out to be."""
     violations: list[Violation] = attrs.field(factory=list)
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
 
@@ -91,6 +95,7 @@ def check_minutes(day: Day) -> None:
         day.tally("1m").candles -= (in_file & in_journal).bit_count()
     account = day.account
     if account is None:
+        day.cover = Cover(0, in_file | in_journal, 0, 0, 0)
         return
     open_gap, unfillable = day.minutes_of(account.open_gap), day.minutes_of(account.unfillable)
     empty, stored = day.minutes_of(account.empty), in_file | in_journal
@@ -101,6 +106,7 @@ def check_minutes(day: Day) -> None:
         unfillable.bit_count(),
     )
 
+    day.cover = Cover(day.due, stored, empty, open_gap, unfillable)
     gap = open_gap | unfillable
     day.note_bits("contradiction", stored & empty, "stored, and called empty in the ledger")
     day.note_bits("contradiction", stored & gap, "stored, and a gap in the ledger")
@@ -158,7 +164,7 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
     """Derive every aggregate of *day* anew from its stored minutes (contract, 5.5); compare to the bit.
 
     Nothing is said where it cannot be known: on minutes that are themselves in question, which have their own
-    violation, and on those still in the journal, because aggregates follow when the day file is written.
+    violation, and on those whose aggregates are still to follow: in the journal, or noted as underived.
     """
     for timeframe in day.gone - {"1m"}:
         end = day.cell.day + DAY
@@ -169,11 +175,26 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
     if not (wanted or present) or "1m" in day.broken | day.gone or (base is not None and base.violations):
         return
     minutes = _Minutes.of(day, base)
+    present = [one for one in present if not _follows(day, one, minutes)]
     for timeframe in present:
         _check_present(day, timeframe, minutes)
     if day.account is not None:
         for timeframe in [*wanted, *(one for one in present if one in timeframes)]:
             _check_missing(day, timeframe, minutes, closed_by)
+
+
+def _follows(day: Day, timeframe: str, minutes: _Minutes) -> bool:
+    """Whether the rows of *timeframe* are right and all there, as far as a quick look tells."""
+    length = Timeframe.parse(timeframe).length
+    return not minutes.doubtful and follows(
+        day.files[timeframe].table,
+        length,
+        day.cell.day,
+        minutes.stored,
+        minutes.empty,
+        minutes.opens,
+        minutes.columns,
+    )
 
 
 def _check_present(day: Day, timeframe: str, minutes: _Minutes) -> None:
@@ -213,6 +234,8 @@ def _check_missing(day: Day, timeframe: str, minutes: _Minutes, closed_by: int) 
         complete = not under & ~(minutes.stored | minutes.empty) and under & minutes.stored
         if not complete or under & minutes.doubtful or time in present or time + length > closed_by:
             continue
+        if not _can_be_stored(minutes.fold(time, time + length)):
+            continue
         if missing and missing[-1][1] == time:
             missing[-1] = (missing[-1][0], time + length)
         else:
@@ -228,6 +251,13 @@ def _check_missing(day: Day, timeframe: str, minutes: _Minutes, closed_by: int) 
         )
 
 
+def _can_be_stored(row: Sequence[float | int | None]) -> bool:
+    """Whether the fold of sound minutes is a sound candle: a sum may be more than its column takes."""
+    return all(
+        number is None or (isfinite(number) if isinstance(number, float) else abs(number) < 2**63) for number in row
+    )
+
+
 @attrs.frozen
 class _Minutes:
     """The stored 1m candles of a day, ready to be folded."""
@@ -235,7 +265,7 @@ class _Minutes:
     stored: int
     empty: int
     doubtful: int
-    """Minutes on which nothing is derived: waiting in the journal, silently missing, or contradicted."""
+    """Minutes on which nothing is derived: aggregates are to follow, silently missing, or contradicted."""
     opens: Sequence[int]
     columns: dict[str, list[Any]]
 
@@ -253,8 +283,13 @@ class _Minutes:
         silent = day.due & ~(stored | empty | gap)
         return cls(
             stored,
-            empty,
-            waiting | silent | (stored & empty) | (stored & gap) | (empty & gap),
+            empty | span_bits(0, day.account.listed, day.cell.day),
+            waiting
+            | day.minutes_of(day.account.underived)
+            | silent
+            | (stored & empty)
+            | (stored & gap)
+            | (empty & gap),
             opens,
             columns,
         )

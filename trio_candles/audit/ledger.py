@@ -17,7 +17,7 @@ from trio_candles.audit.report import KnownGap, Violation
 from trio_candles.audit.spans import LATEST, days_of, span_bits
 from trio_candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
 from trio_candles.snapshot import open_snapshot
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UPGRADES
 
 __all__ = ["Account", "Ledger", "read_ledger"]
 
@@ -36,6 +36,10 @@ class Account:
     open_gap: dict[int, int] = attrs.field(factory=dict)
     unfillable: dict[int, int] = attrs.field(factory=dict)
     empty: dict[int, int] = attrs.field(factory=dict)
+    underived: dict[int, int] = attrs.field(factory=dict)
+    """Minutes whose aggregates are to follow at a flush."""
+    listed: int = 0
+    """When the market began: no minute before is expected, and to aggregates they are as good as empty."""
     journal: dict[int, pa.Table] = attrs.field(factory=dict)
     """Day -> accepted candles that are in no day file yet, shaped as a day file's rows."""
     replaced: set[int] = attrs.field(factory=set)
@@ -79,6 +83,12 @@ class Ledger:
             self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, *where, start, end))
 
     @property
+    def timeframes(self) -> tuple[str, ...]:
+        """The higher timeframes that the collector derives."""
+        names = self.meta.get(TIMEFRAMES, "").split(",")
+        return tuple(name for name in names if _is_timeframe(name) and name != "1m")
+
+    @property
     def stopped_at(self) -> int | None:
         """When the last collector stopped; after a crash, how far it had accounted."""
         told = self.meta.get("stopped_at_ms", "")
@@ -114,6 +124,8 @@ def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
     _read_gaps(database, ledger, by_id)
     _read_empties(database, ledger, by_id)
     _read_journal(database, ledger, by_id)
+    if ledger.meta["format"] == FORMAT:
+        _read_derivation(database, ledger, by_id)
     for path, digest, pending in database.execute("SELECT path, digest, pending FROM day_file"):
         ledger.files[str(path)] = (digest, pending)
     ledger.usable = True
@@ -162,7 +174,8 @@ def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Ac
             _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             spans.append((since, until))
             count = attempts if isinstance(attempts, int) else 0
-            ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), str(reason), count))
+            why = str(reason or "").strip() or "unknown"
+            ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), why, count))
         _check_disjoint(ledger, series, "gap", spans)
 
 
@@ -216,6 +229,18 @@ def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
             by_id[id_].replaced.add(minute)
 
 
+def _read_derivation(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
+    """What a journal before format 2 does not know: the collector brings it up before it derives anything."""
+    for id_, since, until in database.execute("SELECT series_id, since_ms, until_ms FROM underived"):
+        account = _account_of(ledger, by_id, "underived", id_)
+        if account is not None and _is_span(ledger, account.series, "underived", since, until):
+            _mark(account.underived, since, until)
+    for id_, since in database.execute("SELECT series_id, since_ms FROM listing"):
+        account = _account_of(ledger, by_id, "listing", id_)
+        if account is not None and _is_span(ledger, account.series, "listing", 0, since):
+            account.listed = since
+
+
 def _as_table(series: Series, rows: Sequence[Sequence[object]]) -> pa.Table:
     """Journal rows shaped as a day file's; raises where a value is not of its column's type."""
     _, opens, *prices, trades, source, ingest = zip(*rows, strict=True)
@@ -249,6 +274,14 @@ def _account_of(ledger: Ledger, by_id: dict[int, Account], table: str, id_: int)
 def _mark(by_day: dict[int, int], since: int, until: int) -> None:
     for day in days_of(since, until):
         by_day[day] = by_day.get(day, 0) | span_bits(since, until, day)
+
+
+def _is_timeframe(name: str) -> bool:
+    try:
+        Timeframe.parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_minute(time: object) -> bool:

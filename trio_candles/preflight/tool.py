@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import shutil
 import sys
@@ -21,8 +19,9 @@ import trio
 from trio_candles import __version__
 from trio_candles.clock import ServiceClock
 from trio_candles.config import ConfigError
-from trio_candles.launch import Plan, UsageError, finite, plan, positive, world
+from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import Network, dial_tcp
+from trio_candles.options import finite, print_json, write_plainly
 from trio_candles.preflight.checks import Check, as_json, coloured, lines, total
 from trio_candles.preflight.run import preflight
 
@@ -37,8 +36,7 @@ def command() -> int:
 def main(arguments: Sequence[str]) -> int:
     """Check what *arguments* say and print what was found; the exit code."""
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a venue's words may be what a code page cannot show
+    write_plainly()
     try:
         planned = plan(options, looking=True)
     except (ConfigError, UsageError) as error:
@@ -54,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     if interrupted:
         print("interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(as_json(found), allow_nan=False) if options.json else total(found))
+    if options.json:
+        print_json(as_json(found))
+    else:
+        print(total(found))
     return 1 if any(check.status == "fail" for check in found) else 0
 
 
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     parser.add_argument("--offline", action="store_true", help="only what can be told without a network")
     parser.add_argument("--simulate", action="store_true", help="ask simulated exchanges in this process")
-    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
     parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
     parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")

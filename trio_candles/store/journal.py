@@ -9,7 +9,9 @@ Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -39,7 +41,8 @@ from trio_candles.model import (
 )
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.revisions import Doubtful, Revisions, Unconfirmed, as_json
-from trio_candles.store.schema import FORMAT, TABLES, UPGRADES
+from trio_candles.store.schema import ABSENT, FORMAT, TABLES, TIMEFRAMES, UPGRADES
+from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.validation import Rule, broken_rule
 
 __all__ = [
@@ -111,6 +114,9 @@ LEDGER_LOST = "ledger_lost"
 MAY_BE_LATE = 30 * MINUTE
 """So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
 
+_READ_FAILED = re.compile(r"error code=([0-9]+)")
+"""A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
+
 _CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
 
@@ -122,9 +128,13 @@ class Journal:
         self._stored_elsewhere = stored_elsewhere
         self._gaps = Gaps(database)
         self._revisions = Revisions(database)
+        self._underived = Underived(database)
         rows = database.execute(
             "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
         )
+        self._before: dict[int, tuple[_Entry, _Entry]] = {}
+        """What a transaction has changed so far, by id: the entry, and what it was."""
+        self._added: list[Series] = []
         self._entries = {
             Series(venue, symbol, timeframe): _Entry(id_, Millis(first), Millis(mark), last)
             for venue, symbol, timeframe, id_, first, mark, last in rows
@@ -190,15 +200,24 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         # Remembered rather than read again: a disk that fails a transaction may fail the reading as well, and
         # marks ahead of what is durable would make the next candles look old.
-        before = {series: attrs.evolve(entry) for series, entry in self._entries.items()}
+        self._before, self._added = {}, []
         try:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._entries = before
+            for entry, was in self._before.values():
+                entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
+            for series in self._added:
+                del self._entries[series]
             if self._db.in_transaction:  # some errors (a full disk) have rolled back already
                 self._db.execute("ROLLBACK")
             raise
+
+    def _changing(self, entry: _Entry) -> _Entry:
+        """*entry*, about to be changed; a transaction that fails changes it back."""
+        if entry.id not in self._before:
+            self._before[entry.id] = (entry, attrs.evolve(entry))
+        return entry
 
     # --- meta
 
@@ -255,7 +274,7 @@ class Journal:
                 self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
                     self._gaps.open(entry.id, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
-                    entry.first = earliest
+                    self._changing(entry).first = earliest
                     self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
                 self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
                 self._revisions.begin(entry.id, entry.mark)
@@ -278,6 +297,7 @@ class Journal:
         )
         assert row.lastrowid is not None
         entry = self._entries[series] = _Entry(row.lastrowid, first, first, None)
+        self._added.append(series)
         return entry
 
     def rebuild(
@@ -285,10 +305,12 @@ class Journal:
         digests: dict[str, str],
         stored: dict[Series, tuple[Millis, list[tuple[Millis, Millis]]]],
         latest: Millis,
+        days: Iterable[tuple[Series, Millis]] = (),
     ) -> int:
         """Begin the ledger anew from what day files hold: their digests, and of each series the first minute to
-        account for and the spans that are stored, oldest first; and the *latest* time that they prove to have been
-        reached. How many minutes in between are gaps now.
+        account for and the spans that are stored, oldest first; the *latest* time that they prove to have been reached;
+        and the *days* there are files of, whose aggregates may stand on minutes that were called empty. How many
+        minutes in between are gaps now.
 
         The next :meth:`expect` accounts for the minutes since the last stored one.
         """
@@ -303,7 +325,8 @@ class Journal:
                     self._judge_unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
                     self._advance(entry, series, since, until)
                 self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (end - MINUTE, entry.id))
-                entry.last_candle = Millis(end - MINUTE)
+                self._changing(entry).last_candle = Millis(end - MINUTE)
+            self._derive_anew(days)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
 
@@ -398,7 +421,7 @@ class Journal:
         )  # fmt: skip
         newest = candles[-1].open_time
         if entry.last_candle is None or newest > entry.last_candle:
-            entry.last_candle = newest
+            self._changing(entry).last_candle = newest
             self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (newest, entry.id))
         judged.accepted += len(candles)
 
@@ -529,8 +552,10 @@ class Journal:
             if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
                 return
             self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
-            entry.first = listed.since
+            self._changing(entry).first = listed.since
             self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (listed.since, entry.id))
+        day = floor_to(listed.since, DAY)
+        self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
         self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, listed.since, listed.evidence))
 
     def _judge_empty(self, empty: Empty, now: Millis) -> None:
@@ -555,16 +580,21 @@ class Journal:
     def _advance(self, entry: _Entry, series: Series, since: Millis, until: Millis) -> None:
         if since != entry.mark:
             raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
-        entry.mark = until
+        self._changing(entry).mark = until
         self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (until, entry.id))
 
     def _add_empty(self, entry: _Entry, since: Millis, until: Millis, evidence: str) -> None:
         """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
         grow, so the newer evidence covers the older."""
+        self._underived.add(entry.id, since, until)
+        # Spans are disjoint, so the last that begins before is the only one that can end here. Asked by its end, the
+        # table would be read through for every quiet minute: a thin pair has 100,000 spans a year.
         before = self._db.execute(
-            "SELECT since_ms, evidence FROM empty WHERE series_id = ? AND until_ms = ?", (entry.id, since)
+            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
+            " ORDER BY since_ms DESC LIMIT 1",
+            (entry.id, since),
         ).fetchone()
-        if before is not None and _without_numbers(before[1]) == _without_numbers(evidence):
+        if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
             self._db.execute(
                 "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
                 (until, evidence, entry.id, before[0]),
@@ -629,28 +659,43 @@ class Journal:
         row = self._db.execute("SELECT digest, pending FROM day_file WHERE path = ?", (path,)).fetchone()
         return (None, None) if row is None else (row[0], row[1])
 
-    def replacing(self, pending: dict[str, str]) -> None:
-        """Day files are about to be replaced by ones with these digests."""
+    def replacing(self, pending: dict[str, str], minutes: Iterable[tuple[Series, Millis, Millis]] = ()) -> None:
+        """Day files are about to be replaced by ones with these digests; of *minutes*, the first and the last one of a
+        day, candles come into them.
+        """
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO day_file VALUES (?, NULL, ?) ON CONFLICT DO UPDATE SET pending = excluded.pending",
                 list(pending.items()),
             )
+            for series, first, last in minutes:
+                self._underived.add(self._entries[series].id, first, last + MINUTE)
 
-    def replaced(self, files: Iterable[tuple[str, str, Series, Sequence[Millis]]]) -> Counter[str]:
-        """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer.
+    def replaced(
+        self,
+        files: Iterable[tuple[str, str, Series, Sequence[Millis]]],
+        derived: Iterable[tuple[Series, Millis]] = (),
+    ) -> Counter[str]:
+        """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer. Of the *derived*
+        days so is every aggregate.
 
-        How many waited until now, by venue.
+        How many minutes waited until now, by venue.
         """
         saved: Counter[str] = Counter()
         with self._transaction():
             for path, digest, series, minutes in files:
-                self._db.execute("INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", (path, digest))
-                rows = self._db.executemany(
-                    "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
-                    [(self._entries[series].id, minute) for minute in minutes],
-                )
-                saved[series.venue] += rows.rowcount
+                if digest == ABSENT:
+                    self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
+                else:
+                    self._db.execute("INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", (path, digest))
+                if minutes:
+                    rows = self._db.executemany(
+                        "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
+                        [(self._entries[series].id, minute) for minute in minutes],
+                    )
+                    saved[series.venue] += rows.rowcount
+            for series, day in derived:
+                self._underived.forget(self._entries[series].id, day)
         return saved
 
     def not_replaced(self, path: str) -> None:
@@ -669,8 +714,38 @@ class Journal:
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
             for low, high in self._unaccounted(entry, since, until):
                 self._gaps.open(entry.id, Unsure(series, low, high, Reason.CORRUPT, detail), now)
+                self._underived.add(entry.id, low, high)
                 lost += (high - low) // MINUTE
         return lost
+
+    # --- aggregates
+
+    def aggregate(self, timeframes: Sequence[str], days: Iterable[tuple[Series, Millis]]) -> None:
+        """Remember which *timeframes* are derived, and that nothing is known of the aggregates of *days*."""
+        with self._transaction():
+            self._derive_anew(days)
+            self._remember({TIMEFRAMES: ",".join(timeframes)})
+
+    def _derive_anew(self, days: Iterable[tuple[Series, Millis]]) -> None:
+        self._underived.add_days((self._entries[series].id, day) for series, day in days)
+
+    def lose_aggregate(self, path: str, series: Series, day: Millis) -> None:
+        """The day file *path*, of a higher timeframe of the 1m *series*, is gone or not to be believed."""
+        with self._transaction():
+            self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
+            self._derive_anew([(series, day)])
+
+    def underived_days(self) -> list[tuple[Series, Millis]]:
+        """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
+        by_id = {entry.id: series for series, entry in self._entries.items()}
+        waiting = set(self.waiting_days())
+        days = [(by_id[series_id], day) for series_id, day in self._underived.days()]
+        return [day for day in days if day not in waiting]
+
+    def day_ledger(self, series: Series, day: Millis) -> DayLedger:
+        """What the minutes of *day* are, and which of them aggregates do not know yet."""
+        entry = self._entries[series]
+        return self._underived.ledger_of(entry.id, entry.first, entry.mark, day)
 
     def _unaccounted(self, entry: _Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
         """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
@@ -713,9 +788,12 @@ def _prepare(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("it has no format")
     if found != (FORMAT,) and found[0] not in UPGRADES:
         raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
-    check = database.execute("PRAGMA integrity_check(1)").fetchone()
-    if check != ("ok",):
-        raise sqlite3.DatabaseError(str(check[0]))
+    (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if check != "ok":
+        failed = _READ_FAILED.search(check)
+        if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
+        raise sqlite3.DatabaseError(check)
     if found != (FORMAT,):
         database.executescript(
             f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"

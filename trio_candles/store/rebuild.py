@@ -18,7 +18,7 @@ import attrs
 
 from trio_candles.model import MINUTE, Millis, Series
 from trio_candles.store import dayfiles
-from trio_candles.store.dayfiles import DayFileBroken
+from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
 from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
@@ -37,7 +37,12 @@ def open_journal(root: Path, disk: Disk, stored_elsewhere: StoredElsewhere) -> J
     if not path.exists():
         _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
     try:
-        journal = Journal.open(path, stored_elsewhere)
+        try:
+            journal = Journal.open(path, stored_elsewhere)
+        except JournalBroken as error:
+            # Damage stays; what a disk misread once does not, and is no reason to lose a ledger.
+            log.warning("the journal seems to be broken (%s); it is read once more", error)
+            journal = Journal.open(path, stored_elsewhere)
     except JournalBroken as error:
         log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
         journal = Journal.open(path, stored_elsewhere)
@@ -84,6 +89,7 @@ class _Stored:
 def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
     """Fill the empty *journal* from the day files, if there are any."""
     digests: dict[str, str] = {}
+    files: list[DayFile] = []
     stored: dict[str, _Stored] = {}
     refused, latest = 0, 0
     for folder, name, day in _day_files(root, disk):
@@ -99,13 +105,22 @@ def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
             refused += 1
             continue
         digests[path] = digest_of(content)
+        files.append(file)
         known.add(file.series, dayfiles.times_in(table))
         latest = max(latest, *dayfiles.closes_in(table))
     if not stored:
         return
     found = {one.series: (one.first, one.spans) for one in stored.values() if one.series is not None}
     minutes = {series: what for series, what in found.items() if series.timeframe == "1m"}
-    lost = journal.rebuild(digests, minutes, Millis(latest))
+    days = set()
+    for file in files:
+        if file.base in minutes:
+            days.add((file.base, file.day))
+        else:
+            del digests[file.path]
+            log.error("%s: no minutes under it; moved to %s", file.path, dayfiles.set_aside(disk, root, file.path))
+            refused += 1
+    lost = journal.rebuild(digests, minutes, Millis(latest), sorted(days))
     log.error(
         "there was no usable journal; a new one was made from %d day files with %d rows (%d more were refused);"
         " %d minutes between them are gaps now (reason: ledger_lost), and so will be every later one",

@@ -28,6 +28,12 @@ LOCK = "collector.lock"
 TMP = ".tmp"
 QUARANTINE = "quarantine"
 
+ABSENT = "absent"
+"""In place of a pending digest: the file is about to be removed; until that is done, it may be there or not."""
+
+TIMEFRAMES = "timeframes"
+"""In ``meta``: the timeframes that are derived, with commas between them."""
+
 FORMAT = "2"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 
@@ -51,6 +57,8 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
 ]
 COLUMNS = pa.schema(_FIELDS)
 """A day file's columns, in order, exactly."""
+STRINGS = ("venue", "symbol", "timeframe", "source")
+"""Those of them with few words, again and again."""
 
 TABLES = """
 CREATE TABLE meta (

@@ -1,10 +1,7 @@
 """The store: journal and day files as one. Blocking; the writer calls it in a thread.
 
-What a flush does, in an order in which a crash between any two steps leaves something that the next start can
-finish (``recover``): the day files are rebuilt in memory, written beside their place, synced and read back;
-their digests are noted as pending in the journal; they replace the old ones, and the folders are synced; then
-one transaction makes the digests current and lets go of the journal's rows. Until that transaction either
-digest is valid, and rows that are in both places are equal.
+How a flush is safe against crashes is in :mod:`trio_candles.store.flushing`, what is done about day files that are
+not as they should be in :mod:`trio_candles.store.shelf`.
 """
 
 from __future__ import annotations
@@ -15,25 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import attrs
-import pyarrow as pa
-
-from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Series, Verdict, floor_to
+from trio_candles.model import Candle, Finding, Gap, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
-from trio_candles.store.dayfiles import DayFile, DayFileBroken, day_file
-from trio_candles.store.disk import LOCAL_DISK, Disk, is_held
+from trio_candles.store.dayfiles import DayFile, DayFileBroken
+from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import open_journal
 from trio_candles.store.revisions import Doubtful, Unconfirmed
-from trio_candles.store.schema import IDENTITY, LOCK, TMP, digest_of, identity_content, identity_in
+from trio_candles.store.schema import IDENTITY, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
+from trio_candles.store.shelf import Shelf
 
-__all__ = ["Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
+__all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
 log = logging.getLogger(__name__)
-
-FILES_AT_ONCE = 64
-"""Day files per transaction: amortises its fsync, and bounds the memory of a flush."""
 
 
 class StoreUnavailable(OSError):
@@ -44,32 +37,6 @@ class WrongDirectory(Exception):
     """The directory belongs to another kind of run (simulated or real, another seed, another clock)."""
 
 
-@attrs.define
-class Flushed:
-    """What a flush did."""
-
-    saved: dict[str, int] = attrs.field(factory=dict)
-    """Rows newly in day files, by venue."""
-    error: str | None = None
-    """The system's own text for what went wrong first; what is not in day files stays in the journal."""
-    failed: list[str] = attrs.field(factory=list)
-    """Day files that were not written because of an error; the others of the group were."""
-    held: list[str] = attrs.field(factory=list)
-    """Day files that another program holds open (Windows); tried again at the next flush."""
-
-    def note(self, error: str) -> None:
-        """Keep the first *error*."""
-        self.error = self.error or error
-
-
-@attrs.frozen
-class _Replacement:
-    file: DayFile
-    temporary: Path
-    digest: str
-    minutes: list[Millis]
-
-
 class Store:
     """An open data directory; made by :func:`open_store`."""
 
@@ -77,14 +44,15 @@ class Store:
         self._root = root
         self._journal = journal
         self._disk = disk
-        self._cached: tuple[str, str, dict[Millis, Candle]] | None = None
+        self._shelf = Shelf(root, journal, disk)
+        self._flusher = Flusher(root, journal, disk, self._shelf)
 
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
         """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
         with _system_errors(self._root):
-            content = self._content(IDENTITY)
+            content = self._shelf.content(IDENTITY)
             found = self._journal.meta().get("kind") or self._kind_in(content)
             if found is not None and found != kind:
                 raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
@@ -138,7 +106,7 @@ class Store:
                     return self._journal.commit(verdicts, now, rejected)
                 except DayFileBroken as broken:
                     # Found when a minute was looked up; the verdicts meet its minutes as gaps.
-                    self._give_up(broken)
+                    self._shelf.give_up(broken)
 
     def open_gap_minutes(self) -> dict[str, int]:
         """Minutes in open gaps, by venue."""
@@ -170,172 +138,58 @@ class Store:
 
     # --- day files
 
+    def aggregate(self, timeframes: Sequence[str]) -> None:
+        """Derive *timeframes* from now on. Days on disk that may be without one are :meth:`underived` from then on."""
+        with _system_errors(self._root):
+            before = self._journal.meta().get(TIMEFRAMES, "").split(",")
+            gained = not set(timeframes) <= set(before)
+            days = [(file.series, file.day) for file in self._shelf.known() if file.is_base] if gained else []
+            self._journal.aggregate(timeframes, days)
+            self._flusher.timeframes = [Timeframe.parse(name) for name in timeframes]
+
     def waiting(self) -> list[DayFile]:
+        """The days that a flush has something to do for: :meth:`unsaved` ones, and then the :meth:`underived`."""
+        return [*self.unsaved(), *self.underived()]
+
+    def unsaved(self) -> list[DayFile]:
         """The day files for which candles wait in the journal."""
         with _system_errors(self._root):
             return [DayFile(series, day) for series, day in self._journal.waiting_days()]
 
+    def underived(self) -> list[DayFile]:
+        """The other days whose aggregates are behind their minutes, as these files of minutes; the newest first."""
+        with _system_errors(self._root):
+            return [DayFile(series, day) for series, day in self._journal.underived_days()]
+
     def flush(self, files: Sequence[DayFile]) -> Flushed:
-        """Write the candles that wait for *files*, at most :data:`FILES_AT_ONCE` of them, into them."""
+        """Bring these days' files up to date: first the candles that wait, then what is derived from them.
+
+        Ends after the day that makes it :data:`FILES_AT_ONCE` files, at most as many days; see ``Flushed.rest``.
+        """
         flushed = Flushed()
         try:
             with _system_errors(self._root):
-                self._flush_some(files, flushed)
+                self._flusher.flush(files, flushed)
         except StoreUnavailable as error:
             flushed.note(str(error))
-            done = {*flushed.held, *flushed.failed}
+            done = {*flushed.held, *flushed.failed, *(file.path for file in flushed.rest)}
             flushed.failed += [file.path for file in files if file.path not in done]
         return flushed
 
-    def _flush_some(self, files: Sequence[DayFile], flushed: Flushed) -> None:
-        """A file that cannot be written stands back, and the others go on; the journal's errors end it for all."""
-        prepared: list[_Replacement] = []
-        moved: dict[Path, list[_Replacement]] = {}
-        durable: list[_Replacement] = []
-        try:
-            for file in files:
-                with _each_for_itself([file], flushed):
-                    prepared += self._prepare(file, flushed)
-            self._journal.replacing({one.file.path: one.digest for one in prepared})
-            for one in prepared:
-                target = self._root / one.file.path
-                with _each_for_itself([one.file], flushed):
-                    self._disk.replace(one.temporary, target)
-                    moved.setdefault(target.parent, []).append(one)
-            for folder, some in sorted(moved.items()):
-                with _each_for_itself([one.file for one in some], flushed):
-                    self._disk.sync_folder(folder)
-                    durable += some
-            self._replaced(durable, flushed)
-        finally:
-            for one in prepared:
-                with _each_for_itself([], flushed):
-                    self._disk.remove(one.temporary)
-
-    def _replaced(self, done: Sequence[_Replacement], flushed: Flushed) -> None:
-        saved = self._journal.replaced((one.file.path, one.digest, one.file.series, one.minutes) for one in done)
-        for venue, rows in saved.items():
-            flushed.saved[venue] = flushed.saved.get(venue, 0) + rows
-
-    def _prepare(self, file: DayFile, flushed: Flushed) -> list[_Replacement]:
-        """The day file as it should be, durable beside its place; nothing if nothing waits for it."""
-        if self._journal.digest(file.path)[1] is not None:
-            # The last flush failed half way. The ledger knows two digests, so that one is settled first.
-            self._settle(file, flushed)
-        old = self._old(file)
-        candles = self._journal.waiting(file.series, file.day)
-        if not candles:
-            return []
-        table = dayfiles.merged(old, candles, self._journal.replaced_minutes(file.series, file.day))
-        content = dayfiles.encode(table)
-        if not dayfiles.read(content, file).equals(table):
-            raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
-        folder, _, name = file.path.rpartition("/")
-        if old is None:
-            dayfiles.make_folder(self._disk, self._root, folder)
-        temporary = self._root / TMP / f"{folder.replace('/', '_')}_{name}"
-        self._disk.remove(temporary)  # if the last flush could not
-        dayfiles.write_temporary(self._disk, temporary, content)
-        return [_Replacement(file, temporary, digest_of(content), [candle.open_time for candle in candles])]
-
-    def _old(self, file: DayFile) -> pa.Table | None:
-        """The day file's rows; ``None`` if there is none, or if it could not be believed and was given up."""
-        try:
-            return self._read(file)
-        except DayFileBroken as broken:
-            self._give_up(broken)
-            return None
-
-    def _read(self, file: DayFile) -> pa.Table | None:
-        """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it is not the ledger's."""
-        known = self._journal.digest(file.path)
-        content = self._content(file.path)
-        if content is None:
-            if known[0] is not None:
-                raise DayFileBroken(file.path, "the file is missing")
-            return None
-        if digest_of(content) not in known:
-            raise DayFileBroken(file.path, "its digest is not the ledger's")
-        return dayfiles.read(content, file)
-
-    def _content(self, path: str) -> bytes | None:
-        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs."""
-        try:
-            return self._disk.read(self._root / path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def _give_up(self, broken: DayFileBroken) -> None:
-        """Move a day file that cannot be believed to quarantine, if it is there, and make gaps of its minutes."""
-        file = _day_file(broken.path, self._folders())
-        assert file is not None, broken.path
-        self._cached = None
-        fate = "nothing is left to set aside"
-        if self._content(file.path) is not None:
-            fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
-        mark = self._journal.spans()[file.series][1]
-        lost = self._journal.lose(file.path, file.series, file.day, mark, str(broken))
-        log.error("%s; %s; %d minutes are gaps now (reason: corrupt)", broken, fate, lost)
-
-    def _folders(self) -> dict[str, Series]:
-        return {series.folder: series for series in self._journal.spans()}
+    # --- for whoever opens it
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
-        """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows.
-
-        :class:`~trio_candles.store.dayfiles.DayFileBroken` if it is not the ledger's.
-        """
-        file = DayFile(series, floor_to(minute, DAY))
-        digest = self._journal.digest(file.path)[0]
-        if digest is None:
-            return None
-        if self._cached is None or self._cached[:2] != (file.path, digest):
-            table = self._read(file)
-            rows = {} if table is None else {c.open_time: c for c in dayfiles.candles_in(table, series)}
-            self._cached = (file.path, digest, rows)
-        return self._cached[2].get(minute)
-
-    # --- after a crash
+        """The candle of *minute* in its day file; see :meth:`~trio_candles.store.shelf.Shelf.look_up`."""
+        return self._shelf.look_up(series, minute)
 
     def recover(self) -> None:
-        """Finish what a crash left: replacements under way, temporary files, day files that changed since."""
-        for name in self._disk.names(self._root / TMP):
-            self._disk.remove(self._root / TMP / name)
-        folders = self._folders()
-        registered = self._journal.digests()
-        for path in registered:
-            file = _day_file(path, folders)
-            if file is not None:
-                self._settle(file, Flushed())
-        for folder, series in folders.items():
-            for name in self._disk.names(self._root / folder):
-                path = f"{folder}/{name}"
-                if path not in registered and day_file(path, series) is not None:
-                    self._give_up(DayFileBroken(path, "the ledger does not know it"))
-
-    def _settle(self, file: DayFile, flushed: Flushed) -> None:
-        """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's."""
-        digest, pending = self._journal.digest(file.path)
-        content = self._content(file.path)
-        actual = None if content is None else digest_of(content)
-        if content is not None and pending is not None and actual == pending:
-            target = self._root / file.path
-            self._disk.sync_folder(target.parent)
-            minutes = dayfiles.times_in(dayfiles.read(content, file))
-            self._replaced([_Replacement(file, target, pending, minutes)], flushed)
-            log.warning("finished the replacement of %s, which had been interrupted", file.path)
-        elif actual == digest:
-            if pending is not None:
-                self._journal.not_replaced(file.path)
-        elif content is None:
-            self._give_up(DayFileBroken(file.path, "the file is missing"))
-        else:
-            self._give_up(DayFileBroken(file.path, "its digest is not the ledger's"))
-
-
-def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
-    series = folders.get(path.rpartition("/")[0])
-    return None if series is None else day_file(path, series)
+        """Finish what a crash left, and go on deriving what was derived before."""
+        with _system_errors(self._root):
+            self._shelf.recover()
+            told = self._journal.meta().get(TIMEFRAMES, "")
+            self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
+            names = {file.series.timeframe for file in self._shelf.known() if not file.is_base}
+            self._flusher.older = {Timeframe.parse(name) for name in names}
 
 
 def _make_root(root: Path) -> None:
@@ -347,20 +201,6 @@ def _make_root(root: Path) -> None:
             except FileExistsError as error:
                 raise WrongDirectory(f"{folder} is no directory; the data directory {root} was expected") from error
             LOCAL_DISK.sync_folder(folder.parent)
-
-
-@contextmanager
-def _each_for_itself(files: Sequence[DayFile], flushed: Flushed) -> Iterator[None]:
-    """Leave *files* for a later flush if the disk refuses them, or if another program has one open (Windows)."""
-    try:
-        yield
-    except OSError as error:
-        paths = [file.path for file in files]
-        if is_held(error):
-            flushed.held += paths
-        else:
-            flushed.failed += paths
-            flushed.note(f"{', '.join(paths) or TMP}: {type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -397,8 +237,7 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
         store = Store(root, journal, disk)
         elsewhere.append(store.look_up)
         try:
-            with _system_errors(root):
-                store.recover()
+            store.recover()
             yield store
         finally:
             try:

@@ -1,0 +1,195 @@
+"""Data directories made by the real store, minute by minute, and what a reader should say of them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pyarrow as pa
+
+from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Timeframe, Unsure, day_name
+from trio_candles.store import dayfiles
+from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.schema import COLUMNS, JOURNAL, digest_of
+from trio_candles.store.store import Store, open_store
+
+MIDNIGHT = Millis(1_768_089_600_000)
+"""2026-01-11; minutes are counted from here, so that the day's end is in the middle of things."""
+BTC = Series("okx", "BTC-USDT")
+ETH = Series("kraken", "ETH/USD")
+LATE = Millis(MIDNIGHT + 2 * DAY)
+
+Row = dict[str, Any]
+
+
+def at(minute: float) -> Millis:
+    return Millis(int(MIDNIGHT + minute * MINUTE))
+
+
+def candle(minute: int, series: Series = BTC, **changes) -> Candle:
+    """Every number differs from its neighbours', and the sums of some are not exact in binary."""
+    price = 100_000.0 + minute
+    return attrs.evolve(
+        Candle(
+            series, at(minute), price, price + 1.5, price - 1.5, price + 0.25, 0.1 + abs(minute) * 0.7,
+            10.1 + price * 0.3, price + 0.1, 7 + abs(minute), Source.WEBSOCKET, Millis(at(minute + 1) + 100),
+            at(minute + 1),
+        ),
+        **changes,
+    )  # fmt: skip
+
+
+def row(one: Candle) -> Row:
+    return dayfiles.table_of([one]).to_pylist()[0]
+
+
+def verdicts(word: str, minute: int, series: Series = BTC):
+    """``s`` stored, ``q`` stored and nullable columns null, ``e`` empty, ``g`` and ``u`` gaps (``u`` unfillable)."""
+    match word:
+        case "s":
+            return candle(minute, series)
+        case "q":
+            return candle(minute, series, quote_volume=None, vwap=None, trades_count=None)
+        case "e":
+            return Empty(series, at(minute), at(minute + 1), f"the ids say so, {minute}")
+    return Unsure(series, at(minute), at(minute + 1), Reason.DISCONNECTED, f"detail {word}")
+
+
+def make(
+    root: Path, word: str, first: int = 0, series: Series = BTC, flush_at: Iterable[int] = (), disk: Disk = LOCAL_DISK
+) -> None:
+    """*root* with *series* whose minutes from *first* on are the letters of *word*; flushed before those minutes."""
+    with open_store(root, disk) as store:
+        tell(store, word, first, series, flush_at)
+    mark_unfillable(root, word, first, series)
+
+
+def tell(store: Store, word: str, first: int = 0, series: Series = BTC, flush_at: Iterable[int] = ()) -> None:
+    store.expect([series], at(first), at(first))
+    flushes = set(flush_at)
+    pending = []
+    for minute, letter in enumerate(word, first):
+        if minute in flushes:
+            store.commit(pending, LATE)
+            pending = []
+            flush(store)
+        pending.append(verdicts(letter, minute, series))
+    store.commit(pending, LATE)
+    if first + len(word) in flushes:
+        flush(store)
+
+
+def flush(store: Store) -> None:
+    flushed = store.flush(store.waiting())
+    assert flushed.error is None
+
+
+def mark_unfillable(root: Path, word: str, first: int, series: Series) -> None:
+    with closing(sqlite3.connect(root / JOURNAL)) as database, database:
+        database.execute("UPDATE gap SET state = 'unfillable', attempts = 2 WHERE detail = 'detail u'")
+
+
+def sql(root: Path, statement: str, *values: object) -> list[Any]:
+    with closing(sqlite3.connect(root / JOURNAL)) as database, database:
+        return database.execute(statement, values).fetchall()
+
+
+def write_day_file(root: Path, series: Series, rows: Sequence[Row]) -> str:
+    """A day file as the collector leaves one, known to the ledger; its path."""
+    table = pa.Table.from_pylist(list(rows), schema=COLUMNS)
+    path = f"{series.folder}/{day_name(rows[0]['open_time_ms'])}.parquet"
+    content = dayfiles.encode(table)
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(content)
+    sql(root, "INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", path, digest_of(content))
+    return path
+
+
+# --- what the contract says of them
+
+
+@attrs.frozen
+class Truth:
+    """A series as it should read, computed without the product's reading code."""
+
+    word: str
+    first: int
+    series: Series = BTC
+
+    def letter(self, minute: int) -> str:
+        """What a minute is; ``-`` outside the ledger."""
+        index = minute - self.first
+        return self.word[index] if 0 <= index < len(self.word) else "-"
+
+    def unknown(self, since: int, until: int) -> set[int]:
+        return {minute for minute in range(since, until) if self.letter(minute) in "gu-"}
+
+    def rows(self, since: int, until: int, timeframe: str = "1m", *, fill: bool = False) -> list[Row]:
+        """Rows of the periods that open in the range, in minutes from midnight."""
+        length = Timeframe.parse(timeframe).length // MINUTE
+        found: dict[int, Row] = {}
+        begin = min(self.first, since)
+        for period in range(begin - begin % length - length, until, length):
+            letters = [self.letter(minute) for minute in range(period, period + length)]
+            if not set(letters) <= set("sqe"):
+                continue
+            parts = [
+                row(verdicts(letter, minute, self.series))
+                for minute, letter in enumerate(letters, period)
+                if letter != "e"
+            ]
+            if parts:
+                found[period] = parts[0] if length == 1 else self._fold(parts, period, timeframe)
+                found[period] |= {"filled": False} if fill else {}
+            elif fill and period - length in found:
+                found[period] = flat(found[period - length], length * MINUTE)
+        return [one for period, one in sorted(found.items()) if since <= period < until]
+
+    def _fold(self, parts: Sequence[Row], period: int, timeframe: str) -> Row:
+        volume = fsum(part["volume"] for part in parts)
+        quotes, counts = ([part[name] for part in parts] for name in ("quote_volume", "trades_count"))
+        quote = None if None in quotes else fsum(quotes)
+        return parts[0] | {
+            "timeframe": timeframe,
+            "open_time_ms": at(period),
+            "close_time_ms": at(period) + Timeframe.parse(timeframe).length,
+            "high": max(part["high"] for part in parts),
+            "low": min(part["low"] for part in parts),
+            "close": parts[-1]["close"],
+            "volume": volume,
+            "quote_volume": quote,
+            "vwap": None if quote is None else quote / volume,
+            "trades_count": None if None in counts else sum(counts),
+            "source": "aggregated",
+            "ingest_time_ms": max(part["ingest_time_ms"] for part in parts),
+        }
+
+
+def flat(before: Mapping[str, Any], length: int) -> Row:
+    price = before["close"]
+    return dict(before) | {
+        "open_time_ms": before["open_time_ms"] + length,
+        "close_time_ms": before["close_time_ms"] + length,
+        **dict.fromkeys(("open", "high", "low", "close"), price),
+        **dict.fromkeys(("volume", "quote_volume"), 0.0),
+        "vwap": None,
+        "trades_count": 0,
+        "source": "filled",
+        "filled": True,
+    }
+
+
+@contextmanager
+def left_by_a_killed_collector(root: Path, target: Path, word: str) -> Iterator[Path]:
+    """*target*, as a collector that was killed leaves it: what is newest is in the write-ahead log only."""
+    import shutil
+
+    with open_store(root) as store:
+        tell(store, word, flush_at=[len(word) // 2])
+        shutil.copytree(root, target, ignore=shutil.ignore_patterns("*-shm"))
+    yield target

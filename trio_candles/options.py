@@ -1,0 +1,134 @@
+"""What the tools' command lines have in common: options, how their values are read, where the data is.
+
+A tool's parser begins with :func:`add_common` and takes of the rest what it needs; every ``type=`` function here
+refuses with words that argparse prints, exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+from trio_candles import __version__
+from trio_candles.model import Millis, Timeframe, canonical_symbol, printable
+from trio_candles.times import unix_ms
+
+__all__ = [
+    "CONFIG",
+    "add_clock",
+    "add_common",
+    "data_dir_of",
+    "fail",
+    "finite",
+    "positive",
+    "print_json",
+    "symbol",
+    "timeframe",
+    "utc_time",
+    "write_plainly",
+]
+
+CONFIG = Path("config.yaml")
+
+USAGE = 2
+"""The exit code of usage and configuration."""
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
+    # No default for --config: with --data-dir the configuration is read only if it is asked for.
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+
+
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Add ``--speed`` and ``--pivot``: by which clock a data directory is read; by default by its own."""
+    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+
+
+def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
+    """The directory to look at, which exists; ``None`` after saying on stderr why there is none (exit code 2)."""
+    if data_dir is None or config is not None:
+        # Imported late: --help and --data-dir should not wait for YAML.
+        from trio_candles.config import ConfigError, load_config
+
+        try:
+            data_dir = load_config(config or CONFIG, data_dir=data_dir).data_dir
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return None
+    if not data_dir.is_dir():
+        print(f"{data_dir}: no such directory", file=sys.stderr)
+        return None
+    return data_dir
+
+
+def write_plainly() -> None:
+    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_json(document: object) -> None:
+    """*document* on stdout, as the one JSON document that it is."""
+    print(json.dumps(document, allow_nan=False))
+
+
+def fail(message: object, code: int = USAGE) -> int:
+    """Say *message* on stderr; the exit code."""
+    print(message, file=sys.stderr)
+    return code
+
+
+# --- values
+
+
+def utc_time(text: str) -> Millis:
+    """Unix ms of a UTC date, an ISO time (UTC unless it says otherwise) or Unix ms."""
+    try:
+        return unix_ms(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def symbol(text: str) -> str:
+    """*text* in upper case, if it could be a symbol: ``BTC-USD``, ``BTC/USD``."""
+    try:
+        canonical_symbol(text.upper())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from None
+    return text.upper()
+
+
+def timeframe(text: str) -> str:
+    """*text*, if it is a timeframe."""
+    try:
+        return Timeframe.parse(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def positive(text: str) -> float:
+    """A number above zero, and not endless."""
+    number = finite(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number, not ``nan`` and not ``inf``, of a size that a clock can show."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not -1e12 < number < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
+    return number

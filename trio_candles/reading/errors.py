@@ -1,0 +1,113 @@
+"""Why a data directory could not be read as asked.
+
+::
+
+    ReadError
+    ├── NoSuchDirectory    there is no such directory
+    ├── LedgerUnreadable   there is no ledger in it, or it cannot be read, or it contradicts itself
+    ├── UnknownSeries      the ledger does not know the series
+    ├── DayFileDamaged     a day file is not the one that the ledger knows
+    └── GapError           minutes of the range are not known
+
+Arguments that make no sense (an unknown column, a naive datetime) are ``ValueError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from trio_candles.model import MINUTE, Millis, Series, utc_text
+
+__all__ = [
+    "DayFileDamaged",
+    "GapError",
+    "LedgerUnreadable",
+    "NoSuchDirectory",
+    "ReadError",
+    "UnknownMinutes",
+    "UnknownSeries",
+]
+
+SHOWN = 5
+"""Gaps that a message lists; the rest are counted."""
+
+
+class ReadError(Exception):
+    """A data directory could not be read as asked."""
+
+
+class NoSuchDirectory(ReadError):
+    """There is no such data directory."""
+
+
+class LedgerUnreadable(ReadError):
+    """The journal is missing, of another version, broken, or contradicts itself or the day files."""
+
+
+class UnknownSeries(ReadError):
+    """The ledger does not know the series; the message names the nearest that it knows."""
+
+
+class DayFileDamaged(ReadError):
+    """A day file is missing, or neither its digest nor its pending one is the ledger's; nothing of it was used."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path = path
+        """Below the data directory."""
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
+
+
+@attrs.frozen
+class UnknownMinutes:
+    """Minutes ``[since, until)`` of which nobody knows what traded."""
+
+    since: Millis
+    until: Millis
+    state: str
+    """``gap``, ``unfillable``, or ``unaccounted``: outside what the ledger has accounted for."""
+    reason: str
+    """The ledger's; of unaccounted minutes ``not_yet`` or ``before_first``."""
+    detail: str = ""
+    attempts: int = 0
+
+    @property
+    def minutes(self) -> int:
+        """How many."""
+        return (self.until - self.since) // MINUTE
+
+    def __str__(self) -> str:
+        end = utc_text(self.until)[:16]
+        if utc_text(self.since)[:10] == end[:10]:
+            end = end[11:]
+        words = {"gap": self.reason, "unaccounted": _UNACCOUNTED.get(self.reason, self.reason)}
+        what = words.get(self.state, f"{self.state}: {self.reason}")
+        return f"{utc_text(self.since)[:16]} to {end} ({self.minutes:,} min, {what})"
+
+
+_UNACCOUNTED = {"not_yet": "not accounted for yet", "before_first": "before the first expected minute"}
+
+
+class GapError(ReadError):
+    """Minutes of the range are not known; nothing was returned."""
+
+    def __init__(self, series: Series, gaps: Sequence[UnknownMinutes]) -> None:
+        super().__init__(series, tuple(gaps))
+        self.series = series
+        self.gaps = tuple(gaps)
+        """Oldest first."""
+
+    @property
+    def minutes(self) -> int:
+        """How many minutes are not known."""
+        return sum(gap.minutes for gap in self.gaps)
+
+    def __str__(self) -> str:
+        shown = [str(gap) for gap in self.gaps[:SHOWN]]
+        if len(self.gaps) > SHOWN:
+            shown.append(f"and {len(self.gaps) - SHOWN} more")
+        return f"{self.series}: {self.minutes:,} minutes are not known: {'; '.join(shown)}"

@@ -1,0 +1,100 @@
+"""``coverage``: the ledger as a table, each minute of each series in exactly one of its spans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trio_candles.model import MINUTE, floor_to
+from trio_candles.reading.errors import LedgerUnreadable
+from trio_candles.reading.ledger import Account, Books, open_books
+from trio_candles.times import Moment, unix_ms
+
+__all__ = ["SPANS", "coverage"]
+
+_FIELDS: list[pa.Field[pa.DataType]] = [
+    pa.field("venue", pa.string(), nullable=False),
+    pa.field("symbol", pa.string(), nullable=False),
+    pa.field("since_ms", pa.int64(), nullable=False),
+    pa.field("until_ms", pa.int64(), nullable=False),
+    pa.field("state", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+    pa.field("attempts", pa.int64()),
+    pa.field("first_seen_ms", pa.int64()),
+    pa.field("last_error", pa.string()),
+]
+SPANS = pa.schema(_FIELDS)
+"""The columns of :func:`coverage`."""
+
+_Told = tuple[int, int, dict[str, Any]]
+
+
+def coverage(
+    data_dir: str | Path,
+    venue: str | None = None,
+    symbol: str | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+) -> pa.Table:
+    """What each minute is, by the ledger: half-open spans that cover every series from its first expected minute to
+    the newest accounted one, each minute exactly once, sorted by venue, symbol and time.
+
+    ``state`` is ``stored``, ``empty`` (``detail`` is the evidence), ``gap`` or ``unfillable`` (with ``reason``,
+    ``detail``, ``attempts``, ``first_seen_ms`` and ``last_error``). *start* and *end* are as in ``read_candles``, and
+    spans are clipped to them, in whole minutes.
+
+    Day files are not opened: that the rows are there, ``read_candles`` checks for what it reads, and the audit for
+    all. Raises :class:`~trio_candles.reading.errors.ReadError`.
+    """
+    since = 0 if start is None else floor_to(unix_ms(start), MINUTE)
+    until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
+    if until is not None and since > until:
+        raise ValueError(f"start {start!r} is after end {end!r}")
+    rows: list[dict[str, Any]] = []
+    with open_books(Path(data_dir)) as books:
+        for account in books.accounts(venue, symbol):
+            low = max(since, account.first)
+            high = account.mark if until is None else min(until, account.mark)
+            series = {"venue": account.series.venue, "symbol": account.series.symbol}
+            rows += ({**series, **span} for span in _tiles(books, account, low, high))
+    return pa.Table.from_pylist(rows, schema=SPANS)
+
+
+def _tiles(books: Books, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:
+    """``[since, until)`` of *account* in spans, oldest first; what the ledger does not tell of is stored."""
+    at = since
+    for low, high, what in _told(books, account, since, until):
+        low, high = max(low, since), min(high, until)
+        if low >= high:
+            continue
+        if low < at:
+            raise LedgerUnreadable(f"{account.series}: the ledger says two things of minute {low}; run the audit")
+        if at < low:
+            yield {"since_ms": at, "until_ms": low, "state": "stored"}
+        yield {"since_ms": low, "until_ms": high, **what}
+        at = high
+    if at < until:
+        yield {"since_ms": at, "until_ms": until, "state": "stored"}
+
+
+def _told(books: Books, account: Account, since: int, until: int) -> list[_Told]:
+    """Gaps and empty spans, oldest first."""
+    told: list[_Told] = [
+        (low, high, {"state": "empty", "detail": evidence})
+        for low, high, evidence in books.empties(account, since, until)
+    ]
+    for gap in books.gaps(account, since, until):
+        what = {
+            "state": "gap" if gap.state == "open" else gap.state,
+            "reason": gap.reason,
+            "detail": gap.detail,
+            "attempts": gap.attempts,
+            "first_seen_ms": gap.first_seen,
+            "last_error": gap.last_error,
+        }
+        told.append((gap.since, gap.until, what))
+    return sorted(told, key=lambda one: one[:2])

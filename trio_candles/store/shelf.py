@@ -1,0 +1,162 @@
+"""The day files that the ledger knows: read, believed or given up, and put in order after a crash.
+
+A file is believed if it has one of the ledger's digests: the current one, or the pending one of a replacement under
+way. Any other goes to quarantine, never merged, never overwritten; what was in it is asked for, or derived, again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+import attrs
+import pyarrow as pa
+
+from trio_candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
+from trio_candles.store import dayfiles
+from trio_candles.store.dayfiles import DayFile, DayFileBroken
+from trio_candles.store.disk import Disk
+from trio_candles.store.journal import Journal
+from trio_candles.store.schema import ABSENT, TMP, digest_of
+
+__all__ = ["Shelf"]
+
+log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """The day files of an open data directory."""
+
+    def __init__(self, root: Path, journal: Journal, disk: Disk) -> None:
+        self._root = root
+        self._journal = journal
+        self._disk = disk
+        self._cached: tuple[str, str, dict[Millis, Candle]] | None = None
+
+    def believed(self, file: DayFile) -> pa.Table | None:
+        """The day file's rows; ``None`` if there is none, or if it could not be believed and was given up."""
+        try:
+            return self.read(file)
+        except DayFileBroken as broken:
+            self.give_up(broken)
+            return None
+
+    def read(self, file: DayFile) -> pa.Table | None:
+        """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it is not the ledger's."""
+        known = self._journal.digest(file.path)
+        content = self.content(file.path)
+        if content is None:
+            if known[0] is not None:
+                raise DayFileBroken(file.path, "the file is missing")
+            return None
+        if digest_of(content) not in known:
+            raise DayFileBroken(file.path, "its digest is not the ledger's")
+        return dayfiles.read(content, file)
+
+    def content(self, path: str) -> bytes | None:
+        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs."""
+        try:
+            return self._disk.read(self._root / path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def give_up(self, broken: DayFileBroken) -> None:
+        """Move a day file that cannot be believed to quarantine, if it is there, and make gaps of its minutes."""
+        file = _day_file(broken.path, self.folders())
+        assert file is not None, broken.path
+        self._cached = None
+        fate = "nothing is left to set aside"
+        if self.content(file.path) is not None:
+            fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
+        if not file.is_base:
+            self._journal.lose_aggregate(file.path, file.base, file.day)
+            log.error("%s; %s; it is derived anew if its timeframe is configured", broken, fate)
+            return
+        mark = self._journal.spans()[file.series][1]
+        lost = self._journal.lose(file.path, file.series, file.day, mark, str(broken))
+        log.error("%s; %s; %d minutes are gaps now (reason: corrupt)", broken, fate, lost)
+
+    def folders(self) -> dict[str, Series]:
+        return {series.folder: series for series in self._journal.spans()}
+
+    def look_up(self, series: Series, minute: Millis) -> Candle | None:
+        """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows.
+
+        :class:`~trio_candles.store.dayfiles.DayFileBroken` if it is not the ledger's.
+        """
+        file = DayFile(series, floor_to(minute, DAY))
+        digest = self._journal.digest(file.path)[0]
+        if digest is None:
+            return None
+        if self._cached is None or self._cached[:2] != (file.path, digest):
+            table = self.read(file)
+            rows = {} if table is None else {c.open_time: c for c in dayfiles.candles_in(table, series)}
+            self._cached = (file.path, digest, rows)
+        return self._cached[2].get(minute)
+
+    # --- after a crash
+
+    def known(self) -> list[DayFile]:
+        """The day files that the ledger lists, of our series and what stands on them."""
+        folders = self.folders()
+        files = (_day_file(path, folders) for path in self._journal.digests())
+        return [file for file in files if file is not None]
+
+    def recover(self) -> None:
+        """Finish what a crash left: replacements under way, temporary files, day files that changed since."""
+        for name in self._disk.names(self._root / TMP):
+            self._disk.remove(self._root / TMP / name)
+        folders = self.folders()
+        registered = self.known()
+        for file in registered:
+            self.settle(file)
+        strangers = set(self._on_disk(folders)) - set(registered)
+        for file in sorted(strangers, key=lambda file: file.path):
+            self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
+
+    def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[DayFile]:
+        """Everything that is called like a day file of one of our series, in any timeframe."""
+        for base in folders:
+            symbol = base.rpartition("/")[0]
+            for timeframe in self._disk.names(self._root / symbol):
+                for name in self._disk.names(self._root / symbol / timeframe):
+                    file = _day_file(f"{symbol}/{timeframe}/{name}", folders)
+                    if file is not None:
+                        yield file
+
+    def settle(self, file: DayFile) -> Counter[str]:
+        """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.
+
+        How many of its minutes had waited for that, by venue.
+        """
+        digest, pending = self._journal.digest(file.path)
+        content = self.content(file.path)
+        actual = None if content is None else digest_of(content)
+        if pending is not None and pending == (actual or ABSENT):
+            with suppress(FileNotFoundError, NotADirectoryError) if content is None else nullcontext():
+                self._disk.sync_folder((self._root / file.path).parent)
+            minutes = dayfiles.times_in(dayfiles.read(content, file)) if content is not None and file.is_base else []
+            log.warning("finished the replacement of %s, which had been interrupted", file.path)
+            return self._journal.replaced([(file.path, pending, file.series, minutes)])
+        if actual == digest:
+            if pending is not None:
+                self._journal.not_replaced(file.path)
+        elif content is None:
+            self.give_up(DayFileBroken(file.path, "the file is missing"))
+        else:
+            self.give_up(DayFileBroken(file.path, "its digest is not the ledger's"))
+        return Counter()
+
+
+def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
+    """The day file that belongs at *path*, of one of the 1m series in *folders* or of what stands on it."""
+    symbol, _, rest = path.rpartition("/")[0].rpartition("/")
+    base = folders.get(f"{symbol}/1m")
+    try:
+        Timeframe.parse(rest)
+    except ValueError:
+        return None
+    return None if base is None else dayfiles.day_file(path, attrs.evolve(base, timeframe=rest))

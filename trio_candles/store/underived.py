@@ -1,0 +1,130 @@
+"""Which days' aggregates are behind their minutes, durably: the ledger's table ``underived``; and what the ledger says
+of a day's minutes as far as aggregates are concerned.
+
+A minute that changes and leaves a row in ``candle`` needs none here: the row brings its day up. Every other change
+is noted in the transaction that makes it, and a day file of minutes that is about to be replaced is, too; the notes
+of a day go when all its files are durable. So a crash leaves a day noted or done.
+
+Works inside the journal's transactions, on its connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import attrs
+
+from trio_candles.aggregation import Kinds
+from trio_candles.model import DAY, Millis, floor_to
+
+__all__ = ["DayLedger", "Underived"]
+
+Span = tuple[Millis, Millis]
+
+
+@attrs.frozen
+class DayLedger:
+    """What the ledger says of one day's minutes."""
+
+    day: Millis
+    first: Millis
+    """The first minute that is accounted for; earlier ones are unknown, or (see *listed*) empty."""
+    mark: Millis
+    listed: Millis | None
+    """When the market began, if that is known."""
+    gaps: list[Span]
+    empties: list[Span]
+    underived: list[Span]
+    """Minutes that changed without a row in ``candle``."""
+
+    def expected(self) -> Kinds:
+        """What each minute must be, without a look at the day file: empty, a gap, or stored up to the mark."""
+        kinds = Kinds(self.day)
+        if self.listed is not None:
+            kinds.empty(0, self.listed)
+        kinds.stored(self.first, self.mark)
+        for gap in self.gaps:
+            kinds.unknown(*gap)
+        for empty in self.empties:
+            kinds.empty(*empty)
+        return kinds
+
+    def found(self, stored: Iterable[int]) -> Kinds:
+        """What each minute is, given the open times of those that really are in the day file."""
+        kinds = Kinds(self.day)
+        for empty in self.empties:
+            kinds.empty(*empty)
+        if self.listed is not None:
+            kinds.empty(0, self.listed)
+        kinds.stored_at(stored)
+        return kinds
+
+    @property
+    def anew(self) -> bool:
+        """Whether nothing is known about the day's aggregates."""
+        return (self.day, self.day + DAY) in self.underived
+
+
+class Underived:
+    """The table of an open journal."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+
+    def add(self, series_id: int, since: int, until: int) -> None:
+        """Something of ``[since, until)`` has changed; neighbours within a day are joined."""
+        for day in range(floor_to(since, DAY), until, DAY):
+            low, high = max(since, day), min(until, day + DAY)
+            before = self._db.execute(
+                "SELECT id, until_ms FROM underived WHERE series_id = ? AND since_ms BETWEEN ? AND ?"
+                " ORDER BY since_ms DESC LIMIT 1",
+                (series_id, day, low),
+            ).fetchone()
+            if before is None or before[1] < low:
+                self._db.execute(
+                    "INSERT INTO underived (series_id, since_ms, until_ms) VALUES (?, ?, ?)", (series_id, low, high)
+                )
+            elif before[1] < high:
+                self._db.execute("UPDATE underived SET until_ms = ? WHERE id = ?", (high, before[0]))
+
+    def add_days(self, days: Iterable[tuple[int, Millis]]) -> None:
+        """Nothing is known any more about the aggregates of these (series id, day)."""
+        self._db.executemany(
+            "INSERT INTO underived (series_id, since_ms, until_ms) VALUES (?, ?, ?)",
+            [(series_id, day, day + DAY) for series_id, day in days],
+        )
+
+    def days(self) -> list[tuple[int, Millis]]:
+        """The (series id, day) that are noted, the newest days first."""
+        rows = self._db.execute(
+            f"SELECT DISTINCT series_id, since_ms - since_ms % {DAY} AS day FROM underived ORDER BY day DESC, series_id"
+        )
+        return [(series_id, Millis(day)) for series_id, day in rows]
+
+    def forget(self, series_id: int, day: Millis) -> None:
+        """All of *day*'s aggregates are as its minutes are."""
+        self._db.execute(
+            "DELETE FROM underived WHERE series_id = ? AND since_ms >= ? AND since_ms < ?", (series_id, day, day + DAY)
+        )
+
+    def ledger_of(self, series_id: int, first: Millis, mark: Millis, day: Millis) -> DayLedger:
+        """What the ledger says of *day*."""
+        listed = self._db.execute("SELECT since_ms FROM listing WHERE series_id = ?", (series_id,)).fetchone()
+        return DayLedger(
+            day,
+            first,
+            mark,
+            None if listed is None else Millis(listed[0]),
+            *(self._spans(table, series_id, day) for table in ("gap", "empty", "underived")),
+        )
+
+    def _spans(self, table: str, series_id: int, day: Millis) -> list[Span]:
+        # Spans are disjoint, so only the last that begins before the day can reach into it. Asked for by their ends,
+        # all older ones would be read: a thin pair has 100,000 a year.
+        return self._db.execute(
+            f"SELECT since_ms, until_ms FROM {table} WHERE series_id = :id AND since_ms < :end AND since_ms >="
+            f" coalesce((SELECT max(since_ms) FROM {table} WHERE series_id = :id AND since_ms < :day), 0)"
+            " AND until_ms > :day ORDER BY since_ms",
+            {"id": series_id, "day": day, "end": day + DAY},
+        ).fetchall()
