@@ -186,9 +186,9 @@ def test_the_lag_is_the_newest_live_candles_before_and_after_the_flush(tmp_path)
 def test_revisions_of_the_last_day_and_rejections_are_counted(tmp_path):
     root = made(tmp_path, quiet(BTC, FIRST, NOON - MINUTE), candle(BTC, NOON - MINUTE))
     with a_store(root) as store:
-        other = attrs.evolve(candle(BTC, NOON - MINUTE), volume=6.0)
-        store.commit([other], NOON)
-        store.commit([other, other], Millis(NOON), {("okx", "high_below_low"): 3})
+        others = [attrs.evolve(candle(BTC, NOON - MINUTE), volume=volume) for volume in (6.0, 7.0, 8.0)]
+        store.commit(others[:1], NOON)
+        store.commit(others[1:], Millis(NOON), {("okx", "high_below_low"): 3})
     with closing(sqlite3.connect(root / JOURNAL)) as database, database:
         database.execute("UPDATE revision SET at_ms = ? WHERE id = 1", (NOON - 86_400_000,))
     found = read(root, NOON + 1)

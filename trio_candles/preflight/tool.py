@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ __all__ = ["command", "main"]
 
 def command() -> int:
     """The console script."""
+    # A shell that starts us in the background has SIGINT ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return main(sys.argv[1:])
 
 
