@@ -113,12 +113,21 @@ SIDEWAYS = {
         "trio_candles.store.disk",
         "trio_candles.store.journal",
     },
-    "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
     "trio_candles.store.journal": {
+        "trio_candles.store.entries",
+        "trio_candles.store.gaps",
+        "trio_candles.store.opening",
+        "trio_candles.store.revisions",
+        "trio_candles.store.underived",
+        "trio_candles.store.verdicts",
+    },
+    "trio_candles.store.verdicts": {
+        "trio_candles.store.entries",
         "trio_candles.store.gaps",
         "trio_candles.store.revisions",
         "trio_candles.store.underived",
     },
+    "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
     "trio_candles.desk": {"trio_candles.status"},
     "trio_candles.writer": {"trio_candles.status"},
     "trio_candles.feed": {

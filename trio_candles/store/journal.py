@@ -9,41 +9,21 @@ Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import attrs
-
-from trio_candles.model import (
-    DAY,
-    MINUTE,
-    Attempt,
-    Candle,
-    Empty,
-    Finding,
-    Gap,
-    Listed,
-    Millis,
-    Page,
-    Reason,
-    Series,
-    Source,
-    Unsure,
-    Verdict,
-    floor_to,
-)
+from trio_candles.model import DAY, MINUTE, Candle, Finding, Gap, Millis, Reason, Series, Unsure, Verdict, floor_to
+from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
-from trio_candles.store.revisions import Doubtful, Revisions, Unconfirmed, as_json
-from trio_candles.store.schema import ABSENT, FORMAT, TABLES, TIMEFRAMES, UPGRADES
+from trio_candles.store.opening import JournalBroken, OtherFormat, is_of_the_moment, prepare
+from trio_candles.store.revisions import Doubtful, Revisions, Unconfirmed
+from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
-from trio_candles.validation import Rule, broken_rule
+from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 
 __all__ = [
     "Journal",
@@ -56,68 +36,8 @@ __all__ = [
 ]
 
 
-class LedgerBroken(Exception):
-    """An invariant of the ledger does not hold: a bug of ours, and a reason to stop."""
-
-
-class JournalBroken(Exception):
-    """The file is no sound journal; what it said is lost, and the day files are not."""
-
-
-class OtherFormat(Exception):
-    """The journal is of another version of this program; refused, never guessed at."""
-
-
-StoredElsewhere = Callable[[Series, Millis], Candle | None]
-"""Looks a minute up in the day files."""
-
-
-@attrs.define
-class Judged:
-    """What became of a batch."""
-
-    accepted: int = 0
-    rejected: list[tuple[Candle, Rule]] = attrs.field(factory=list)
-    conflicts: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
-    """(stored, offered); ``None``: the minute is called empty."""
-    replaced: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
-    """(stored, what REST said twice)"""
-    compared: Counter[tuple[str, str]] = attrs.field(factory=Counter)
-    """What comparing live candles with REST came to, by (venue, outcome)."""
-    refused: list[str] = attrs.field(factory=list)
-    """Why pages were not believed."""
-
-
-@attrs.define
-class _Entry:
-    """A series' row of the ledger, kept in memory because every verdict asks for it."""
-
-    id: int
-    first: Millis
-    mark: Millis
-    last_candle: Millis | None
-
-
-def _candle_of(series: Series, row: Sequence[object]) -> Candle:
-    open_ms, o, h, low, c, v, quote, vwap, count, source, ingest = row
-    assert isinstance(open_ms, int)
-    assert isinstance(ingest, int)
-    return Candle(
-        series, Millis(open_ms), o, h, low, c, v, quote, vwap, count, Source(source), Millis(ingest),  # type: ignore[arg-type]
-        Millis(open_ms + MINUTE),
-    )  # fmt: skip
-
-
 LEDGER_LOST = "ledger_lost"
 """Remembered (in ``meta``) from a rebuilding of the ledger until the next start has said why minutes are missing."""
-
-MAY_BE_LATE = 30 * MINUTE
-"""So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
-
-_READ_FAILED = re.compile(r"error code=([0-9]+)")
-"""A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
-
-_CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
 
 class Journal:
@@ -125,20 +45,13 @@ class Journal:
 
     def __init__(self, database: sqlite3.Connection, stored_elsewhere: StoredElsewhere) -> None:
         self._db = database
-        self._stored_elsewhere = stored_elsewhere
         self._gaps = Gaps(database)
         self._revisions = Revisions(database)
         self._underived = Underived(database)
-        rows = database.execute(
-            "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
+        self._entries = Entries(database)
+        self._verdicts = Verdicts(
+            database, self._entries, self._gaps, self._revisions, self._underived, stored_elsewhere
         )
-        self._before: dict[int, tuple[_Entry, _Entry]] = {}
-        """What a transaction has changed so far, by id: the entry, and what it was."""
-        self._added: list[Series] = []
-        self._entries = {
-            Series(venue, symbol, timeframe): _Entry(id_, Millis(first), Millis(mark), last)
-            for venue, symbol, timeframe, id_, first, mark, last in rows
-        }
 
     @classmethod
     def open(cls, path: Path, stored_elsewhere: StoredElsewhere) -> Journal:
@@ -150,7 +63,7 @@ class Journal:
         # Whoever calls holds the only reference and never calls twice at once, but from changing threads.
         database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
         try:
-            _prepare(database)
+            prepare(database)
             journal = cls(database, stored_elsewhere)
             journal._read_through()
         except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
@@ -198,26 +111,15 @@ class Journal:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
-        # Remembered rather than read again: a disk that fails a transaction may fail the reading as well, and
-        # marks ahead of what is durable would make the next candles look old.
-        self._before, self._added = {}, []
+        self._entries.begin()
         try:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            for entry, was in self._before.values():
-                entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
-            for series in self._added:
-                del self._entries[series]
+            self._entries.undo()
             if self._db.in_transaction:  # some errors (a full disk) have rolled back already
                 self._db.execute("ROLLBACK")
             raise
-
-    def _changing(self, entry: _Entry) -> _Entry:
-        """*entry*, about to be changed; a transaction that fails changes it back."""
-        if entry.id not in self._before:
-            self._before[entry.id] = (entry, attrs.evolve(entry))
-        return entry
 
     # --- meta
 
@@ -268,15 +170,14 @@ class Journal:
             self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
-                entry, reason = self._entries.get(one), down
-                if entry is None:
-                    entry, reason = self._add_series(one, earliest), Reason.NOT_COLLECTED
+                known = one in self._entries
+                entry = self._entries[one] if known else self._entries.add(one, earliest)
+                reason = down if known else Reason.NOT_COLLECTED
                 self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
                     self._gaps.open(entry.id, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
-                    self._changing(entry).first = earliest
-                    self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
-                self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
+                    self._entries.begin_at(entry, earliest)
+                self._verdicts.unsure(Unsure(one, entry.mark, until, reason), now)
                 self._revisions.begin(entry.id, entry.mark)
             self._gaps.forget_old_events(now)
             self._revisions.give_up_old(now)
@@ -288,17 +189,6 @@ class Journal:
             "SELECT venue, symbol, timeframe, since_ms FROM listing JOIN series ON series.id = series_id"
         )
         return {Series(venue, symbol, timeframe): since for venue, symbol, timeframe, since in rows}
-
-    def _add_series(self, series: Series, first: Millis) -> _Entry:
-        """A new series of which nothing is accounted for; not yet expected."""
-        row = self._db.execute(
-            "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected) VALUES (?, ?, ?, ?, ?, 0)",
-            (series.venue, series.symbol, series.timeframe, first, first),
-        )
-        assert row.lastrowid is not None
-        entry = self._entries[series] = _Entry(row.lastrowid, first, first, None)
-        self._added.append(series)
-        return entry
 
     def rebuild(
         self,
@@ -318,14 +208,13 @@ class Journal:
         with self._transaction():
             self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
             for series, (first, spans) in stored.items():
-                entry = self._add_series(series, first)
+                entry = self._entries.add(series, first)
                 end = spans[-1][1]
                 for since, until in spans:
                     lost += (since - entry.mark) // MINUTE
-                    self._judge_unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
-                    self._advance(entry, series, since, until)
-                self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (end - MINUTE, entry.id))
-                self._changing(entry).last_candle = Millis(end - MINUTE)
+                    self._verdicts.unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
+                    self._verdicts.advance(entry, series, since, until)
+                self._entries.stored(entry, Millis(end - MINUTE))
             self._derive_anew(days)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
@@ -358,249 +247,15 @@ class Journal:
         """Judge *verdicts* in order and make what they change durable, all of it or (on an error) nothing.
 
         *rejected* counts what was rejected before it came here, by (venue, reason).
-
-        A first verdict must begin at its series' mark, and a span must be whole minutes: the assemblers promise
-        it, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
         """
         judged = Judged()
         with self._transaction():
             for verdict in verdicts:
-                if isinstance(verdict, Candle):
-                    self._judge_candle(verdict, now, judged)
-                    continue
-                if isinstance(verdict, Attempt):
-                    self._gaps.attempted(self._entries[verdict.series].id, verdict, now)
-                    continue
-                if isinstance(verdict, Page):
-                    self._judge_page(verdict, now, judged)
-                    continue
-                if isinstance(verdict, Listed):
-                    self._judge_listing(verdict, now)
-                    continue
-                if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
-                    raise LedgerBroken(f"not a span of whole minutes: {verdict}")
-                if isinstance(verdict, Empty):
-                    self._judge_empty(verdict, now)
-                else:
-                    self._judge_unsure(verdict, now)
+                self._verdicts.judge(verdict, now, judged)
             self._count(judged, rejected or {})
             self._revisions.count(judged.compared)
             self._remember({"latest_ms": now})
         return judged
-
-    def _judge_candle(self, candle: Candle, now: Millis, judged: Judged) -> None:
-        rule = broken_rule(candle, now)
-        if rule is not None:
-            # The assembler has judged it before; only a clock that stepped back in between can bring it here.
-            judged.rejected.append((candle, rule))
-            if not candle.open_time % MINUTE:
-                until = Millis(candle.open_time + MINUTE)
-                self._judge_unsure(Unsure(candle.series, candle.open_time, until, Reason.REJECTED, rule.value), now)
-            return
-        entry = self._entries[candle.series]
-        if candle.open_time < entry.mark:
-            since, until, source = candle.open_time, candle.close_time, candle.source.value
-            if not self._gaps.close(entry.id, since, until, "stored", source, now):
-                self._judge_again(entry, candle, now, judged)
-                return
-        else:
-            self._advance(entry, candle.series, candle.open_time, candle.close_time)
-        self._store(entry, [candle], judged)
-
-    def _store(self, entry: _Entry, candles: Sequence[Candle], judged: Judged) -> None:
-        """Accept *candles*, ascending; whatever their minutes were before, they are nothing else now."""
-        self._db.executemany(
-            f"INSERT OR REPLACE INTO candle (series_id, {_CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
-                    candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
-                )
-                for candle in candles
-            ],
-        )  # fmt: skip
-        newest = candles[-1].open_time
-        if entry.last_candle is None or newest > entry.last_candle:
-            self._changing(entry).last_candle = newest
-            self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (newest, entry.id))
-        judged.accepted += len(candles)
-
-    def _judge_again(self, entry: _Entry, candle: Candle, now: Millis, judged: Judged) -> None:
-        """A candle of a minute that is accounted for and no gap: the same again, or a contradiction."""
-        stored = self.stored(candle.series, candle.open_time)
-        if stored is not None and stored.same_as(candle):
-            judged.rejected.append((candle, Rule.DUPLICATE))
-        elif stored is None and candle.open_time < entry.first:
-            judged.rejected.append((candle, Rule.OUT_OF_ORDER))
-        else:
-            self._differs(entry, stored, candle, now, judged)
-            judged.rejected.append((candle, Rule.CONFLICT))
-
-    def _differs(self, entry: _Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
-        """Keep on record that *offered* is not what is stored; whether that is news."""
-        if stored is not None:
-            before = as_json(stored)
-        else:
-            empty = self._db.execute(
-                "SELECT evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms > ?",
-                (entry.id, offered.open_time, offered.open_time),
-            ).fetchone()
-            if empty is None:
-                raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
-            before = {"empty": empty[0]}
-        news = self._revisions.add(entry.id, offered.open_time, before, offered, now)
-        if news:
-            judged.conflicts.append((stored, offered))
-        return news
-
-    # --- what REST says
-
-    def _judge_page(self, page: Page, now: Millis, judged: Judged) -> None:
-        """Close gaps by what *page* proves, and compare the rest of it with what is stored.
-
-        A page that does not name its market is not believed if it mostly differs from what is stored.
-        """
-        entry = self._entries[page.series]
-        known = [candle for candle in page.candles if entry.first <= candle.open_time < entry.mark]
-        spans = [(c.open_time, c.close_time) for c in known] + [(e.since, e.until) for e in page.empties]
-        if not spans:
-            return
-        lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
-        gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
-        again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
-        different = [(stored, offered) for stored, offered in again if stored is None or not stored.same_as(offered)]
-        if page.anonymous and 2 * len(different) > len(again):
-            error = f"the page differs from what is stored in {len(different)} of {len(again)} minutes"
-            judged.refused.append(f"{page.series}: {error}")
-            self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
-            return
-        self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
-        for empty in page.empties:
-            since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
-            if since < until:
-                self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
-        for stored, offered in again:
-            self._compare(entry, stored, offered, page, now, judged)
-        self._advance_confirmed(entry, page, now, judged)
-
-    def _fill(self, entry: _Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> None:
-        """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history."""
-        good = [candle for candle in candles if broken_rule(candle, now) is None]
-        start = 0
-        for end in range(1, len(good) + 1):
-            if end == len(good) or good[end].open_time != good[end - 1].close_time:
-                since, until = good[start].open_time, good[end - 1].close_time
-                self._gaps.close(entry.id, since, until, "stored", good[start].source.value, now)
-                start = end
-        if good:
-            self._store(entry, good, judged)
-
-    def _compare(
-        self, entry: _Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
-    ) -> None:
-        """*offered* is what REST says of a minute that is stored, or called empty."""
-        venue = offered.series.venue
-        live = stored is None or stored.source is Source.WEBSOCKET
-        if stored is not None and stored.same_as(offered):
-            self._revisions.settle(entry.id, offered.open_time, "kept")
-            judged.compared[venue, "agreed"] += live
-        elif page.conclusive and self._revisions.is_second(entry.id, offered):
-            self._revisions.settle(entry.id, offered.open_time, "replaced")
-            self._replace(entry, stored, offered, judged)
-            judged.compared[venue, "replaced"] += 1
-        elif self._differs(entry, stored, offered, now, judged):
-            judged.compared[venue, "differed"] += live
-
-    def _replace(self, entry: _Entry, stored: Candle | None, offered: Candle, judged: Judged) -> None:
-        if stored is None:
-            self._cut_empty(entry, offered.open_time, offered.close_time)
-        self._store(entry, [offered], judged)
-        judged.replaced.append((stored, offered))
-
-    def _cut_empty(self, entry: _Entry, since: Millis, until: Millis) -> None:
-        """Take ``[since, until)``, which lies in one span of empty minutes, out of it."""
-        low, high, evidence = self._db.execute(
-            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms >= ?",
-            (entry.id, since, until),
-        ).fetchone()
-        self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
-        for begin, end in ((low, since), (until, high)):
-            if begin < end:
-                self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
-
-    def _advance_confirmed(self, entry: _Entry, page: Page, now: Millis, judged: Judged) -> None:
-        """Stored minutes are confirmed up to the first young one for which *page* has no answer."""
-        mark = self._revisions.mark(entry.id)
-        until = min(page.until, entry.mark)
-        if mark is None or not page.since <= mark < until:
-            return
-        answered = {candle.open_time for candle in page.candles}
-        for low, high in self._stored_spans(entry, mark, until):
-            for minute in range(low, high, MINUTE):
-                if minute not in answered:
-                    if minute + MAY_BE_LATE > now:
-                        self._revisions.advance(entry.id, Millis(minute))
-                        return
-                    judged.compared[page.series.venue, "unanswered"] += 1
-        self._revisions.advance(entry.id, until)
-
-    def _judge_listing(self, listed: Listed, now: Millis) -> None:
-        """Earlier minutes are not expected, unless something is known about one of them: then nothing is done."""
-        entry = self._entries[listed.series]
-        if listed.since > entry.first:
-            unknown = self._gaps.within(entry.id, entry.first, listed.since)
-            if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
-                return
-            self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
-            self._changing(entry).first = listed.since
-            self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (listed.since, entry.id))
-        day = floor_to(listed.since, DAY)
-        self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
-        self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, listed.since, listed.evidence))
-
-    def _judge_empty(self, empty: Empty, now: Millis) -> None:
-        entry = self._entries[empty.series]
-        if empty.until > entry.mark:
-            since = max(empty.since, entry.mark)
-            self._advance(entry, empty.series, since, empty.until)
-            self._add_empty(entry, since, empty.until, empty.evidence)
-        if empty.since < entry.mark:
-            for since, until in self._gaps.close(entry.id, empty.since, empty.until, "empty", empty.evidence, now):
-                self._add_empty(entry, since, until, empty.evidence)
-
-    def _judge_unsure(self, unsure: Unsure, now: Millis) -> None:
-        """Minutes that have a verdict already keep it: doubt never undoes what was proven."""
-        entry = self._entries[unsure.series]
-        since = max(unsure.since, entry.mark)
-        if since >= unsure.until:
-            return
-        self._advance(entry, unsure.series, since, unsure.until)
-        self._gaps.open(entry.id, attrs.evolve(unsure, since=since), now)
-
-    def _advance(self, entry: _Entry, series: Series, since: Millis, until: Millis) -> None:
-        if since != entry.mark:
-            raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
-        self._changing(entry).mark = until
-        self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (until, entry.id))
-
-    def _add_empty(self, entry: _Entry, since: Millis, until: Millis, evidence: str) -> None:
-        """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
-        grow, so the newer evidence covers the older."""
-        self._underived.add(entry.id, since, until)
-        # Spans are disjoint, so the last that begins before is the only one that can end here. Asked by its end, the
-        # table would be read through for every quiet minute: a thin pair has 100,000 spans a year.
-        before = self._db.execute(
-            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
-            " ORDER BY since_ms DESC LIMIT 1",
-            (entry.id, since),
-        ).fetchone()
-        if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
-            self._db.execute(
-                "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
-                (until, evidence, entry.id, before[0]),
-            )
-        else:
-            self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, since, until, evidence))
 
     def _count(self, judged: Judged, before: Mapping[tuple[str, str], int]) -> None:
         counts = Counter((candle.series.venue, rule.value) for candle, rule in judged.rejected)
@@ -613,20 +268,7 @@ class Journal:
 
     def stored(self, series: Series, minute: Millis) -> Candle | None:
         """The stored candle of *minute*, wherever it is."""
-        row = self._db.execute(
-            f"SELECT {_CANDLE} FROM candle WHERE series_id = ? AND open_ms = ?", (self._entries[series].id, minute)
-        ).fetchone()
-        return self._stored_elsewhere(series, minute) if row is None else _candle_of(series, row)
-
-    def _stored_spans(self, entry: _Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
-        """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
-        taken = self._db.execute(
-            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            " UNION ALL SELECT since_ms, until_ms FROM empty"
-            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since ORDER BY 1",
-            {"id": entry.id, "since": since, "until": until},
-        ).fetchall()
-        return _free(taken, since, until)
+        return self._verdicts.stored(series, minute)
 
     def replaced_minutes(self, series: Series, day: Millis) -> set[Millis]:
         """The minutes of *day* whose stored candle REST has replaced."""
@@ -645,10 +287,10 @@ class Journal:
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
         rows = self._db.execute(
-            f"SELECT {_CANDLE} FROM candle WHERE series_id = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
+            f"SELECT {CANDLE} FROM candle WHERE series_id = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
             (self._entries[series].id, day, day + DAY),
         )
-        return [_candle_of(series, row) for row in rows]
+        return [candle_of(series, row) for row in rows]
 
     def digests(self) -> dict[str, tuple[str | None, str | None]]:
         """Path -> (digest, pending digest), of every day file."""
@@ -679,7 +321,7 @@ class Journal:
         """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer. Of the *derived*
         days so is every aggregate.
 
-        How many minutes waited until now, by venue.
+        How many minutes waited until now, by venue; those that REST has replaced were there before.
         """
         saved: Counter[str] = Counter()
         with self._transaction():
@@ -693,7 +335,8 @@ class Journal:
                         "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
                         [(self._entries[series].id, minute) for minute in minutes],
                     )
-                    saved[series.venue] += rows.rowcount
+                    anew = self._revisions.replaced(self._entries[series].id, minutes[0], Millis(minutes[-1] + MINUTE))
+                    saved[series.venue] += rows.rowcount - len(anew.intersection(minutes))
             for series, day in derived:
                 self._underived.forget(self._entries[series].id, day)
         return saved
@@ -712,7 +355,7 @@ class Journal:
         lost = 0
         with self._transaction():
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
-            for low, high in self._unaccounted(entry, since, until):
+            for low, high in self._verdicts.unaccounted(entry, since, until):
                 self._gaps.open(entry.id, Unsure(series, low, high, Reason.CORRUPT, detail), now)
                 self._underived.add(entry.id, low, high)
                 lost += (high - low) // MINUTE
@@ -746,64 +389,3 @@ class Journal:
         """What the minutes of *day* are, and which of them aggregates do not know yet."""
         entry = self._entries[series]
         return self._underived.ledger_of(entry.id, entry.first, entry.mark, day)
-
-    def _unaccounted(self, entry: _Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
-        """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
-        taken = self._db.execute(
-            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            " UNION ALL SELECT since_ms, until_ms FROM empty"
-            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle"
-            " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
-            {"id": entry.id, "since": since, "until": until},
-        ).fetchall()
-        return _free(taken, since, until)
-
-
-def _free(taken: Iterable[tuple[int, int]], since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
-    """What of ``[since, until)`` is in none of *taken*, which ascend."""
-    free = []
-    for low, high in [*taken, (until, until)]:
-        if since < low:
-            free.append((since, Millis(low)))
-        since = max(since, Millis(high))
-    return free
-
-
-def is_of_the_moment(error: Exception) -> bool:
-    """Whether *error* may pass: a disk that is full or failing, another's lock; not a statement without sense."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
-    fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    if fresh:
-        database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
-    found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-    if found is None:
-        raise sqlite3.DatabaseError("it has no format")
-    if found != (FORMAT,) and found[0] not in UPGRADES:
-        raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
-    (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-    if check != "ok":
-        failed = _READ_FAILED.search(check)
-        if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
-            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
-        raise sqlite3.DatabaseError(check)
-    if found != (FORMAT,):
-        database.executescript(
-            f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
-        )
-    tables = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
-    with closing(sqlite3.connect(":memory:")) as model:
-        model.executescript(TABLES)
-        if database.execute(tables).fetchall() != model.execute(tables).fetchall():
-            raise sqlite3.DatabaseError("other tables than ours")
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"[0-9]+", "", text)

@@ -1,0 +1,96 @@
+"""The ledger's series in memory, because every verdict asks for one; what a failed transaction changed is undone."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import attrs
+
+from trio_candles.model import Millis, Series
+
+__all__ = ["Entries", "Entry"]
+
+
+@attrs.define
+class Entry:
+    """A series' row of the ledger, kept in memory because every verdict asks for it."""
+
+    id: int
+    first: Millis
+    mark: Millis
+    last_candle: Millis | None
+
+
+class Entries:
+    """The rows of ``series`` that are about minutes; each change goes to the table and to memory."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        rows = database.execute(
+            "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
+        )
+        self._all = {
+            Series(venue, symbol, timeframe): Entry(id_, Millis(first), Millis(mark), last)
+            for venue, symbol, timeframe, id_, first, mark, last in rows
+        }
+        self._before: dict[int, tuple[Entry, Entry]] = {}
+        """What a transaction has changed so far, by id: the entry, and what it was."""
+        self._added: list[Series] = []
+
+    def __getitem__(self, series: Series) -> Entry:
+        return self._all[series]
+
+    def __contains__(self, series: Series) -> bool:
+        return series in self._all
+
+    def items(self) -> Iterator[tuple[Series, Entry]]:
+        """All series and their entries."""
+        yield from self._all.items()
+
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._before, self._added = {}, []
+
+    def undo(self) -> None:
+        """The transaction failed: be as before.
+
+        Remembered rather than read again: a disk that fails a transaction may fail the reading as well, and marks
+        ahead of what is durable would make the next candles look old.
+        """
+        for entry, was in self._before.values():
+            entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
+        for series in self._added:
+            del self._all[series]
+
+    def _changing(self, entry: Entry) -> Entry:
+        if entry.id not in self._before:
+            self._before[entry.id] = (entry, attrs.evolve(entry))
+        return entry
+
+    def add(self, series: Series, first: Millis) -> Entry:
+        """A new series of which nothing is accounted for; not yet expected."""
+        row = self._db.execute(
+            "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected) VALUES (?, ?, ?, ?, ?, 0)",
+            (series.venue, series.symbol, series.timeframe, first, first),
+        )
+        assert row.lastrowid is not None
+        entry = self._all[series] = Entry(row.lastrowid, first, first, None)
+        self._added.append(series)
+        return entry
+
+    def begin_at(self, entry: Entry, first: Millis) -> None:
+        """*first* is the first expected minute."""
+        self._changing(entry).first = first
+        self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (first, entry.id))
+
+    def advance(self, entry: Entry, mark: Millis) -> None:
+        """Every minute before *mark* is accounted for."""
+        self._changing(entry).mark = mark
+        self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (mark, entry.id))
+
+    def stored(self, entry: Entry, minute: Millis) -> None:
+        """A candle of *minute* was accepted; the newest one is remembered."""
+        if entry.last_candle is None or minute > entry.last_candle:
+            self._changing(entry).last_candle = minute
+            self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (minute, entry.id))

@@ -1,0 +1,60 @@
+"""Making sure that a file is a sound journal of this format before anybody relies on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from contextlib import closing
+
+from trio_candles.store.schema import FORMAT, TABLES, UPGRADES
+
+__all__ = ["JournalBroken", "OtherFormat", "is_of_the_moment", "prepare"]
+
+
+class JournalBroken(Exception):
+    """The file is no sound journal; what it said is lost, and the day files are not."""
+
+
+class OtherFormat(Exception):
+    """The journal is of another version of this program; refused, never guessed at."""
+
+
+_READ_FAILED = re.compile(r"error code=([0-9]+)")
+"""A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
+
+
+def is_of_the_moment(error: Exception) -> bool:
+    """Whether *error* may pass: a disk that is full or failing, another's lock; not a statement without sense."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
+
+
+def prepare(database: sqlite3.Connection) -> None:
+    """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
+    fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    if fresh:
+        database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
+    found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError("it has no format")
+    if found != (FORMAT,) and found[0] not in UPGRADES:
+        raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
+    (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if check != "ok":
+        failed = _READ_FAILED.search(check)
+        if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
+        raise sqlite3.DatabaseError(check)
+    if found != (FORMAT,):
+        database.executescript(
+            f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
+        )
+    tables = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(TABLES)
+        if database.execute(tables).fetchall() != model.execute(tables).fetchall():
+            raise sqlite3.DatabaseError("other tables than ours")

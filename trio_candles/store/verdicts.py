@@ -1,0 +1,364 @@
+"""What a verdict makes of the ledger: every minute of a series below its mark is one thing, whatever comes.
+
+Judges inside the journal's transactions, on its connection: first verdicts in order, later proof that closes a gap,
+duplicates and contradictions, and what the venue's REST record says of minutes that are stored.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from trio_candles.model import (
+    DAY,
+    MINUTE,
+    Attempt,
+    Candle,
+    Empty,
+    Finding,
+    Listed,
+    Millis,
+    Page,
+    Reason,
+    Series,
+    Source,
+    Unsure,
+    Verdict,
+    floor_to,
+)
+from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.gaps import Gaps
+from trio_candles.store.revisions import Revisions, as_json
+from trio_candles.store.underived import Underived
+from trio_candles.validation import Rule, broken_rule
+
+__all__ = ["CANDLE", "Judged", "LedgerBroken", "StoredElsewhere", "Verdicts", "candle_of"]
+
+
+class LedgerBroken(Exception):
+    """An invariant of the ledger does not hold: a bug of ours, and a reason to stop."""
+
+
+StoredElsewhere = Callable[[Series, Millis], Candle | None]
+"""Looks a minute up in the day files."""
+
+MAY_BE_LATE = 30 * MINUTE
+"""So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
+
+CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
+
+
+@attrs.define
+class Judged:
+    """What became of a batch."""
+
+    accepted: int = 0
+    rejected: list[tuple[Candle, Rule]] = attrs.field(factory=list)
+    conflicts: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
+    """(stored, offered); ``None``: the minute is called empty."""
+    replaced: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
+    """(stored, what REST said twice)"""
+    compared: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """What comparing live candles with REST came to, by (venue, outcome)."""
+    refused: list[str] = attrs.field(factory=list)
+    """Why pages were not believed."""
+
+
+@attrs.frozen
+class Verdicts:
+    """The judge of an open journal."""
+
+    _db: sqlite3.Connection
+    _entries: Entries
+    _gaps: Gaps
+    _revisions: Revisions
+    _underived: Underived
+    _stored_elsewhere: StoredElsewhere
+
+    def judge(self, verdict: Verdict | Finding, now: Millis, judged: Judged) -> None:
+        """Take *verdict* into the ledger, and what became of it into *judged*.
+
+        A first verdict must begin at its series' mark, and a span must be whole minutes: the assemblers promise
+        it, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
+        """
+        match verdict:
+            case Candle():
+                self._judge_candle(verdict, now, judged)
+            case Attempt():
+                self._gaps.attempted(self._entries[verdict.series].id, verdict, now)
+            case Page():
+                self._judge_page(verdict, now, judged)
+            case Listed():
+                self._judge_listing(verdict, now)
+            case _ if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
+                raise LedgerBroken(f"not a span of whole minutes: {verdict}")
+            case Empty():
+                self._judge_empty(verdict, now)
+            case Unsure():
+                self.unsure(verdict, now)
+
+    def _judge_candle(self, candle: Candle, now: Millis, judged: Judged) -> None:
+        rule = broken_rule(candle, now)
+        if rule is not None:
+            # The assembler has judged it before; only a clock that stepped back in between can bring it here.
+            judged.rejected.append((candle, rule))
+            if not candle.open_time % MINUTE:
+                until = Millis(candle.open_time + MINUTE)
+                self.unsure(Unsure(candle.series, candle.open_time, until, Reason.REJECTED, rule.value), now)
+            return
+        entry = self._entries[candle.series]
+        if candle.open_time < entry.mark:
+            since, until, source = candle.open_time, candle.close_time, candle.source.value
+            if not self._gaps.close(entry.id, since, until, "stored", source, now):
+                self._judge_again(entry, candle, now, judged)
+                return
+        else:
+            self.advance(entry, candle.series, candle.open_time, candle.close_time)
+        self._store(entry, [candle], judged)
+
+    def _store(self, entry: Entry, candles: Sequence[Candle], judged: Judged) -> None:
+        """Accept *candles*, ascending; whatever their minutes were before, they are nothing else now."""
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO candle (series_id, {CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
+                    candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
+                )
+                for candle in candles
+            ],
+        )  # fmt: skip
+        self._entries.stored(entry, candles[-1].open_time)
+        judged.accepted += len(candles)
+
+    def _judge_again(self, entry: Entry, candle: Candle, now: Millis, judged: Judged) -> None:
+        """A candle of a minute that is accounted for and no gap: the same again, or a contradiction."""
+        stored = self.stored(candle.series, candle.open_time)
+        if stored is not None and stored.same_as(candle):
+            judged.rejected.append((candle, Rule.DUPLICATE))
+        elif stored is None and candle.open_time < entry.first:
+            judged.rejected.append((candle, Rule.OUT_OF_ORDER))
+        else:
+            self._differs(entry, stored, candle, now, judged)
+            judged.rejected.append((candle, Rule.CONFLICT))
+
+    def _differs(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
+        """Keep on record that *offered* is not what is stored; whether that is news."""
+        if stored is not None:
+            before = as_json(stored)
+        else:
+            empty = self._db.execute(
+                "SELECT evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms > ?",
+                (entry.id, offered.open_time, offered.open_time),
+            ).fetchone()
+            if empty is None:
+                raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
+            before = {"empty": empty[0]}
+        news = self._revisions.add(entry.id, offered.open_time, before, offered, now)
+        if news:
+            judged.conflicts.append((stored, offered))
+        return news
+
+    # --- what REST says
+
+    def _judge_page(self, page: Page, now: Millis, judged: Judged) -> None:
+        """Close gaps by what *page* proves, and compare the rest of it with what is stored.
+
+        A page that does not name its market is not believed if it mostly differs from what is stored.
+        """
+        entry = self._entries[page.series]
+        known = [candle for candle in page.candles if entry.first <= candle.open_time < entry.mark]
+        spans = [(c.open_time, c.close_time) for c in known] + [(e.since, e.until) for e in page.empties]
+        if not spans:
+            return
+        lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
+        gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
+        again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
+        different = [(stored, offered) for stored, offered in again if stored is None or not stored.same_as(offered)]
+        if page.anonymous and 2 * len(different) > len(again):
+            error = f"the page differs from what is stored in {len(different)} of {len(again)} minutes"
+            judged.refused.append(f"{page.series}: {error}")
+            self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
+            return
+        self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
+        for empty in page.empties:
+            since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
+            if since < until:
+                self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
+        for stored, offered in again:
+            self._compare(entry, stored, offered, page, now, judged)
+        self._advance_confirmed(entry, page, now, judged)
+
+    def _fill(self, entry: Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> None:
+        """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history."""
+        good = [candle for candle in candles if broken_rule(candle, now) is None]
+        start = 0
+        for end in range(1, len(good) + 1):
+            if end == len(good) or good[end].open_time != good[end - 1].close_time:
+                since, until = good[start].open_time, good[end - 1].close_time
+                self._gaps.close(entry.id, since, until, "stored", good[start].source.value, now)
+                start = end
+        if good:
+            self._store(entry, good, judged)
+
+    def _compare(
+        self, entry: Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
+    ) -> None:
+        """*offered* is what REST says of a minute that is stored, or called empty."""
+        venue = offered.series.venue
+        live = stored is None or stored.source is Source.WEBSOCKET
+        if stored is not None and stored.same_as(offered):
+            self._revisions.settle(entry.id, offered.open_time, "kept")
+            judged.compared[venue, "agreed"] += live
+        elif page.conclusive and self._revisions.is_second(entry.id, offered):
+            self._revisions.settle(entry.id, offered.open_time, "replaced")
+            self._replace(entry, stored, offered, judged)
+            judged.compared[venue, "replaced"] += 1
+        elif self._differs(entry, stored, offered, now, judged):
+            judged.compared[venue, "differed"] += live
+
+    def _replace(self, entry: Entry, stored: Candle | None, offered: Candle, judged: Judged) -> None:
+        if stored is None:
+            self._cut_empty(entry, offered.open_time, offered.close_time)
+        self._store(entry, [offered], judged)
+        judged.replaced.append((stored, offered))
+
+    def _cut_empty(self, entry: Entry, since: Millis, until: Millis) -> None:
+        """Take ``[since, until)``, which lies in one span of empty minutes, out of it."""
+        low, high, evidence = self._db.execute(
+            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms >= ?",
+            (entry.id, since, until),
+        ).fetchone()
+        self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
+        for begin, end in ((low, since), (until, high)):
+            if begin < end:
+                self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
+
+    def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
+        """Stored minutes are confirmed up to the first young one for which *page* has no answer."""
+        mark = self._revisions.mark(entry.id)
+        until = min(page.until, entry.mark)
+        if mark is None or not page.since <= mark < until:
+            return
+        answered = {candle.open_time for candle in page.candles}
+        for low, high in self._stored_spans(entry, mark, until):
+            for minute in range(low, high, MINUTE):
+                if minute not in answered:
+                    if minute + MAY_BE_LATE > now:
+                        self._revisions.advance(entry.id, Millis(minute))
+                        return
+                    judged.compared[page.series.venue, "unanswered"] += 1
+        self._revisions.advance(entry.id, until)
+
+    def _judge_listing(self, listed: Listed, now: Millis) -> None:
+        """Earlier minutes are not expected, unless something is known about one of them: then nothing is done."""
+        entry = self._entries[listed.series]
+        if listed.since > entry.first:
+            unknown = self._gaps.within(entry.id, entry.first, listed.since)
+            if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
+                return
+            self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
+            self._entries.begin_at(entry, listed.since)
+        day = floor_to(listed.since, DAY)
+        self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
+        self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, listed.since, listed.evidence))
+
+    def _judge_empty(self, empty: Empty, now: Millis) -> None:
+        entry = self._entries[empty.series]
+        if empty.until > entry.mark:
+            since = max(empty.since, entry.mark)
+            self.advance(entry, empty.series, since, empty.until)
+            self._add_empty(entry, since, empty.until, empty.evidence)
+        if empty.since < entry.mark:
+            for since, until in self._gaps.close(entry.id, empty.since, empty.until, "empty", empty.evidence, now):
+                self._add_empty(entry, since, until, empty.evidence)
+
+    def unsure(self, unsure: Unsure, now: Millis) -> None:
+        """Minutes that have a verdict already keep it: doubt never undoes what was proven."""
+        entry = self._entries[unsure.series]
+        since = max(unsure.since, entry.mark)
+        if since >= unsure.until:
+            return
+        self.advance(entry, unsure.series, since, unsure.until)
+        self._gaps.open(entry.id, attrs.evolve(unsure, since=since), now)
+
+    def advance(self, entry: Entry, series: Series, since: Millis, until: Millis) -> None:
+        if since != entry.mark:
+            raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
+        self._entries.advance(entry, until)
+
+    def _add_empty(self, entry: Entry, since: Millis, until: Millis, evidence: str) -> None:
+        """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
+        grow, so the newer evidence covers the older."""
+        self._underived.add(entry.id, since, until)
+        # Spans are disjoint, so the last that begins before is the only one that can end here. Asked by its end, the
+        # table would be read through for every quiet minute: a thin pair has 100,000 spans a year.
+        before = self._db.execute(
+            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
+            " ORDER BY since_ms DESC LIMIT 1",
+            (entry.id, since),
+        ).fetchone()
+        if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
+            self._db.execute(
+                "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
+                (until, evidence, entry.id, before[0]),
+            )
+        else:
+            self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, since, until, evidence))
+
+    def stored(self, series: Series, minute: Millis) -> Candle | None:
+        """The stored candle of *minute*, wherever it is."""
+        row = self._db.execute(
+            f"SELECT {CANDLE} FROM candle WHERE series_id = ? AND open_ms = ?", (self._entries[series].id, minute)
+        ).fetchone()
+        return self._stored_elsewhere(series, minute) if row is None else candle_of(series, row)
+
+    def _stored_spans(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+        """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
+        taken = self._db.execute(
+            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
+            " UNION ALL SELECT since_ms, until_ms FROM empty"
+            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since ORDER BY 1",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        return _free(taken, since, until)
+
+    def unaccounted(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+        """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
+        taken = self._db.execute(
+            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
+            " UNION ALL SELECT since_ms, until_ms FROM empty"
+            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
+            f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle"
+            " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        return _free(taken, since, until)
+
+
+def candle_of(series: Series, row: Sequence[object]) -> Candle:
+    open_ms, o, h, low, c, v, quote, vwap, count, source, ingest = row
+    assert isinstance(open_ms, int)
+    assert isinstance(ingest, int)
+    return Candle(
+        series, Millis(open_ms), o, h, low, c, v, quote, vwap, count, Source(source), Millis(ingest),  # type: ignore[arg-type]
+        Millis(open_ms + MINUTE),
+    )  # fmt: skip
+
+
+def _free(taken: Iterable[tuple[int, int]], since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+    """What of ``[since, until)`` is in none of *taken*, which ascend."""
+    free = []
+    for low, high in [*taken, (until, until)]:
+        if since < low:
+            free.append((since, Millis(low)))
+        since = max(since, Millis(high))
+    return free
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[0-9]+", "", text)
