@@ -25,8 +25,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_candles.audit import Report, Selection, Violation, audit, main
+from trio_candles.audit.files import CODED, Cell
+from trio_candles.audit.folds import follows
+from trio_candles.audit.glance import judge
+from trio_candles.audit.rows import Piece, judge_closely
 from trio_candles.audit.spans import days_of, runs, span_bits
-from trio_candles.model import DAY, MINUTE, canonical_symbol, day_name
+from trio_candles.model import DAY, MINUTE, Series, canonical_symbol, day_name
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, LOCK, TABLES, digest_of
 
@@ -675,6 +679,13 @@ def test_after_a_crash_a_read_only_directory_is_read_from_a_copy(sound: Director
     assert not (killed / f"{JOURNAL}-shm").exists()
 
 
+def test_a_gap_without_a_reason_is_corrupt_and_still_told_with_one(sound: Directory) -> None:
+    sound.sql("UPDATE gap SET reason = ' ' WHERE id = 1")
+    report = sound.audit()
+    assert place(only(report)) == ("ledger_corrupt", JOURNAL, DAY1 + 10 * MINUTE, DAY1 + 20 * MINUTE)
+    assert [gap.reason for gap in report.gaps] == ["unknown", "not_collected"]
+
+
 # --- beside a collector
 
 
@@ -803,6 +814,106 @@ def test_an_aggregate_is_held_against_the_rules_of_its_own_length(sound: Directo
     violation = only(sound.audit())
     assert violation.kind == "invalid_candle"
     assert "not aligned" in violation.detail
+
+
+# --- the quick look and the close one
+
+PRICES = [99.5, 0.0, -0.0, -1.0, 1e300, 105.0, nan, inf, -inf]
+ODDITIES: dict[str, list[Any]] = {
+    "venue": ["kraken"],
+    "symbol": ["BTC/USDT"],
+    "timeframe": ["5m"],
+    "source": ["rest", "aggregated", ""],
+    "is_closed": [False],
+    "open_time_ms": [1, -1, MINUTE, -MINUTE, 12 * MINUTE, -12 * MINUTE, DAY, -DAY],
+    "close_time_ms": [1, -1, MINUTE],
+    "trades_count": [None, 0, -1],
+    **{name: PRICES for name in ("open", "high", "low", "close", "volume")},
+    **{name: [None, 0.0, 1.5, -1.0, nan, inf] for name in ("quote_volume", "vwap")},
+}
+"""What a column may say; times are moved by so much."""
+ODD = [(name, value) for name, some in ODDITIES.items() for value in some]
+PLACES = (0, 2, 5, 9)
+"""Rows: the first, one among others, one before a hole, the last."""
+
+
+@pytest.mark.parametrize("now", [NOW, DAY1 + 30 * MINUTE])
+def test_the_quick_look_lets_nothing_through_that_the_rules_forbid(now: int) -> None:
+    for change in ODD:
+        for at in PLACES:
+            compare_looks([change], at, now)
+
+
+@settings(deadline=None, max_examples=40)
+@given(changes=st.lists(st.sampled_from(ODD), min_size=2, max_size=4), at=st.sampled_from(PLACES))
+def test_nor_where_several_rules_are_broken(changes: list[tuple[str, Any]], at: int) -> None:
+    compare_looks(changes, at, NOW)
+
+
+def compare_looks(changes: Sequence[tuple[str, Any]], at: int, now: int) -> None:
+    """Hold rows of which one is changed against the rules in both ways."""
+    rows = [row(t) for t in minutes(DAY1 - 12 * MINUTE, DAY1)]
+    del rows[6:8]
+    for name, value in changes:
+        time = name.endswith("time_ms")
+        rows[at][name] = rows[at][name] + value if time else value
+        if name == "open_time_ms":
+            rows[at]["close_time_ms"] += value
+
+    def pieces() -> list[Piece]:
+        tables = [
+            pa.Table.from_pylist([row(t) for t in minutes(DAY1 + 29 * MINUTE, DAY1 + 32 * MINUTE)], schema=COLUMNS)
+        ]
+        tables.insert(0, pa.Table.from_pylist(rows, schema=COLUMNS))
+        cells = [Cell("okx", "BTC-USDT", DAY0), Cell("okx", "BTC-USDT", DAY1)]
+        series = Series(*OKX)
+        return [
+            Piece(cell, series, "", table.cast(CODED) if at % 2 else table)
+            for cell, table in zip(cells, tables, strict=True)
+        ]
+
+    quick, close = pieces(), pieces()
+    judge(quick, lambda: now)
+    judge_closely(close, lambda: now)
+    for one, other in zip(quick, close, strict=True):
+        assert one.violations == other.violations
+        assert (one.bits, one.first, one.last) == (other.bits, other.first, other.last)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    gone=st.sets(st.integers(0, 59), max_size=8),
+    nulls=st.sets(st.integers(0, 59), max_size=3),
+    spoil=st.none() | st.tuples(st.integers(0, 11), st.sampled_from(["open", "high", "low", "close", "volume"])),
+)
+def test_a_fold_is_right_exactly_if_it_equals_the_contracts(
+    gone: set[int], nulls: set[int], spoil: tuple[int, str] | None
+) -> None:
+    rows = [
+        row(FIRST + at * MINUTE, **({"quote_volume": None, "trades_count": None} if at in nulls else {}))
+        for at in range(60)
+        if at not in gone
+    ]
+    made = []
+    for time in range(FIRST, DAY1, 5 * MINUTE):
+        part = [r for r in rows if time <= r["open_time_ms"] < time + 5 * MINUTE]
+        whole = [r | {"quote_volume": r["quote_volume"] or 0.0, "trades_count": r["trades_count"] or 0} for r in part]
+        if part:
+            lost: Row = {"quote_volume": None, "vwap": None} if any(r["quote_volume"] is None for r in part) else {}
+            lost |= {"trades_count": None} if any(r["trades_count"] is None for r in part) else {}
+            made.append(folded(whole, time, **lost))
+    if spoil is not None and spoil[0] < len(made):
+        made[spoil[0]][spoil[1]] = made[spoil[0]][spoil[1]] * (1 + 2**-52)
+    columns = {name: [r[name] for r in rows] for name in COLUMNS.names}
+    stored = sum(1 << (1380 + at) for at in range(60) if at not in gone)
+    empty = sum(1 << (1380 + at) for at in gone)
+    table = pa.Table.from_pylist(made, schema=COLUMNS).combine_chunks()
+    right = follows(table, 5 * MINUTE, DAY0, stored, empty, columns["open_time_ms"], columns)
+    assert right is (spoil is None or spoil[0] >= len(made))
+    if made:
+        assert not follows(table.slice(1), 5 * MINUTE, DAY0, stored, empty, columns["open_time_ms"], columns)
+        torn = follows(table, 5 * MINUTE, DAY0, stored, 0, columns["open_time_ms"], columns)
+        assert torn is (right and not gone)
 
 
 # --- any ledger
@@ -944,3 +1055,25 @@ def test_the_script_runs_from_the_repository(sound: Directory) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("OK: no violations.\n")
+
+
+# --- a collector that is late
+
+
+def test_a_collector_that_is_late_and_gets_there_is_no_violation(sound: Directory) -> None:
+    """What is due is due at the first look: while the audit waits, the clock goes on and the collector follows."""
+    time = MARK + 3 * MINUTE
+
+    def running() -> bool:
+        nonlocal time
+        time += MINUTE
+        if time > MARK + 5 * MINUTE:
+            sound.sql(
+                f"UPDATE series SET mark_ms = {MARK + MINUTE};"
+                f"INSERT OR IGNORE INTO empty SELECT id, {MARK}, {MARK + MINUTE}, 'ids 7 and 8' FROM series"
+            )
+        return True
+
+    report = audit(sound.root, now=lambda: time, running=running, pauses=(0.0, 0.0, 0.0))
+    assert report.violations == ()
+    assert report.checked_at == MARK + 3 * MINUTE

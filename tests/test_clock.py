@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from trio_candles.cli import UsageError, parser, plan
+from trio_candles.cli import parser
 from trio_candles.clock import WallTime, remembered_meta, tool_clock
+from trio_candles.launch import UsageError, plan
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source
+from trio_candles.snapshot import open_snapshot
 from trio_candles.store.store import open_store
 
 NOW = int(time.time()) * 1000
@@ -107,6 +111,29 @@ def test_what_the_journal_says_is_above_what_lies_beside_it(tmp_path):
     assert remembered_meta(tmp_path / "d")["seed"] == "7"
 
 
+@pytest.mark.parametrize("value", ["6p.0", "nan", "inf", ""])
+@pytest.mark.parametrize("key", ["seed", "speed", "pivot", "latest_ms"])
+def test_a_number_in_the_journal_that_is_none_any_more_is_taken_from_elsewhere(tmp_path, key, value):
+    """A flipped bit: SQLite has no checksums."""
+    whole = remembered_meta(filled(tmp_path / "d"))
+    with closing(sqlite3.connect(tmp_path / "d" / "journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+    assert remembered_meta(tmp_path / "d")[key] == whole[key]
+    assert plan(options(tmp_path / "d", "--simulate")).seed == 7
+
+
+def test_a_journal_whose_schema_is_no_text_any_more_is_unsound_to_every_reader(tmp_path):
+    """SQLite quotes the schema in its complaint, and Python cannot decode that."""
+    whole = remembered_meta(filled(tmp_path / "d"))
+    journal = tmp_path / "d" / "journal.sqlite3"
+    journal.write_bytes(journal.read_bytes().replace(b"CREATE TABLE empty (", b"CREATE TABLE \xe5mpty ("))
+    assert remembered_meta(tmp_path / "d").items() == whole.items() - {("format", whole["format"])}
+    with pytest.raises(sqlite3.DatabaseError), open_snapshot(journal):
+        pass
+    with open_store(tmp_path / "d") as store:
+        assert "kind" not in store.meta()  # made anew; a collector claims it again
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"kind": "simulated", "speed": "fast"}'])
 def test_an_identity_that_makes_no_sense_is_none(tmp_path, content):
     lose(filled(tmp_path / "d"), "missing")
@@ -175,3 +202,20 @@ def test_a_simulation_that_lost_its_journal_twice_is_still_the_same(tmp_path):
                 latest_ms=planned.time.now(),
             )  # fmt: skip
             assert (store.meta()["seed"], store.meta()["kind"]) == ("7", "simulated")
+
+
+def test_a_tool_that_only_looks_has_the_clock_of_the_collector_that_runs_there(tmp_path):
+    pivot = NOW / 1000 - 864_000 / 59  # by which it is ten days from now
+    with open_store(tmp_path / "d") as store:
+        store.claim("simulated", seed=7, speed=60.0, pivot=pivot, latest_ms=AHEAD)
+        looking = plan(options(tmp_path / "d", "--simulate"), looking=True)
+        assert looking.time == WallTime(60.0, pivot)
+        other = plan(options(tmp_path / "d", "--simulate", "--speed", "120"), looking=True)
+        assert other.time.speed == 120.0
+    assert plan(options(tmp_path / "d", "--simulate"), looking=True).time != WallTime(60.0, pivot)
+
+
+def test_a_tool_that_only_looks_takes_nothing_from_a_directory_of_the_other_kind(tmp_path):
+    filled(tmp_path / "d")
+    planned = plan(options(tmp_path / "d"), looking=True)
+    assert (planned.kind, planned.time.speed, planned.seed) == ("real", 1.0, None)

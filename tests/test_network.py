@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import httpx
 import pytest
 import trio
 import trio.testing
@@ -28,6 +29,7 @@ from trio_candles.network import (
     TlsStream,
     dial_tcp,
     paced_ticks,
+    told_of,
 )
 from trio_candles.venues.protocol import Lost
 
@@ -382,3 +384,16 @@ def test_back_off_doubles_with_chance_and_never_exceeds_a_minute():
     assert len(set(delays)) == len(delays)
     backoff.reset()
     assert backoff.next() <= 1.0
+
+
+def test_an_error_is_told_with_the_systems_words_however_deep_they_are_hidden():
+    hidden = httpx.ConnectError("")
+    hidden.__cause__ = inner = httpx.ConnectError("")
+    inner.__context__ = trio.BrokenResourceError()
+    inner.__context__.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    inner.__suppress_context__ = True
+    refused = "ConnectionRefusedError: [Errno 111] Connection refused"
+    assert told_of(hidden) == f"ConnectError (BrokenResourceError ({refused}))"
+    beside = ValueError("one")
+    beside.__context__ = KeyError("another story")
+    assert told_of(beside) == "ValueError: one"

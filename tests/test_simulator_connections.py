@@ -181,6 +181,7 @@ async def test_frames_can_be_corrupt(venue: str, autojump_clock: MockClock) -> N
         await hear(socket, 1)
         faults = world[venue].faults
         faults.corrupt.extend(["truncated", "nan", "wrong_type", "binary", "not_json", "unknown"])
+        faults.corrupt.extend(["impossible", "impossible"])
         heard = await hear(socket, 28)
         assert faults.corrupt == []
         binary = next(frame for frame in heard if isinstance(frame, bytes))
@@ -191,6 +192,7 @@ async def test_frames_can_be_corrupt(venue: str, autojump_clock: MockClock) -> N
         assert sum(text.startswith("<html>") for text in texts) == 1
         assert sum('{"value":1}' in text or ",null," in text for text in texts) == 1
         assert sum(text.startswith("{") and not text.endswith("}") for text in texts) == 1
+        assert sum('":-' in text or '":"-' in text or ',"-' in text for text in texts) == 2
         faults.corrupt.append("giant")
         with pytest.raises(ConnectionClosed):  # The client takes a megabyte at most.
             await hear(socket, 28)

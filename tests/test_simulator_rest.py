@@ -303,15 +303,19 @@ async def test_rest_faults_are_used_up_and_counted(venue: str, autojump_clock: M
         assert (await spoilt(RestFault("wrong_symbol"))).text != good.text
         assert len((await spoilt(RestFault("empty"))).text) < 100
         assert 0.4 < len((await spoilt(RestFault("short"))).text) / len(good.text) < 0.6
+        assert 1.4 < len((await spoilt(RestFault("repeated"))).text) / len(good.text) < 1.6
         begin = trio.current_time()
         assert (await spoilt(RestFault("slow", seconds=4))).status_code == 200
         assert trio.current_time() - begin == pytest.approx(4)
+        whole = (await spoilt(RestFault("drip", seconds=4))).text
+        assert trio.current_time() - begin == pytest.approx(8)
+        assert whole == (await client.get(url)).text
         assert (await spoilt(RestFault("stale", seconds=300))).text != good.text
         assert (await spoilt(RestFault("throttle"))).status_code == (429 if venue == "coinbase" else 200)
         assert (await spoilt(RestFault("busy"))).status_code == (503 if venue == "coinbase" else 200)
         with pytest.raises(httpx.RemoteProtocolError):
             await spoilt(RestFault("disconnect"))
-        assert sum(faults.fired.values()) == 12
+        assert sum(faults.fired.values()) == 14
         assert (await client.get(url)).status_code == 200
         # A fault for another path does not fit.
         faults.rest.append(RestFault("status", path="trades", times=FOREVER))

@@ -1,7 +1,7 @@
 """The store: nothing accepted is lost, whatever fails, lies, or loses its power, at whatever instant.
 
-Three disks do what real ones do only once a year: :class:`Failing` (an error at the nth call), :class:`PowerCut`
-(knows what a cut at any instant may leave behind), :class:`HeldOpen` (Windows). And real processes are killed.
+Three disks do what real ones do only once a year: :class:`Failing` (an error at the nth call), ``PowerCut`` (knows
+what a cut at any instant may leave behind; in ``disks``), :class:`HeldOpen` (Windows). And real processes are killed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 import pyarrow.parquet as pq
 import pytest
+from disks import PowerCut
 
 from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.store import dayfiles
@@ -870,124 +871,6 @@ def test_a_folder_without_permission_is_an_error_and_not_a_held_file(tmp_path):
 
 
 # --- power cuts
-
-
-@attrs.define
-class File:
-    """What is in a file, and whether a power cut may take some of it."""
-
-    content: bytes = b""
-    synced: bool = False
-
-
-FOLDER = File(synced=True)
-
-
-@attrs.define
-class PowerCut:
-    """A disk in memory that knows what a power cut may leave behind, at each instant and in every combination.
-
-    A file that was not synced may be whole, half or nothing. A change of a name may be missing unless its folder
-    was synced since; of two changes, in one folder or in two, either one may have come through without the other.
-    """
-
-    root: Path
-    durable: dict[str, File] = attrs.field(factory=lambda: {"": FOLDER})
-    changes: dict[str, list[File | None]] = attrs.field(factory=dict)
-    """Of each name, oldest first, since its folder was last synced; ``None``: it is removed."""
-    watch: Callable[[], None] = lambda: None
-    """Called after every step that a cut may follow."""
-    broken: str = ""
-    """What this disk fails to do: ``file sync``, ``folder sync``; or ``writing``, with ``reading`` not showing it."""
-
-    said: dict[Path, bytes] = attrs.field(factory=dict)
-    """What this disk was told to write."""
-
-    def _name(self, path: Path) -> str:
-        return "" if path == self.root else path.relative_to(self.root).as_posix()
-
-    def _now(self, name: str) -> File | None:
-        return self.changes[name][-1] if name in self.changes else self.durable.get(name)
-
-    def _change(self, name: str, file: File | None) -> None:
-        self.changes.setdefault(name, []).append(file)
-
-    def read(self, path: Path) -> bytes:
-        file = self._now(self._name(path))
-        if file is None or file is FOLDER:
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
-        return self.said[path] if "reading" in self.broken and path in self.said else file.content
-
-    def names(self, folder: Path) -> list[str]:
-        return sorted(
-            name.rpartition("/")[2]
-            for name in {*self.durable, *self.changes}
-            if name and name.rpartition("/")[0] == self._name(folder) and self._now(name) is not None
-        )
-
-    def write_new(self, path: Path, content: bytes) -> None:
-        name = self._name(path)
-        assert self._now(name) is None, "it must not exist"
-        assert self._now(name.rpartition("/")[0]) is FOLDER
-        self._change(name, file := File())
-        self.watch()
-        self.said[path] = content
-        file.content = content[7:] if "writing" in self.broken else content
-        self.watch()
-        file.synced = "file sync" not in self.broken
-        self.watch()
-
-    def replace(self, source: Path, target: Path) -> None:
-        file = self._now(self._name(source))
-        assert file is not None
-        self._change(self._name(target), file)
-        self._change(self._name(source), None)
-        self.watch()
-
-    def remove(self, path: Path) -> None:
-        if self._now(self._name(path)) is not None:
-            self._change(self._name(path), None)
-            self.watch()
-
-    def make_folder(self, path: Path) -> None:
-        if self._now(self._name(path)) is None:
-            self._change(self._name(path), FOLDER)
-            self.watch()
-
-    def sync_folder(self, path: Path) -> None:
-        if "folder sync" in self.broken:
-            return
-        for name in [name for name in self.changes if name.rpartition("/")[0] == self._name(path)]:
-            file = self.changes.pop(name)[-1]
-            self.durable.pop(name, None)
-            if file is not None:
-                self.durable[name] = file
-        self.watch()
-
-    def after_a_cut(self) -> Iterator[dict[str, bytes | None]]:
-        """Every content of the disk that is possible after a cut now; ``None`` is a folder."""
-        names = sorted({*self.durable, *self.changes})
-        choices = [[self.durable.get(name), *self.changes.get(name, [])] for name in names]
-        for some in itertools.product(*({id(file): file for file in files}.values() for files in choices)):
-            there = {name: file for name, file in zip(names, some, strict=True) if file is not None}
-            reachable = {
-                name: file
-                for name, file in there.items()
-                if all(parent in there for parent in itertools.accumulate(name.split("/")[:-1], "{}/{}".format))
-            }
-            unsure = [file for file in {id(file): file for file in reachable.values()}.values() if not file.synced]
-            for lengths in itertools.product((0, 0.5, 1), repeat=len(unsure)):
-                left = {id(file): int(len(file.content) * part) for file, part in zip(unsure, lengths, strict=True)}
-                yield {
-                    name: None if file is FOLDER else file.content[: left.get(id(file))]
-                    for name, file in reachable.items()
-                }
-
-    @classmethod
-    def holding(cls, root: Path, what: Mapping[str, bytes | None], **more) -> PowerCut:
-        """A disk on which all of *what* is durable."""
-        files = {name: FOLDER if content is None else File(content, synced=True) for name, content in what.items()}
-        return cls(root, files, **more)
 
 
 @attrs.frozen

@@ -132,6 +132,9 @@ async def collecting(
                 config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues
             ) as service:
                 yield World(service, exchanges, market, time, store, shown)
+        # Whatever a test does to the venues, their published limits are kept.
+        over = {name: dict(one.violations) for name, one in exchanges.exchanges.items() if one.violations}
+        assert not over, f"requests over the venues' limits: {over}"
 
 
 # --- what lies on disk, read without the product's reading code --------------------------------------------

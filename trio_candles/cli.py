@@ -18,19 +18,20 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import attrs
 import trio
 
 from trio_candles import __version__
-from trio_candles.clock import ServiceClock, WallTime, remembered_meta
-from trio_candles.config import Config, ConfigError, is_loopback_url, load_config
+from trio_candles.clock import ServiceClock
+from trio_candles.config import ConfigError
 from trio_candles.console import Console, open_console
 from trio_candles.feed import leaves
+from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
+from trio_candles.options import finite
 from trio_candles.service import Service, open_service
 from trio_candles.signals import Signals
 from trio_candles.status import banner, render
@@ -45,12 +46,6 @@ log = logging.getLogger(__name__)
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-DEFAULT_SEED = 0
-FASTEST = 10_000.0
-
-
-class UsageError(Exception):
-    """Said on stderr; exit code 2."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
     )
-    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
     parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
     parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
     parser.add_argument(
@@ -83,100 +78,6 @@ def duration(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
     return float(match[1]) * _SECONDS[match[2]]
-
-
-def positive(text: str) -> float:
-    """A number above zero."""
-    number = finite(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
-    if number > FASTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
-    return number
-
-
-def finite(text: str) -> float:
-    """A number, not ``nan`` and not ``inf``."""
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not -1e12 < number < 1e12:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
-    return number
-
-
-@attrs.frozen
-class Plan:
-    """What this run is to do, decided before anything is started."""
-
-    config: Config
-    time: WallTime
-    simulate: bool
-    seed: int | None
-    duration: float | None
-    accelerated: bool
-
-    @property
-    def kind(self) -> str:
-        """What the data directory remembers."""
-        return "simulated" if self.simulate else "real"
-
-
-def plan(options: argparse.Namespace) -> Plan:
-    """Options and configuration as one; ConfigError or :class:`UsageError` for what does not go together."""
-    data_dir = options.data_dir
-    if data_dir is None and options.simulate:
-        data_dir = Path("data-simulated")
-    config = load_config(options.config, data_dir=data_dir)
-    if options.seed is not None and not options.simulate:
-        raise UsageError("--seed goes with --simulate only")
-    meta = remembered_meta(config.data_dir)
-    kind = "simulated" if options.simulate else "real"
-    if meta.get("kind", kind) != kind:
-        raise UsageError(f"{config.data_dir} holds {meta['kind']} candles; this run would write {kind} ones")
-    time = _clock(options, meta)
-    accelerated = time.speed != 1.0
-    if (accelerated or options.speed is not None or options.pivot is not None) and not options.simulate:
-        _refuse_real_endpoints(config)
-    seed = _seed(options.seed, meta) if options.simulate else None
-    return Plan(config, time, options.simulate, seed, options.duration, accelerated)
-
-
-def _clock(options: argparse.Namespace, meta: dict[str, str]) -> WallTime:
-    """The clock asked for; without a pivot, the directory's own clock continued."""
-    remembers = "latest_ms" in meta and (meta.get("kind") == "simulated" or float(meta.get("speed", "1")) != 1.0)
-    if not remembers:
-        return WallTime.starting(options.speed or 1.0, options.pivot)
-    latest, speed = int(meta["latest_ms"]), float(meta["speed"])
-    if options.pivot is None:
-        time = WallTime.continuing(speed, float(meta["pivot"]), latest, options.speed or speed)
-    else:
-        time = WallTime.starting(options.speed or speed, options.pivot)
-    if time.now() < latest:
-        raise UsageError(
-            f"the clock asked for is {(latest - time.now()) / 1000:.0f} s before the directory's latest time;"
-            " leave out --speed and --pivot to continue it"
-        )
-    return time
-
-
-def _seed(asked: int | None, meta: dict[str, str]) -> int:
-    remembered = meta.get("seed")
-    if remembered is None:
-        return DEFAULT_SEED if asked is None else asked
-    if asked is not None and asked != int(remembered):
-        raise UsageError(f"the directory's market has seed {remembered}, not {asked}")
-    return int(remembered)
-
-
-def _refuse_real_endpoints(config: Config) -> None:
-    for venue in config.enabled_venues:
-        urls = (venue.websocket_url, venue.rest_url)
-        if not all(url is not None and is_loopback_url(url) for url in urls):
-            raise UsageError(
-                f"--speed and --pivot go with --simulate, or with loopback endpoints only; {venue.name} has others"
-            )
 
 
 def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] = VENUES) -> int:
@@ -247,7 +148,7 @@ async def collect(
     signals.tell(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues), final=True)
-    async with _world(planned) as config:
+    async with world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
         async with open_service(config, network, store, time, show=console.show, venues=protocols) as service:
@@ -257,30 +158,6 @@ async def collect(
             log.info("stopping")
     console.show(render(service.board, time.now()), final=True)
     return service
-
-
-@asynccontextmanager
-async def _world(planned: Plan) -> AsyncIterator[Config]:
-    """The configuration to collect by: as it is, or pointed at exchanges simulated for the block."""
-    if not planned.simulate:
-        yield planned.config
-        return
-    from trio_candles.simulator import Market, open_exchanges_on_loopback
-
-    assert planned.seed is not None
-    names = tuple(venue.name for venue in planned.config.enabled_venues)
-    async with open_exchanges_on_loopback(Market(planned.seed), planned.time.now, names) as world:
-        venues = tuple(
-            attrs.evolve(
-                venue,
-                websocket_url=world.endpoints[venue.name].websocket_url,
-                rest_url=world.endpoints[venue.name].rest_url,
-            )
-            if venue.enabled
-            else venue
-            for venue in planned.config.venues
-        )
-        yield attrs.evolve(planned.config, venues=venues)
 
 
 def report(error: BaseException) -> None:

@@ -7,13 +7,15 @@ Only ``shutdown.timeout_seconds`` and the floor under network deadlines are wall
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import attrs
@@ -24,7 +26,7 @@ import trio
 from trio_candles.model import DAY, Millis
 from trio_candles.store.schema import IDENTITY, JOURNAL, QUARANTINE, TMP, identity_in
 
-__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime", "remembered_meta", "tool_clock"]
+__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime", "remembered_meta", "tool_clock", "tool_time"]
 
 
 class Time(Protocol):
@@ -133,9 +135,21 @@ def _meta_in_journal(data_dir: Path) -> dict[str, str]:
         return {}
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            return {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
-    except sqlite3.Error:
+            found = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
+    except (sqlite3.Error, UnicodeDecodeError):  # the latter: a broken schema, quoted in SQLite's complaint
         return {}
+    return {key: value for key, value in found.items() if key not in _NUMBERS or _is_number(value, _NUMBERS[key])}
+
+
+_NUMBERS: Mapping[str, type] = MappingProxyType({"seed": int, "speed": float, "pivot": float, "latest_ms": int})
+
+
+def _is_number(text: str, kind: type) -> bool:
+    """Whether *text* is one; SQLite has no checksums, and a flipped bit must not keep a collector from starting."""
+    try:
+        return math.isfinite(kind(text))
+    except (ValueError, OverflowError):
+        return False
 
 
 def _newest_stored(data_dir: Path) -> Millis | None:
@@ -182,12 +196,17 @@ def _last_close(path: Path, day: Millis) -> Millis:
     return Millis(max((close for close in closes if isinstance(close, int) and day < close <= day + DAY), default=day))
 
 
-def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
     """The clock by which a tool should read *data_dir*: the one given, else the one it was written under."""
     if speed is not None:
-        return WallTime.starting(speed, pivot).now
+        return WallTime.starting(speed, pivot)
     meta = remembered_meta(data_dir)
     try:
-        return WallTime(float(meta["speed"]), float(meta["pivot"])).now
+        return WallTime(float(meta["speed"]), float(meta["pivot"]))
     except (KeyError, ValueError):
-        return WallTime().now
+        return WallTime()
+
+
+def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+    """What :func:`tool_time` reads."""
+    return tool_time(data_dir, speed, pivot).now

@@ -54,11 +54,17 @@ class _Stamp(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = self._at(record.created)
         name = f" {record.name}" if self._names else ""
-        message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.getMessage())
+        message = _printable(record.getMessage())
         text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
         if record.exc_info:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+            # Set in, because an error's words may be a venue's, and must not look like a record of ours.
+            told = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+            text += "".join(f"\n  {_printable(line)}" for line in told)
         return text
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class _Queue(logging.Handler):

@@ -32,12 +32,15 @@ log = logging.getLogger(__name__)
 WORKERS = 4
 """Questions under way at once: enough to keep a budget of ten a second busy at a round trip of 0.4 s."""
 IDLE_SECONDS = 5.0
-"""Between two looks at the ledger's gaps while there is nothing to ask."""
+"""Between two looks for something to ask, unless the ledger has news before."""
 KNOWN_SECONDS, KNOWN_WALL_SECONDS = 15.0, 5.0
 """After which the ledger, and the list of gaps drawn from it, know what an answer proved; seldom more than six. The
 second is on the wall clock: an accelerated one makes the disk no quicker."""
 FIRST_RETRY, LAST_RETRY = 30.0, 600.0
 """Seconds until a gap that an answer did not close is asked about again: doubling, each time."""
+LAST_RETRY_WHILE_YOUNG, YOUNG = 120.0, Millis(60 * MINUTE)
+"""The same for a gap that ended less than so many ms ago: no minute is to stay open longer than five minutes while the
+venue answers."""
 
 
 @attrs.frozen
@@ -60,6 +63,8 @@ class _Filler:
     """Pages (series, since, until) that have been answered, and when the ledger surely knows of it."""
     waits: dict[tuple[Series, Millis], tuple[float, float]] = attrs.field(factory=dict)
     """(series, the end of what is open) → when it may be asked about again, and how long it waited last."""
+    unwell: bool = False
+    """Whether the venue's last answer was none."""
     vouched: set[Series] = attrs.field(factory=set)
     """Series of which a page was told twice, alike: later ones overlap with what is stored of it."""
 
@@ -101,13 +106,20 @@ class _Filler:
         """Whether an answer about *series* will be held against something."""
         return not self.history.anonymous or series in self.vouched
 
+    def answered_well(self) -> None:
+        """The venue is well: if it was not, what waited because of that need wait no longer."""
+        if self.unwell:
+            self.unwell = False
+            self.waits.clear()
+
     def done(self, job: _Job, still_open: Iterable[Millis]) -> None:
         """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time."""
         moment = trio.current_time()
         known = wall_floor(KNOWN_SECONDS, KNOWN_WALL_SECONDS * self.time.speed)
         self.answered.append((job.series, job.since, job.until, moment + known))
         waited = self.waits.pop((job.series, job.until), (0.0, FIRST_RETRY / 2))[1]
-        wait = min(2 * waited, LAST_RETRY)
+        young = job.until > self.time.now() - YOUNG
+        wait = min(2 * waited, LAST_RETRY_WHILE_YOUNG if young else LAST_RETRY)
         for end in still_open:
             self.waits[job.series, end] = (moment + wait, wait)
         if len(self.waits) > 10_000:
@@ -132,7 +144,8 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
     while True:
         job = filler.next_job()
         if job is None:
-            await trio.sleep(IDLE_SECONDS)
+            with trio.move_on_after(IDLE_SECONDS):
+                await filler.book.news.wait()
             continue
         filler.busy.add(job.series)
         try:
@@ -140,9 +153,11 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
         finally:
             filler.busy.discard(job.series)
         if unwell:
+            filler.unwell = True
             await trio.sleep(backoff.next())
         else:
             backoff.reset()
+            filler.answered_well()
 
 
 async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:

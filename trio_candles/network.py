@@ -30,7 +30,19 @@ import trio_websocket
 from trio_candles.frames import Joiner, parted
 from trio_candles.venues.protocol import Lost
 
-__all__ = ["Backoff", "Budget", "Dial", "Network", "PacedStream", "Socket", "dial_tcp", "paced_ticks", "wall_floor"]
+__all__ = [
+    "Backoff",
+    "Budget",
+    "Dial",
+    "Network",
+    "PacedStream",
+    "Socket",
+    "dial_tcp",
+    "look_up",
+    "paced_ticks",
+    "told_of",
+    "wall_floor",
+]
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to a WebSocket URL's host, TLS included; raises OSError or trio.BrokenResourceError."""
@@ -82,7 +94,7 @@ class Network:
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {_told(error)}") from error
+                    raise Lost(f"cannot connect to {url}: {told_of(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -128,7 +140,7 @@ class _Carrier:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {_told(self._failure)}") from self._failure
+            raise Lost(f"cannot connect to {url}: {told_of(self._failure)}") from self._failure
 
     async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
@@ -163,11 +175,18 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _told(error: BaseException | None) -> str:
-    """The error and what was behind it, in words: trio hides the system's own text one cause deep."""
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    cause = error.__cause__ if error is not None else None
-    return f"{told} ({_told(_leaf(cause))})" if cause is not None else told
+def told_of(error: BaseException | None) -> str:
+    """The error and what was behind it, in words: trio and httpx hide the system's own text a few causes deep."""
+    told = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
+    behind = error.__cause__ if error is not None else None
+    if error is not None and error.__suppress_context__:
+        # httpcore raises "from None" what it found: that takes the cause away, and leaves it as the context.
+        behind = behind or error.__context__
+    if behind is None:
+        return told
+    rest = told_of(_leaf(behind))
+    # Libraries wrap an error in one of their own that says the same.
+    return rest if rest.startswith(told) else f"{told} ({rest})"
 
 
 # --- the real network -------------------------------------------------------------------------------------
@@ -197,6 +216,12 @@ def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -
         return tls
 
     return dial
+
+
+async def look_up(host: str) -> list[str]:
+    """The addresses of *host*, as the system resolves it; OSError in its words if there are none."""
+    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @attrs.define

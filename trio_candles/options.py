@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ __all__ = [
     "add_common",
     "data_dir_of",
     "fail",
+    "finite",
     "positive",
     "print_json",
     "symbol",
@@ -49,7 +49,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_clock(parser: argparse.ArgumentParser) -> None:
     """Add ``--speed`` and ``--pivot``: by which clock a data directory is read; by default by its own."""
     parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
-    parser.add_argument("--pivot", type=_finite, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
 
 
 def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
@@ -117,17 +117,18 @@ def timeframe(text: str) -> str:
 
 def positive(text: str) -> float:
     """A number above zero, and not endless."""
-    number = _finite(text)
-    if not 0 < number < 1e12:
+    number = finite(text)
+    if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
     return number
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """A number, not ``nan`` and not ``inf``, of a size that a clock can show."""
     try:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    if not -1e12 < number < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
     return number

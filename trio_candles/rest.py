@@ -13,7 +13,7 @@ import attrs
 import httpx
 import trio
 
-from trio_candles.network import Budget, Network, wall_floor
+from trio_candles.network import Budget, Network, told_of, wall_floor
 from trio_candles.venues.history import Answer, Fill, Filled, Penalty, Rate, Request, Throttled, Unavailable
 
 __all__ = ["Rest", "converse", "open_rest"]
@@ -47,11 +47,11 @@ class Rest:
             try:
                 return await self._get(request)
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-                raise Unavailable(f"{request.path}: {type(error).__name__}: {error}") from error
+                raise Unavailable(f"{request.path}: {told_of(error)}") from error
         raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
 
     async def _get(self, request: Request) -> Answer:
-        url = self._url + request.path
+        url, asked = self._url + request.path, trio.current_time()
         async with self._client.stream("GET", url, params=dict(request.params)) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise Unavailable(f"{request.path}: the body is compressed, which we did not ask for")
@@ -60,7 +60,8 @@ class Rest:
                 body += chunk
                 if len(body) > LARGEST_BODY:
                     raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
-            return Answer(response.status_code, bytes(body), _seconds(response.headers.get("retry-after")))
+            retry_after = _seconds(response.headers.get("retry-after"))
+            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
 
     def throttled(self, error: Throttled) -> None:
         """Ask more slowly for a while, and not at all as long as the venue wants to be left alone."""

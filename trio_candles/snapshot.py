@@ -53,4 +53,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _begin(database: sqlite3.Connection) -> None:
     """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
     database.execute("BEGIN")
-    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    try:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except UnicodeDecodeError as error:
+        # A flipped bit in the schema: SQLite quotes it in its complaint, which Python then cannot decode.
+        raise sqlite3.DatabaseError(f"malformed database schema: {error}") from error

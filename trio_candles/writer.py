@@ -65,6 +65,8 @@ class GapBook:
     """The newest open gaps."""
     to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
     """Stored minutes that somebody contradicts, and live candles that have not been compared."""
+    news: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the ledger has been looked at next."""
 
 
 @attrs.define
@@ -117,7 +119,8 @@ async def _write(
     day = time.now() // DAY
     open_end = True
     while open_end:
-        with trio.move_on_at(next_flush):
+        # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
+        with trio.move_on_at(min(next_flush, writer.gaps_due)):
             open_end = await _receive(batches, writer)
         await writer.commit()
         if trio.current_time() >= next_flush or time.now() // DAY != day:
@@ -151,7 +154,7 @@ class _Writer:
     _book: GapBook
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
-    _gaps_due: float = float("-inf")
+    gaps_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
 
@@ -190,8 +193,8 @@ class _Writer:
             self._rejected.subtract(rejected)
             self._well("journal")
             self._tell(judged)
-        if trio.current_time() >= self._gaps_due:
-            self._gaps_due = trio.current_time() + GAPS_SECONDS
+        if trio.current_time() >= self.gaps_due:
+            self.gaps_due = trio.current_time() + GAPS_SECONDS
             await self.look_at_gaps()
 
     async def look_at_gaps(self) -> None:
@@ -207,6 +210,8 @@ class _Writer:
         for name, venue in self._board.venues.items():
             venue.open_gap_minutes = gaps.get(name, 0)
         self._book.gaps, self._book.to_compare = newest, to_compare
+        self._book.news.set()
+        self._book.news = trio.Event()
         if trio.current_time() >= self._publish_due:
             # An accelerated clock makes the disk no quicker.
             self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)

@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 
+from trio_candles.audit.coverage import Cover
 from trio_candles.audit.files import Cell, day_file_path
+from trio_candles.audit.folds import follows
 from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
@@ -42,6 +44,8 @@ class Day:
     """Timeframes whose file is there and cannot be read: what is in it is unknown, not missing."""
     gone: set[str] = attrs.field(factory=set)
     """Timeframes whose file the ledger lists and that is not there."""
+    cover: Cover | None = None
+    """What each minute turned out to be."""
     violations: list[Violation] = attrs.field(factory=list)
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
 
@@ -91,6 +95,7 @@ def check_minutes(day: Day) -> None:
         day.tally("1m").candles -= (in_file & in_journal).bit_count()
     account = day.account
     if account is None:
+        day.cover = Cover(0, in_file | in_journal, 0, 0, 0)
         return
     open_gap, unfillable = day.minutes_of(account.open_gap), day.minutes_of(account.unfillable)
     empty, stored = day.minutes_of(account.empty), in_file | in_journal
@@ -101,6 +106,7 @@ def check_minutes(day: Day) -> None:
         unfillable.bit_count(),
     )
 
+    day.cover = Cover(day.due, stored, empty, open_gap, unfillable)
     gap = open_gap | unfillable
     day.note_bits("contradiction", stored & empty, "stored, and called empty in the ledger")
     day.note_bits("contradiction", stored & gap, "stored, and a gap in the ledger")
@@ -169,11 +175,26 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
     if not (wanted or present) or "1m" in day.broken | day.gone or (base is not None and base.violations):
         return
     minutes = _Minutes.of(day, base)
+    present = [one for one in present if not _follows(day, one, minutes)]
     for timeframe in present:
         _check_present(day, timeframe, minutes)
     if day.account is not None:
         for timeframe in [*wanted, *(one for one in present if one in timeframes)]:
             _check_missing(day, timeframe, minutes, closed_by)
+
+
+def _follows(day: Day, timeframe: str, minutes: _Minutes) -> bool:
+    """Whether the rows of *timeframe* are right and all there, as far as a quick look tells."""
+    length = Timeframe.parse(timeframe).length
+    return not minutes.doubtful and follows(
+        day.files[timeframe].table,
+        length,
+        day.cell.day,
+        minutes.stored,
+        minutes.empty,
+        minutes.opens,
+        minutes.columns,
+    )
 
 
 def _check_present(day: Day, timeframe: str, minutes: _Minutes) -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trio_candles.model import DAY, Timeframe, canonical_symbol, day_name
-from trio_candles.store.schema import COLUMNS, QUARANTINE, TMP, digest_of
+from trio_candles.store.schema import COLUMNS, QUARANTINE, STRINGS, TMP, digest_of
 
 __all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]
 
@@ -27,6 +27,13 @@ VENUES = ("coinbase", "kraken", "okx")
 MOST_BYTES = 64 << 20
 """A full day of minutes is about 100 kB; what is far beyond it is not read into memory."""
 MOST_ROWS = 50_000
+CODED = pa.schema(
+    [
+        pa.field(field.name, pa.dictionary(pa.int32(), pa.string()), nullable=False) if field.name in STRINGS else field
+        for field in COLUMNS
+    ]
+)
+"""A day file's columns as they are read: 1,440 times the same word is one word."""
 _DAY_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet", re.ASCII)
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -59,7 +66,7 @@ class DayFile:
     digest: str | None = None
     """``None`` if there was nothing to read."""
     table: pa.Table | None = None
-    """The rows, if their columns are those of a day file."""
+    """The rows, if their columns are those of a day file; strings as dictionaries, :data:`CODED`."""
     unreadable: str | None = None
     """Why it cannot be read."""
     wrong_schema: str | None = None
@@ -124,11 +131,12 @@ def _files_below(folder: Path, name: str) -> Iterator[str]:
             yield "/".join((name, *below, link))  # not followed: what is behind it belongs to somebody else
 
 
-def read_day_file(path: Path, digests: Collection[str | None] = ()) -> DayFile:
+def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
     """Read *path*; whatever is wrong with it is told, not raised. Its digest should be one of *digests*."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        with open(path, "rb") as file:
+            # Python sets aside as much memory as is asked for: ask for the file and one byte, lest it grow meanwhile.
+            content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     except (FileNotFoundError, NotADirectoryError):
         return DayFile()
     except OSError as error:
@@ -137,15 +145,18 @@ def read_day_file(path: Path, digests: Collection[str | None] = ()) -> DayFile:
     if len(content) > MOST_BYTES:
         return DayFile(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
     try:
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as parquet:
-            wrong = _schema_difference(parquet.schema_arrow)
+        with pq.ParquetFile(
+            pa.BufferReader(content), page_checksum_verification=True, read_dictionary=list(STRINGS)
+        ) as parquet:
+            # Not the reader's schema: it says dictionary where we ask for one, whatever the file says.
+            wrong = _schema_difference(parquet.metadata.schema.to_arrow_schema())
             if wrong is not None:
                 return DayFile(digest, wrong_schema=wrong)
             if parquet.metadata.num_rows > MOST_ROWS:
                 return DayFile(digest, unreadable=f"{parquet.metadata.num_rows:,} rows; a day has 1,440 minutes")
             table = parquet.read(use_threads=False)
-        if not table.schema.equals(COLUMNS):
-            return DayFile(digest, wrong_schema=_schema_difference(table.schema) or "other columns")
+        if not table.schema.equals(CODED):
+            return DayFile(digest, wrong_schema="other columns")
         if digest not in digests:
             table.validate(full=True)  # a tenth of the reading, and only what nobody vouches for needs it
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:

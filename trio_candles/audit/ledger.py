@@ -174,7 +174,8 @@ def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Ac
             _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             spans.append((since, until))
             count = attempts if isinstance(attempts, int) else 0
-            ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), str(reason), count))
+            why = str(reason or "").strip() or "unknown"
+            ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), why, count))
         _check_disjoint(ledger, series, "gap", spans)
 
 

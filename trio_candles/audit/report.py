@@ -201,7 +201,9 @@ class Report:
             yield from _gap_lines(self.gaps)
             yield ""
         if self.quarantined:
-            yield f"{self.quarantined} files lie in quarantine; their minutes are gaps above."
+            one = self.quarantined == 1
+            files, minutes = ("1 file lies", "its") if one else (f"{self.quarantined:,} files lie", "their")
+            yield f"{files} in quarantine; {minutes} minutes are gaps above."
             yield ""
         if self.violations:
             yield "VIOLATIONS"
@@ -210,7 +212,8 @@ class Report:
             if len(self.violations) > LISTED:
                 yield f"... and {len(self.violations) - LISTED:,} more."
             yield ""
-        yield "OK: no violations." if self.ok else f"FAILED: {len(self.violations):,} violations."
+        count = len(self.violations)
+        yield "OK: no violations." if self.ok else f"FAILED: {count:,} violation{'s' * (count != 1)}."
 
     def _series_lines(self) -> Iterator[str]:
         yield f"{'SERIES':<29} {'FILES':>6} {'CANDLES':>12} {'EMPTY':>9} {'GAPS':>8} {'UNFILLABLE':>10}"

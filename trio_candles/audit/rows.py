@@ -2,7 +2,8 @@
 
 Written anew from the contract, not shared with the collector's own validation: what one of the two gets wrong
 the other finds. Checking one small table after another costs more than reading them, so the rows of a batch
-are put together first and each keeps the number of the piece that it came from.
+are put together first and each keeps the number of the piece that it came from. Nearly always nothing is wrong, and
+then nobody comes here: see :mod:`trio_candles.audit.glance`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from trio_candles.audit.files import Cell
 from trio_candles.audit.report import Kind, Violation
 from trio_candles.audit.spans import span_bits
 from trio_candles.model import DAY, MINUTE, Series, Timeframe
+from trio_candles.store.schema import COLUMNS
 
-__all__ = ["MOST_RANGES", "Piece", "judge", "values"]
+__all__ = ["MOST_RANGES", "SOURCES", "Columns", "Piece", "judge_closely", "values"]
 
 Columns = dict[str, Any]
 """Arrow arrays by name (the stubs cannot say of which type)."""
 
+SOURCES = {True: frozenset({"websocket", "rest"}), False: frozenset({"aggregated"})}
+"""Where rows may come from, by whether they are minutes."""
 MOST_RANGES = 20
 """Of one kind in one file; more are told as one range from the first to the last."""
 
@@ -38,7 +42,7 @@ class Piece:
     path: str
     table: pa.Table
     violations: list[Violation] = attrs.field(factory=list)
-    """What the rules found; :func:`judge` fills this and what follows."""
+    """What the rules found; judging fills this and what follows."""
     bits: int = 0
     """The minutes of the day for which there is a 1m row."""
     first: int | None = None
@@ -52,20 +56,26 @@ class Piece:
 
 def values(table: pa.Table, column: str) -> list[Any]:
     """A column as Python values."""
-    return table.column(column).to_pylist()
+    found = table.column(column)
+    code: Any = {pa.int64(): "q", pa.float64(): "d"}.get(found.type)
+    if code is None or found.null_count or found.num_chunks != 1:
+        return found.to_pylist()
+    # Ten times as quick as to_pylist, which makes an Arrow scalar of every value.
+    chunk: Any = found.chunk(0)
+    numbers: list[Any] = memoryview(chunk.buffers()[1]).cast(code)[chunk.offset : chunk.offset + len(chunk)].tolist()
+    return numbers
 
 
-def judge(pieces: Sequence[Piece], now: Callable[[], int]) -> None:
-    """Hold every row of *pieces* against every rule."""
-    filled = [piece for piece in pieces if piece.table.num_rows]
-    if not filled:
-        return
-    batch = pa.concat_tables([piece.table for piece in filled]).combine_chunks()
+def judge_closely(filled: Sequence[Piece], now: Callable[[], int]) -> None:
+    """Hold every row of *filled*, none of which is empty, against every rule, and say where one is broken."""
+    for piece in filled:
+        piece.first = piece.last = None
+        piece.bits = 0
+    batch = pa.concat_tables([piece.table.cast(COLUMNS) for piece in filled]).combine_chunks()
     columns: Columns = {name: batch.column(name).chunk(0) for name in batch.column_names}
     columns["piece"] = pa.concat_arrays(
         [pa.repeat(pa.scalar(number, pa.int32()), piece.table.num_rows) for number, piece in enumerate(filled)]
     )
-    # The clock is asked after the files were read: beside a collector the rows may be newer than the audit.
     found = _Found(filled, columns)
     for kind, words, broken in _row_rules(columns, _Expected.of(filled, columns["piece"]), now()):
         found.note(kind, words, broken)
@@ -145,8 +155,8 @@ def _row_rules(c: Columns, expected: _Expected, now: int) -> Iterator[tuple[Kind
     yield "invalid_candle", "vwap is not finite", pc.invert(pc.is_finite(vwap))
     yield "invalid_candle", "vwap is not above zero", pc.less_equal(vwap, pa.scalar(0.0))
     yield "invalid_candle", "trades_count is below zero", pc.less(c["trades_count"], pa.scalar(0))
-    told = pc.is_in(c["source"], pa.array(["websocket", "rest"]))
-    derived = pc.equal(c["source"], pa.scalar("aggregated"))
+    told = pc.is_in(c["source"], pa.array(sorted(SOURCES[True])))
+    derived = pc.is_in(c["source"], pa.array(sorted(SOURCES[False])))
     wrong = pc.invert(pc.if_else(expected.base, told, derived))
     yield "invalid_candle", "source is not one of this timeframe's", wrong
 

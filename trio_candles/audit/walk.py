@@ -6,20 +6,23 @@ Such a day is clean in the next reading; a real fault stays. Only the last readi
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 
 from trio_candles.audit.account import Day, check_aggregates, check_minutes
+from trio_candles.audit.coverage import Cover
 from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
+from trio_candles.audit.glance import judge
 from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import Report, Tally, Violation
-from trio_candles.audit.rows import Piece, judge, values
+from trio_candles.audit.rows import Piece, values
 from trio_candles.audit.spans import LATEST, span_bits
 from trio_candles.model import DAY, Series, canonical_symbol
 from trio_candles.store.schema import ABSENT, JOURNAL
@@ -28,11 +31,15 @@ __all__ = ["Selection", "audit"]
 
 BATCH = 64
 """Files whose rows are judged together: fewer cost more than reading them, more gain nothing."""
-READERS = 2
-"""Threads that read: decoding lets go of the interpreter, so a second one is worth a third of the time."""
+WORKERS = max(2, min(4, os.cpu_count() or 1))
+"""Threads, each with a batch of its own from the file to the finding: decoding, digests and comparisons let go of the
+interpreter, and a thread that hands every file on to another one would wait for it more than it reads."""
 PAUSES = (0.2, 0.2)
 PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
 """Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
+PAUSES_BEHIND = (3.0, 6.0, 12.0)
+"""And then, where all that is wrong is that a collector is late with its newest minutes. What is due does not move on
+meanwhile, so one that is merely slow (a sped-up clock on a busy machine) gets there, and one that is stuck does not."""
 
 
 @attrs.frozen
@@ -64,12 +71,14 @@ def audit(
     selection: Selection | None = None,
     pauses: Sequence[float] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    covers: dict[tuple[str, str], dict[int, Cover]] | None = None,
 ) -> Report:
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
-    at every reading. *timeframes* are aggregates that are expected beside those that the collector derives; those on
-    disk are verified in any case. *progress* is told how many days of how many are done.
+    at every reading, but what is due is due at the first. *timeframes* are aggregates that are expected beside those
+    that the collector derives; those on disk are verified in any case. *progress* is told how many days of how many
+    are done. *covers* is filled, by venue and symbol, with what the minutes of each day are.
     """
     selection = selection or Selection()
     checked_at = now()
@@ -77,17 +86,20 @@ def audit(
     suspects: set[Cell] | None = None
     beside = running()
     waits = list(pauses if pauses is not None else PAUSES_BESIDE if beside else PAUSES)
+    longer = list(PAUSES_BEHIND if pauses is None and beside else ())
     while True:
-        beside, time = running(), now()
+        beside = running()
         ledger = read_ledger(data_dir)
         if suspects is None and ledger.exists and not ledger.usable and waits:
             threading.Event().wait(waits.pop(0))
             continue  # a moment's lock: no use in reading all files without a ledger
         tree = survey(data_dir, {venue for venue, _ in ledger.accounts})
-        reading = _Reading(data_dir, ledger, tree, selection, beside, time, timeframes, now)
+        reading = _Reading(data_dir, ledger, tree, selection, beside, checked_at, timeframes, now)
         todo = reading.cells() if suspects is None else sorted(suspects)
         found: list[Day] = []
         for done, day in enumerate(reading.days(todo), 1):
+            if covers is not None and day.cover is not None:
+                covers.setdefault((day.cell.venue, day.symbol), {})[day.cell.day] = day.cover
             if day.violations:
                 found.append(day)
             else:
@@ -96,6 +108,8 @@ def audit(
                 progress(done, len(todo))
         suspects = {day.cell for day in found}
         general = [*reading.ledger_problems(), *reading.leftovers()]
+        if not waits and found and not general and all(_is_late(day) for day in found):
+            waits, longer = longer, []
         if not waits or not (found or general):
             break
         threading.Event().wait(waits.pop(0))
@@ -113,6 +127,12 @@ def audit(
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
     )
+
+
+def _is_late(day: Day) -> bool:
+    """Whether nothing is wrong with *day* but that the collector has yet to account for its newest minutes."""
+    mark = LATEST if day.account is None else day.account.mark
+    return all(one.kind == "silent_gap" and one.start is not None and one.start >= mark for one in day.violations)
 
 
 def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
@@ -166,39 +186,39 @@ class _Reading:
         return account.end(self.beside, self.time)
 
     def days(self, cells: Iterable[Cell]) -> Iterator[Day]:
-        """Audit *cells*, some of them together; the next files are read while the last ones are judged."""
-        with ThreadPoolExecutor(READERS) as readers:
-            ahead: deque[tuple[list[Cell], Iterator[DayFile]]] = deque()
+        """Audit *cells*, in order."""
+        with ThreadPoolExecutor(WORKERS) as workers:
+            ahead: deque[Future[list[Day]]] = deque()
             # One cell has as many files as timeframes: memory is bounded by files, not by cells.
             for part in _portions(cells, lambda cell: max(1, len(self._timeframes_of(cell)))):
-                places = [(cell, timeframe) for cell in part for timeframe in self._timeframes_of(cell)]
-                ahead.append((part, readers.map(self._read, places)))
-                if len(ahead) > 1:
-                    yield from self._judged(*ahead.popleft())
-            for part, files in ahead:
-                yield from self._judged(part, files)
+                ahead.append(workers.submit(self._judged, part))
+                if len(ahead) > WORKERS:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
 
     def _timeframes_of(self, cell: Cell) -> list[str]:
         """Those of which there is a day file, or should be one; the minutes first."""
         names = self.tree.cells.get(cell, set()) | self.listed.get(cell, set())
         return sorted(names, key=lambda name: (name != "1m", name))
 
-    def _read(self, place: tuple[Cell, str]) -> DayFile:
-        path = day_file_path(*place)
-        return read_day_file(self.data_dir / path, self.ledger.files.get(path, ()))
+    def _read(self, cell: Cell, timeframe: str) -> DayFile:
+        path = day_file_path(cell, timeframe)
+        # A Path for each of 10,000 files would cost more than opening them.
+        return read_day_file(f"{self.data_dir}/{path}", self.ledger.files.get(path, ()))
 
-    def _judged(self, cells: Sequence[Cell], files: Iterator[DayFile]) -> Iterator[Day]:
-        """The findings about *cells*, whose files come in the order of the cells and their timeframes."""
+    def _judged(self, cells: Sequence[Cell]) -> list[Day]:
+        """The findings about *cells*."""
         days = []
         for cell in cells:
             day = self._day(cell)
             for timeframe in self._timeframes_of(cell):
-                self._note_file(day, timeframe, next(files))
+                self._note_file(day, timeframe, self._read(cell, timeframe))
             days.append(day)
         judge([piece for day in days for piece in day.pieces()], self.now)
         for day in days:
             self._check(day)
-            yield day
+        return days
 
     def _check(self, day: Day) -> None:
         for piece in day.pieces():

@@ -190,6 +190,8 @@ class SimulatedExchange:
                 return rest.busy()
             case "slow":
                 return rest.answer(request, now_ms)
+            case "drip":
+                return attrs.evolve(rest.answer(request, now_ms), drip=fault.seconds)
             case "stale":
                 return rest.answer(request, now_ms - round(fault.seconds * 1000))
             case "wrong_symbol":
@@ -198,9 +200,11 @@ class SimulatedExchange:
                 whole = rest.answer(request, now_ms)
                 return attrs.evolve(whole, body=whole.body[: len(whole.body) * 2 // 3])
             case "empty":
-                return cut_rows(rest.answer(request, now_ms), lambda count: 0)
+                return cut_rows(rest.answer(request, now_ms), lambda rows: [])
             case "short":
-                return cut_rows(rest.answer(request, now_ms), lambda count: (count + 1) // 2)
+                return cut_rows(rest.answer(request, now_ms), lambda rows: rows[: (len(rows) + 1) // 2])
+            case "repeated":
+                return cut_rows(rest.answer(request, now_ms), lambda rows: rows + rows[: (len(rows) + 1) // 2])
             case "disconnect":
                 raise Disconnected(f"{self.venue} hangs up on {request.target}")
 
@@ -212,9 +216,12 @@ class SimulatedExchange:
         try:
             with scope:
                 await self._serve_wire(wire, scope)
-                if wire.half_open:
+                if wire.half_open:  # and the library, which read until now, has gone
                     await wire.linger()
         finally:
+            for connection in self.open_connections:
+                if connection._scope is scope:
+                    connection.closed_at = self.now()
             await trio.aclose_forcefully(stream)
 
     async def _serve_wire(self, wire: Wire, scope: trio.CancelScope) -> None:
@@ -235,7 +242,7 @@ class SimulatedExchange:
                 if (status := self._objection(request, handshake)) is not None:
                     await request.reject(status, extra_headers=[], body=HTML)
                 else:
-                    await self._converse(request, wire, scope)
+                    await self._converse(request, scope)
                 nursery.cancel_scope.cancel()
         except* CLIENT_TROUBLE:
             pass  # A client that misbehaves or leaves costs its own connection and nothing else.
@@ -249,22 +256,17 @@ class SimulatedExchange:
             return handshake
         return None if path_of(request) in PATHS[self.venue] else 404
 
-    async def _converse(self, request: WebSocketRequest, wire: Wire, scope: trio.CancelScope) -> None:
+    async def _converse(self, request: WebSocketRequest, scope: trio.CancelScope) -> None:
         number, now_ms, path = len(self.connections) + 1, self.now(), path_of(request)
         line = Line(self.market, self.faults, self.now, self.violations, path, number, now_ms)
         line.spoke_ms = line.heard_ms = now_ms
         record = Connection(number, path, now_ms, heard=line.heard, line=line, scope=scope)
         self.connections.append(record)
-        try:
-            websocket = await request.accept()
-            await run_session(websocket, SESSIONS[self.venue](line), line)
-            code, reason = line.closing or (1000, "")
-            with trio.move_on_after(CLOSE_SECONDS):
-                await websocket.aclose(code, reason)
-            if wire.half_open:
-                await wire.linger()
-        finally:
-            record.closed_at = self.now()
+        websocket = await request.accept()
+        await run_session(websocket, SESSIONS[self.venue](line), line)
+        code, reason = line.closing or (1000, "")
+        with trio.move_on_after(CLOSE_SECONDS):
+            await websocket.aclose(code, reason)
 
 
 def path_of(request: WebSocketRequest) -> str:
@@ -281,16 +283,16 @@ async def give_up_when_ended(wire: Wire, scope: trio.CancelScope) -> None:
         scope.cancel()
 
 
-def cut_rows(response: Response, keep: Callable[[int], int]) -> Response:
-    """The answer with only its first rows, as many as *keep* makes of their number."""
+def cut_rows(response: Response, keep: Callable[[list[Any]], list[Any]]) -> Response:
+    """The answer with those rows that *keep* makes of its own."""
     document: Any = json.loads(response.body)
     holder: Any = document
     if isinstance(document, dict):
         holder = document.get("result", document)
     if isinstance(holder, list):
-        document = holder[: keep(len(holder))]
+        document = keep(holder)
     else:
         for key, value in holder.items():
             if isinstance(value, list) and key != "error":
-                holder[key] = value[: keep(len(value))]
+                holder[key] = keep(value)
     return attrs.evolve(response, body=to_json(document).encode())

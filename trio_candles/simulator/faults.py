@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 Handshake = Literal["normal", "close", "garbage", "silent"] | int
 
 #: What is wrong with one frame. The first three spoil the frame, "binary" sends it with the wrong opcode,
-#: "not_json" and "giant" replace it; "unknown" is sent before it, which stays whole.
-Corruption = Literal["truncated", "nan", "wrong_type", "binary", "not_json", "giant", "unknown"]
+#: "not_json" and "giant" replace it; "unknown" is sent before it, which stays whole. "impossible" is well-formed and
+#: no market: a high below its low, a negative size.
+Corruption = Literal["truncated", "nan", "wrong_type", "binary", "not_json", "giant", "unknown", "impossible"]
 
 #: What is wrong with a REST answer.
 RestKind = Literal[
@@ -25,11 +26,13 @@ RestKind = Literal[
     "throttle",  # the venue's way to say "too many requests"; HTTP 200 on Kraken and OKX
     "busy",  # HTTP 200 with the venue's "service unavailable" in it
     "slow",  # the answer comes after *seconds*
+    "drip",  # the head comes at once, the body in ten pieces over *seconds*
     "stale",  # the answer of *seconds* ago
     "truncated",  # the body ends in the middle
     "html",  # HTTP 200 with a page of HTML
     "empty",  # a good answer without a row
     "short",  # only the first half of the rows
+    "repeated",  # the first half of the rows once more behind the last one, as of pages that overlap
     "wrong_symbol",  # another instrument's data, under that one's name where the venue gives a name
     "disconnect",  # the connection breaks instead of an answer
 ]

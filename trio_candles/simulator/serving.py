@@ -53,7 +53,13 @@ async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_
     connection.receive_data(read_ahead)
     while (request := await next_request(connection, stream)) is not None:
         response = await exchange.answer(request)
-        await stream.send_all(render(connection, request, response))
+        answer = render(connection, request, response)
+        if response.drip and request.method != "HEAD":
+            await stream.send_all(answer[: -len(response.body)])
+            async for piece in response.pieces():
+                await stream.send_all(piece)
+        else:
+            await stream.send_all(answer)
         if connection.our_state is h11.MUST_CLOSE:
             return
         connection.start_next_cycle()

@@ -140,6 +140,9 @@ def spoil(text: str, kind: Corruption) -> list[str | bytes]:
             return ['{"type":"giant","padding":"' + "x" * GIANT_BYTES + '"}']
         case "unknown":
             return [UNKNOWN, text]
+        case "impossible":
+            spoiled = re.sub(r'("(?:size|high)":"?)([0-9.]+)', r"\1-\2", text)
+            return [re.sub(r'(\["[0-9]{13}","[0-9.]+",")([0-9.]+)', r"\1-\2", spoiled)]
 
 
 async def run_session(connection: WebSocketConnection, session: Session, line: Line) -> None:

@@ -6,11 +6,18 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
+from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from .market import EXACT, TrueCandle
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+#: That a dripping body comes in.
+PIECES = 10
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,6 +109,16 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes
+    #: The body takes so many seconds, in :data:`PIECES` pieces.
+    drip: float = 0.0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, as slowly as it comes."""
+        size = -(-len(self.body) // PIECES) if self.drip else len(self.body)
+        for start in range(0, len(self.body), max(size, 1)):
+            if self.drip:
+                await trio.sleep(self.drip / PIECES)
+            yield self.body[start : start + size]
 
 
 def answer_json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

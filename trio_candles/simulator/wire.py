@@ -33,6 +33,8 @@ class Wire(trio.abc.Stream):
         self.half_open = False
         #: The other end closed, or this one wanted to.
         self.ended = trio.Event()
+        #: The other end closed.
+        self.left = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, unless the venue is mute or leaves closes unanswered."""
@@ -59,11 +61,15 @@ class Wire(trio.abc.Stream):
         try:
             received = bytes(await self._stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.ended.set()
+            self._end()
             raise
         if not received:
-            self.ended.set()
+            self._end()
         return received
+
+    def _end(self) -> None:
+        self.ended.set()
+        self.left.set()
 
     async def aclose(self) -> None:
         """Close, unless the venue is half-open: then only whoever serves the connection closes it."""
@@ -81,3 +87,6 @@ class Wire(trio.abc.Stream):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        except trio.BusyResourceError:
+            # The library's task still reads, in vain, and will see the end.
+            await self.left.wait()

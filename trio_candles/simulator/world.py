@@ -91,7 +91,9 @@ class MemoryTransport(httpx.AsyncBaseTransport):
             answer = await exchange.answer(question)
         except Disconnected as broken:
             raise httpx.RemoteProtocolError(str(broken), request=request) from broken
-        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+        return httpx.Response(
+            answer.status, headers=answer.headers, content=answer.pieces() if answer.drip else answer.body
+        )
 
 
 def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, SimulatedExchange]:

@@ -9,7 +9,9 @@ Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import sqlite3
 from collections import Counter
@@ -112,6 +114,9 @@ LEDGER_LOST = "ledger_lost"
 MAY_BE_LATE = 30 * MINUTE
 """So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
 
+_READ_FAILED = re.compile(r"error code=([0-9]+)")
+"""A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
+
 _CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
 
 
@@ -127,6 +132,9 @@ class Journal:
         rows = database.execute(
             "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
         )
+        self._before: dict[int, tuple[_Entry, _Entry]] = {}
+        """What a transaction has changed so far, by id: the entry, and what it was."""
+        self._added: list[Series] = []
         self._entries = {
             Series(venue, symbol, timeframe): _Entry(id_, Millis(first), Millis(mark), last)
             for venue, symbol, timeframe, id_, first, mark, last in rows
@@ -192,15 +200,24 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         # Remembered rather than read again: a disk that fails a transaction may fail the reading as well, and
         # marks ahead of what is durable would make the next candles look old.
-        before = {series: attrs.evolve(entry) for series, entry in self._entries.items()}
+        self._before, self._added = {}, []
         try:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._entries = before
+            for entry, was in self._before.values():
+                entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
+            for series in self._added:
+                del self._entries[series]
             if self._db.in_transaction:  # some errors (a full disk) have rolled back already
                 self._db.execute("ROLLBACK")
             raise
+
+    def _changing(self, entry: _Entry) -> _Entry:
+        """*entry*, about to be changed; a transaction that fails changes it back."""
+        if entry.id not in self._before:
+            self._before[entry.id] = (entry, attrs.evolve(entry))
+        return entry
 
     # --- meta
 
@@ -257,7 +274,7 @@ class Journal:
                 self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
                     self._gaps.open(entry.id, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
-                    entry.first = earliest
+                    self._changing(entry).first = earliest
                     self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (earliest, entry.id))
                 self._judge_unsure(Unsure(one, entry.mark, until, reason), now)
                 self._revisions.begin(entry.id, entry.mark)
@@ -280,6 +297,7 @@ class Journal:
         )
         assert row.lastrowid is not None
         entry = self._entries[series] = _Entry(row.lastrowid, first, first, None)
+        self._added.append(series)
         return entry
 
     def rebuild(
@@ -307,7 +325,7 @@ class Journal:
                     self._judge_unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
                     self._advance(entry, series, since, until)
                 self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (end - MINUTE, entry.id))
-                entry.last_candle = Millis(end - MINUTE)
+                self._changing(entry).last_candle = Millis(end - MINUTE)
             self._derive_anew(days)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
@@ -403,7 +421,7 @@ class Journal:
         )  # fmt: skip
         newest = candles[-1].open_time
         if entry.last_candle is None or newest > entry.last_candle:
-            entry.last_candle = newest
+            self._changing(entry).last_candle = newest
             self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (newest, entry.id))
         judged.accepted += len(candles)
 
@@ -534,7 +552,7 @@ class Journal:
             if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
                 return
             self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
-            entry.first = listed.since
+            self._changing(entry).first = listed.since
             self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (listed.since, entry.id))
         day = floor_to(listed.since, DAY)
         self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
@@ -562,17 +580,21 @@ class Journal:
     def _advance(self, entry: _Entry, series: Series, since: Millis, until: Millis) -> None:
         if since != entry.mark:
             raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
-        entry.mark = until
+        self._changing(entry).mark = until
         self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (until, entry.id))
 
     def _add_empty(self, entry: _Entry, since: Millis, until: Millis, evidence: str) -> None:
         """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
         grow, so the newer evidence covers the older."""
         self._underived.add(entry.id, since, until)
+        # Spans are disjoint, so the last that begins before is the only one that can end here. Asked by its end, the
+        # table would be read through for every quiet minute: a thin pair has 100,000 spans a year.
         before = self._db.execute(
-            "SELECT since_ms, evidence FROM empty WHERE series_id = ? AND until_ms = ?", (entry.id, since)
+            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
+            " ORDER BY since_ms DESC LIMIT 1",
+            (entry.id, since),
         ).fetchone()
-        if before is not None and _without_numbers(before[1]) == _without_numbers(evidence):
+        if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
             self._db.execute(
                 "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
                 (until, evidence, entry.id, before[0]),
@@ -766,9 +788,12 @@ def _prepare(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("it has no format")
     if found != (FORMAT,) and found[0] not in UPGRADES:
         raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
-    check = database.execute("PRAGMA integrity_check(1)").fetchone()
-    if check != ("ok",):
-        raise sqlite3.DatabaseError(str(check[0]))
+    (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if check != "ok":
+        failed = _READ_FAILED.search(check)
+        if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
+        raise sqlite3.DatabaseError(check)
     if found != (FORMAT,):
         database.executescript(
             f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"

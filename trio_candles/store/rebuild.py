@@ -37,7 +37,12 @@ def open_journal(root: Path, disk: Disk, stored_elsewhere: StoredElsewhere) -> J
     if not path.exists():
         _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
     try:
-        journal = Journal.open(path, stored_elsewhere)
+        try:
+            journal = Journal.open(path, stored_elsewhere)
+        except JournalBroken as error:
+            # Damage stays; what a disk misread once does not, and is no reason to lose a ledger.
+            log.warning("the journal seems to be broken (%s); it is read once more", error)
+            journal = Journal.open(path, stored_elsewhere)
     except JournalBroken as error:
         log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
         journal = Journal.open(path, stored_elsewhere)

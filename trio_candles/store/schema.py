@@ -57,6 +57,8 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
 ]
 COLUMNS = pa.schema(_FIELDS)
 """A day file's columns, in order, exactly."""
+STRINGS = ("venue", "symbol", "timeframe", "source")
+"""Those of them with few words, again and again."""
 
 TABLES = """
 CREATE TABLE meta (

@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.venues.answers import judge_coinbase
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
@@ -24,10 +25,8 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
-    UnknownSymbol,
     Using,
     Why,
-    judge_status,
     pages,
     read_body,
     settled_until,
@@ -68,15 +67,9 @@ class _Time(msgspec.Struct):
     iso: str
 
 
-# {"message":"NotFound"}
-class _Error(msgspec.Struct):
-    message: str = ""
-
-
 _ROW_LIST = msgspec.json.Decoder(list[_Row])
 _TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
 _TIME = msgspec.json.Decoder(_Time)
-_ERROR = msgspec.json.Decoder(_Error)
 
 
 class CoinbaseHistory:
@@ -115,7 +108,7 @@ class CoinbaseHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"iso":"2020-05-12T08:00:51.504Z","epoch":1589270451.504}"""
-        _judge(answer)
+        judge_coinbase(answer)
         return time_of(read_body(_TIME, answer).iso)
 
 
@@ -141,15 +134,6 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
             findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
 
 
-def _judge(answer: Answer) -> None:
-    judge_status(answer, spoken=(400, 404))
-    if answer.status != 200:
-        message = read_body(_ERROR, answer).message[:200]
-        if answer.status == 404 and message == "NotFound":
-            raise UnknownSymbol(message)
-        raise Misunderstood("refused", f"HTTP {answer.status} {message}")
-
-
 # --- rows -------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +144,7 @@ def _ask_rows(product: str, since: Millis, until: Millis) -> Request:
 
 
 def _hear_rows(findings: Findings, answer: Answer) -> None:
-    _judge(answer)
+    judge_coinbase(answer)
     rows = read_body(_ROW_LIST, answer)
     findings.heard = True
     # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
@@ -248,7 +232,7 @@ class _Walk:
 
     def hear(self, answer: Answer, after: int | None) -> None:
         """Remember a page: all trades that there are between its lowest id and *after*."""
-        _judge(answer)
+        judge_coinbase(answer)
         told = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
         # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
         told = [(id, trade) for id, trade in told if trade is None or trade.time <= self.now]

@@ -49,14 +49,13 @@ class Findings:
     _blanks: list[Empty] = attrs.field(factory=list)
     """Spans without a trade, by ids; ascending and disjoint, as the trades prove them."""
 
+    settled: Millis = attrs.field(init=False)
+    """Minutes from here on are not believed yet."""
+
     def __attrs_post_init__(self) -> None:
         if self.since % MINUTE or self.until % MINUTE:
             raise ValueError(f"[{self.since}, {self.until}) are no whole minutes")
-
-    @property
-    def settled(self) -> Millis:
-        """Minutes from here on are not believed yet."""
-        return settled_until(self.now)
+        self.settled = settled_until(self.now)
 
     # --- what is said
 
@@ -77,7 +76,8 @@ class Findings:
             self._state(minute, None)
 
     def _state(self, minute: Millis, stated: Candle | None) -> None:
-        if self._rows.setdefault(minute, stated) != stated:
+        known = self._rows.setdefault(minute, stated)
+        if known is not stated and known != stated:
             self.doubt(minute, Why.ROWS_DIFFER)
 
     def leaves_out(self, since: Millis, until: Millis) -> None:
@@ -136,6 +136,8 @@ class Findings:
         return trial._most_agree() is True
 
     def _most_agree(self) -> bool | None:
+        if not self._built and not self._blanks:
+            return None
         verdicts = [self._agree(minute) for minute in self._rows]
         yes, no = verdicts.count(True), verdicts.count(False)
         return None if yes == no == 0 else yes > no
@@ -170,6 +172,8 @@ class Findings:
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
+        if not self._built and not self._blanks:
+            return None
         built, blank = self._built.get(minute), self._blank(minute)
         if minute not in self._rows or (built is None and blank is None):
             return None

@@ -89,6 +89,8 @@ class Answer:
     body: bytes
     retry_after: float | None = None
     """Seconds, as the header of that name says."""
+    seconds: float = 0.0
+    """From the question's leaving to the answer's end, on the service's clock; without the wait for the budget."""
 
 
 @attrs.frozen

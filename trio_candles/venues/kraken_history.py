@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.venues.answers import kraken_part, kraken_result
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
@@ -25,17 +26,13 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
-    Throttled,
-    Unavailable,
-    UnknownSymbol,
     Using,
     Why,
-    judge_status,
     pages,
     read_body,
     settled_until,
 )
-from trio_candles.venues.protocol import Id, Misunderstood, VenueError, exact, plain_float
+from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_float
 
 __all__ = ["KrakenHistory"]
 
@@ -58,13 +55,6 @@ _LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 3
 
 _SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
 _NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
-_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
-
-
-# {"error":["EQuery:Unknown asset pair"]}; {"error":[],"result":{"XXBTZUSD":[...],"last":1788415380}}
-class _Body(msgspec.Struct):
-    error: list[str]
-    result: dict[str, msgspec.Raw] = {}
 
 
 # [1788415200,"77776.4","77800.0","77717.8","77736.8","77777.6","4.07649664",167]:
@@ -75,7 +65,6 @@ _Row = tuple[Id, str, str, str, str, str, str, Id]
 # oldest first. The time has more digits than a double keeps: it is read as text.
 _TradeRow = tuple[str, str, msgspec.Raw, str, str, str, Id]
 
-_BODY = msgspec.json.Decoder(_Body)
 _ROW_LIST = msgspec.json.Decoder(list[_Row])
 _TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
 _WHOLE = msgspec.json.Decoder(Id)
@@ -141,8 +130,8 @@ class KrakenHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"error":[],"result":{"unixtime":1762820224,"rfc1123":"Tue, 11 Nov 25 00:17:04 +0000"}}"""
-        result = _result(answer, Millis(0))
-        return Millis(read_body(_WHOLE, _part(answer, result, "unixtime")) * 1000)
+        result = kraken_result(answer, Millis(0))
+        return Millis(read_body(_WHOLE, kraken_part(answer, result, "unixtime")) * 1000)
 
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
@@ -176,47 +165,14 @@ def _ask(findings: Findings, what: str, **params: str) -> Request:
 # --- answers ----------------------------------------------------------------------------------------------
 
 
-def _result(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
-    judge_status(answer)
-    body = read_body(_BODY, answer)
-    errors = [error for error in body.error if not error.startswith("W")]  # W: a warning beside a good answer
-    if errors:
-        raise _error(errors[0][:200], answer.retry_after, now)
-    return body.result
-
-
-def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
-    """``EService: Throttled: 1762820224`` and its like as what they mean."""
-    until = _THROTTLED_UNTIL.match(text)
-    if until is not None:
-        return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
-    match text.replace(": ", ":"):
-        case "EGeneral:Too many requests" | "EAPI:Rate limit exceeded" | "EGeneral:Temporary lockout":
-            return Throttled(text, retry_after)
-        case "EQuery:Unknown asset pair":
-            return UnknownSymbol(text)
-        case known if known.startswith("EService:Throttled"):
-            return Throttled(text, retry_after)
-        case known if known.startswith("EService:") or known == "EGeneral:Internal error":
-            return Unavailable(text, retry_after)
-        case _:
-            return Misunderstood("refused", text)
-
-
-def _part(answer: Answer, result: Mapping[str, msgspec.Raw], key: str) -> Answer:
-    if key not in result:
-        raise Misunderstood("bad_shape", f"no {key} among {sorted(result)[:5]}")
-    return attrs.evolve(answer, body=bytes(result[key]))
-
-
 def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
     """The rows of the pair that was asked for, which the venue may call by another of its names; and ``last``."""
-    result = _result(answer, findings.now)
-    last = _part(answer, result, "last")
+    result = kraken_result(answer, findings.now)
+    last = kraken_part(answer, result, "last")
     keys = [key for key in result if key != "last"]
     if len(keys) != 1 or keys[0] not in names_of(findings.series.symbol):
         raise Misunderstood("wrong_symbol", f"{keys[:5]} for {findings.series.symbol}"[:200])
-    return _part(answer, result, keys[0]), last
+    return kraken_part(answer, result, keys[0]), last
 
 
 # --- rows -------------------------------------------------------------------------------------------------

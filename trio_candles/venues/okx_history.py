@@ -11,10 +11,10 @@ import re
 from collections.abc import Generator, Iterator, Mapping
 from types import MappingProxyType
 
-import attrs
 import msgspec
 
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
+from trio_candles.venues.answers import okx_data
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     Answer,
@@ -22,12 +22,8 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
-    Throttled,
-    Unavailable,
-    UnknownSymbol,
     Using,
     Why,
-    judge_status,
     pages,
     read_body,
     settled_until,
@@ -53,13 +49,6 @@ _MARGIN = Millis(10 * MINUTE)
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 
 
-# {"code":"0","msg":"","data":[...]}; {"code":"51001","msg":"Instrument ID ... doesn't exist.","data":[]}
-class _Body(msgspec.Struct):
-    code: str
-    msg: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"[]")
-
-
 # ["1637161920000","41.96","42.07","41.95","42.07","461.846542","19395.517323","19395.517323","1"]:
 # ts (open, ms), o, h, l, c, volume in base, in quote, in quote, confirm; newest first.
 # {"ts":"1597026383085"}
@@ -73,14 +62,9 @@ class _Instrument(msgspec.Struct):
     listTime: str
 
 
-_BODY = msgspec.json.Decoder(_Body)
 _ROWS = msgspec.json.Decoder(list[list[str]])
 _TIMES = msgspec.json.Decoder(list[_Time])
 _INSTRUMENT_LIST = msgspec.json.Decoder(list[_Instrument])
-
-_THROTTLED = ("50011",)
-_UNWELL = ("50001", "50013", "50026")
-_UNKNOWN = ("51001",)
 
 
 class OkxHistory:
@@ -126,7 +110,7 @@ class OkxHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"""
-        times = read_body(_TIMES, _data(answer))
+        times = read_body(_TIMES, okx_data(answer))
         if len(times) != 1 or _MILLIS.fullmatch(times[0].ts) is None:
             raise Misunderstood("bad_time", repr(answer.body[:200]))
         return Millis(int(times[0].ts))
@@ -153,7 +137,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
 
 def _hear_listing(findings: Findings, answer: Answer) -> None:
     """When the market began; nothing is served before, and nothing is expected."""
-    told = [one for one in read_body(_INSTRUMENT_LIST, _data(answer)) if one.instId == findings.series.symbol]
+    told = [one for one in read_body(_INSTRUMENT_LIST, okx_data(answer)) if one.instId == findings.series.symbol]
     if len(told) != 1 or _MILLIS.fullmatch(told[0].listTime) is None:
         raise Misunderstood("bad_listing", repr(answer.body[:200]))
     time = Millis(int(told[0].listTime))
@@ -173,7 +157,7 @@ def _request(path: str, symbol: str, since: Millis, until: Millis) -> Request:
 
 
 def _hear(findings: Findings, answer: Answer) -> None:
-    rows = read_body(_ROWS, _data(answer))
+    rows = read_body(_ROWS, okx_data(answer))
     for row in rows:
         if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
             raise Misunderstood("short_row", repr(row)[:200])
@@ -204,19 +188,3 @@ def _candle(findings: Findings, time: Millis, row: list[str]) -> Candle:
         ingest_time=findings.now,
         close_time=Millis(time + MINUTE),
     )  # fmt: skip
-
-
-def _data(answer: Answer) -> Answer:
-    """The answer's data; what went wrong is a code, also with HTTP 200."""
-    judge_status(answer, spoken=(400, 404))
-    body = read_body(_BODY, answer)
-    if body.code == "0" and answer.status == 200:
-        return attrs.evolve(answer, body=bytes(body.data))
-    text = f"HTTP {answer.status} {body.code[:20]} {body.msg[:200]}"
-    if body.code in _THROTTLED:
-        raise Throttled(text, answer.retry_after)
-    if body.code in _UNWELL:
-        raise Unavailable(text, answer.retry_after)
-    if body.code in _UNKNOWN:
-        raise UnknownSymbol(text)
-    raise Misunderstood("refused", text)

@@ -1,0 +1,309 @@
+"""Faults planted into the product: each must be found, or the net has a hole.
+
+A bug replaces what the service is given (venues, histories, network, store, disk, chance); nothing is patched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import msgspec
+
+from trio_candles.model import MINUTE, Attempt, Empty, Millis
+from trio_candles.network import Network, Socket
+from trio_candles.store.journal import Judged
+from trio_candles.store.store import Store, StoreUnavailable
+from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request
+from trio_candles.venues.protocol import Beat, Event, Lost, Misunderstood, Row, Traded, Venue
+
+__all__ = ["BUGS", "NONE", "Bug"]
+
+T = TypeVar("T")
+
+
+def _same(thing: T) -> T:
+    return thing
+
+
+@attrs.frozen
+class Bug:
+    """What to replace, and by what; as made, nothing."""
+
+    ignores: str = ""
+    """What the disk does not do: ``file sync``, ``folder sync``, ``journal sync``, ``read back``, ``remove``."""
+    venues: Mapping[str, Callable[[Venue], Any]] = attrs.field(factory=dict)
+    histories: Callable[[History], Any] = _same
+    store: Callable[[Store], Any] = _same
+    network: Callable[[Network], Any] = _same
+    before_a_start: Callable[[Path], object] = _same
+
+    def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Any]:
+        """The venues, this life's."""
+        return {name: self.venues.get(name, _same)(venue) for name, venue in venues.items()}
+
+    def over_histories(self, histories: Mapping[str, History]) -> dict[str, Any]:
+        """The venues' records, this life's."""
+        return {name: self.histories(history) for name, history in histories.items()}
+
+
+class _Over:
+    """Something of the product's, but for what a subclass says."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+# --- feeds ------------------------------------------------------------------------------------------------
+
+
+class StoresForming(_Over):
+    """Takes OKX's forming rows for closed ones."""
+
+    def read(self, text: str) -> Sequence[Event]:
+        return self.inner.read(text.replace('"0"]]', '"1"]]'))
+
+
+class TakesEndForBegin(_Over):
+    """Reads Kraken's ``timestamp``, the end of a row, as its beginning."""
+
+    def read(self, text: str) -> Sequence[Event]:
+        return [
+            msgspec.structs.replace(one, open_time=one.close_time, close_time=Millis(one.close_time + MINUTE))
+            if isinstance(one, Row)
+            else one
+            for one in self.inner.read(text)
+        ]
+
+
+class BelievesEveryBeat(_Over):
+    """Takes a heartbeat for the proof that nothing is missing, whatever id it names."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.newest: Counter[str] = Counter()
+
+    def read(self, text: str) -> Sequence[Event]:
+        events = list(self.inner.read(text))
+        for number, event in enumerate(events):
+            if isinstance(event, Traded):
+                self.newest[event.symbol] = max(self.newest[event.symbol], event.trade.trade_id)
+            elif isinstance(event, Beat):
+                events[number] = attrs.evolve(event, last_trade_id=self.newest[event.symbol])
+        return events
+
+
+class CountsForItself(_Over):
+    """Forgets what the time without a connection may have cost: numbers the trades itself."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.ids: dict[tuple[str, int], int] = {}
+        self.count: Counter[str] = Counter()
+
+    def _own(self, symbol: str, trade_id: int) -> int:
+        if (symbol, trade_id) not in self.ids:
+            self.count[symbol] += 1
+            self.ids[symbol, trade_id] = self.count[symbol]
+        return self.ids[symbol, trade_id]
+
+    def read(self, text: str) -> Sequence[Event]:
+        events = list(self.inner.read(text))
+        for number, event in enumerate(events):
+            if isinstance(event, Traded):
+                own = self._own(event.symbol, event.trade.trade_id)
+                events[number] = attrs.evolve(event, trade=attrs.evolve(event.trade, trade_id=own))
+            elif isinstance(event, Beat):
+                events[number] = attrs.evolve(event, last_trade_id=self.count[event.symbol])
+        return events
+
+
+class Swallows(_Over):
+    """One venue's reader dies of the first bad message, and nobody hears of it."""
+
+    dead = False
+
+    def read(self, text: str) -> Sequence[Event]:
+        if self.dead:
+            return ()
+        try:
+            return self.inner.read(text)
+        except Misunderstood:
+            self.dead = True
+            return ()
+
+
+class StaleWatchdog(_Over):
+    """The watchdog belongs to the first connection, and watches no other."""
+
+    asked = 0
+
+    def subscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
+        self.asked = request
+        return self.inner.subscribe(symbols, request)
+
+    @property
+    def limits(self) -> Any:
+        limits = self.inner.limits
+        return limits if self.asked <= 1 else attrs.evolve(limits, silence=1e9, ping_after=None, symbol_silence=None)
+
+
+class Insists(_Over):
+    """Tries again at once where a connection cannot be had."""
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Socket]:
+        async with AsyncExitStack() as stack:
+            for left in reversed(range(10)):
+                try:
+                    socket = await stack.enter_async_context(self.inner.connect(url))
+                    break
+                except* Lost:
+                    if not left:
+                        raise
+            yield socket
+
+
+# --- REST -------------------------------------------------------------------------------------------------
+
+
+class BelievesSilence(_Over):
+    """Takes a page that says nothing of a minute for the proof that nothing traded in it."""
+
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        filled: Filled = yield from self.inner.fill(series, since, until, now, by_trades)
+        told = [Empty(series, one.since, one.until, "no row") for one in filled.missing]
+        return attrs.evolve(filled, empties=tuple(sorted((*filled.empties, *told), key=_since)), missing=())
+
+
+def _since(span: Empty) -> Millis:
+    return span.since
+
+
+class OffByOne(_Over):
+    """Takes the end of a page for the last minute on it, and never asks for that one."""
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        for low, high in self.inner.windows(since, until, now):
+            if low < high - MINUTE:
+                yield low, Millis(high - MINUTE)
+
+
+class EdgeIsEmpty(_Over):
+    """Asks for one minute too few, and takes the one that does not come for empty."""
+
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        edge = Millis(until - MINUTE)
+        if edge <= since:
+            return (yield from self.inner.fill(series, since, until, now, by_trades))
+        filled: Filled = yield from self.inner.fill(series, since, edge, now, by_trades)
+        empties = (one for one in filled.empties if one.until <= edge)
+        return attrs.evolve(
+            filled,
+            candles=tuple(one for one in filled.candles if one.open_time < edge),
+            empties=(*empties, Empty(series, edge, until, "no row")),
+        )
+
+
+class BelievesForming(_Over):
+    """Asks at once, and takes whatever row comes for a closed one."""
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        return self.inner.windows(since, until, Millis(now + MINUTE))
+
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), by_trades)
+        try:
+            request: Request = next(questions)
+            while True:
+                answer: Answer = yield request
+                request = questions.send(attrs.evolve(answer, body=answer.body.replace(b'"0"]', b'"1"]')))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+class Greedy(_Over):
+    """Knows no limit of questions."""
+
+    @property
+    def rates(self) -> Mapping[str, Rate]:
+        return {name: Rate(rate.per_second * 50, 1000, False) for name, rate in self.inner.rates.items()}
+
+
+# --- the store --------------------------------------------------------------------------------------------
+
+
+class AcknowledgesEarly(_Over):
+    """Says that a batch is stored, and stores it with the next one."""
+
+    held: tuple[Any, ...] | None = None
+
+    def commit(self, *batch: Any) -> Judged:
+        held, self.held = self.held, batch
+        return Judged() if held is None else self.inner.commit(*held)
+
+    def waiting(self) -> Any:
+        if self.held is not None:
+            self.commit(*self.held)
+            self.held = None
+        return self.inner.waiting()
+
+
+class IgnoresErrors(_Over):
+    """Takes a commit that failed for done."""
+
+    def commit(self, *batch: Any) -> Judged:
+        try:
+            return self.inner.commit(*batch)
+        except StoreUnavailable:
+            return Judged()
+
+
+class AskedIsFilled(_Over):
+    """Takes a gap that was asked about for one that is closed."""
+
+    def commit(self, verdicts: Sequence[Any], *more: Any) -> Judged:
+        return self.inner.commit(
+            [Empty(one.series, one.since, one.until, "asked") if isinstance(one, Attempt) else one for one in verdicts],
+            *more,
+        )
+
+
+def forget_the_log(root: Path) -> None:
+    """Opens the journal without what is only in its log."""
+    (root / "journal.sqlite3-wal").unlink(missing_ok=True)
+
+
+NONE = Bug()
+
+BUGS: dict[str, Bug] = {
+    "no_fsync": Bug(ignores="file sync"),
+    "no_folder_fsync": Bug(ignores="folder sync"),
+    "no_journal_fsync": Bug(ignores="journal sync"),
+    "no_reading_back": Bug(ignores="read back"),
+    "leaves_temporaries": Bug(ignores="remove"),
+    "forgets_the_log": Bug(before_a_start=forget_the_log),
+    "acknowledges_early": Bug(store=AcknowledgesEarly),
+    "ignores_store_errors": Bug(store=IgnoresErrors),
+    "asked_is_filled": Bug(store=AskedIsFilled),
+    "stores_forming": Bug(venues={"okx": StoresForming}),
+    "takes_end_for_begin": Bug(venues={"kraken": TakesEndForBegin}),
+    "believes_every_beat": Bug(venues={"coinbase": BelievesEveryBeat}),
+    "forgets_the_reconnection": Bug(venues={"coinbase": CountsForItself}),
+    "swallows_an_exception": Bug(venues={"okx": Swallows}),
+    "stale_watchdog": Bug(venues=dict.fromkeys(("coinbase", "kraken", "okx"), StaleWatchdog)),
+    "no_backoff": Bug(network=Insists),
+    "believes_an_empty_page": Bug(histories=BelievesSilence),
+    "page_edge_never_asked": Bug(histories=OffByOne),
+    "page_edge_is_empty": Bug(histories=EdgeIsEmpty),
+    "believes_forming_rows": Bug(histories=BelievesForming),
+    "exceeds_rest_limits": Bug(histories=Greedy),
+}
+"""By name; what each gets wrong is in its class."""

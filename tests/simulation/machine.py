@@ -1,0 +1,364 @@
+"""The computer that the collector runs on: its disk, the journal's files, and its power.
+
+Day files go through a :class:`~disks.PowerCut`, which knows what a cut may leave of them. SQLite writes by itself,
+to a real file system: a cut is made *between* two calls of ours, and of the journal is left what a disk may have of it
+then. What SQLite wrote between the last two calls is cut at a random byte of its write-ahead log, with noise behind
+it; while it copied the log into the database, any of the database's pages may be old or new. (Everything before has
+been synced: ``synchronous=FULL``.) A journal for which there is no room is made with ``RLIMIT_FSIZE``: SQLite's own
+writes fail, at a random byte.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
+import trio
+from disks import PowerCut
+
+from simulation.trace import Broken, Trace
+from trio_candles.model import Candle
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["FaultyDisk", "Machine", "PowerLost"]
+
+PAGE = 4096
+SECTOR = 512
+JOURNAL = "journal.sqlite3"
+QUARANTINE = "quarantine"
+Files = tuple[bytes, bytes]
+"""The database and its write-ahead log."""
+
+
+class PowerLost(BaseException):
+    """The process does not exist any more; what was not durable does not either."""
+
+
+@attrs.define
+class DiskError:
+    """Calls that fail."""
+
+    calls: frozenset[str]
+    number: int
+    until: float
+    times: int
+
+    def takes(self, call: str) -> bool:
+        if call not in self.calls or self.times <= 0 or trio.current_time() >= self.until:
+            return False
+        self.times -= 1
+        return True
+
+
+@attrs.define
+class FaultyDisk(PowerCut):
+    """The disk, with the errors that the machine has in store for it."""
+
+    machine: Machine = attrs.field(kw_only=True)
+    ignores: str = ""
+    """A planted bug: what this disk never does."""
+
+    def _ask(self, call: str, path: Path) -> None:
+        self.machine.point(call)
+        self.machine.fail(call, path)
+
+    def read(self, path: Path) -> bytes:
+        self._ask("read", path)
+        if "read back" in self.ignores and path in self.said:
+            return self.said[path]
+        return super().read(path)
+
+    def names(self, folder: Path) -> list[str]:
+        self._ask("names", folder)
+        return super().names(folder)
+
+    def write_new(self, path: Path, content: bytes) -> None:
+        self._ask("write_new", path)
+        if self._now(self._name(path)) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        machine = self.machine
+        self.broken = " ".join((self.ignores, "file sync folder sync" if machine.lies else ""))
+        whole = content
+        if machine.short_writes:
+            machine.short_writes -= 1
+            machine.fired["disk_short"] += 1
+            content = content[: machine.chance.randrange(len(content))]
+        try:
+            machine.fail("write", path)
+        except OSError:
+            part = content[: machine.chance.randrange(len(content) + 1)]
+            synced, self.broken = self.broken, "file sync"
+            super().write_new(path, part)
+            self.broken = synced
+            raise
+        super().write_new(path, content)
+        self.said[path] = whole
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._ask("replace", target)
+        super().replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._ask("remove", path)
+        if "remove" not in self.ignores:
+            super().remove(path)
+
+    def make_folder(self, path: Path) -> None:
+        self._ask("make_folder", path)
+        super().make_folder(path)
+
+    def sync_folder(self, path: Path) -> None:
+        self._ask("sync_folder", path)
+        self.broken = " ".join((self.ignores, "file sync folder sync" if self.machine.lies else ""))
+        super().sync_folder(path)
+
+
+CALLS = frozenset({"read", "names", "write_new", "write", "replace", "remove", "make_folder", "sync_folder"})
+WRITING = CALLS - {"read", "names", "remove"}
+
+
+@attrs.define
+class Machine:
+    """One computer, from its first start to the end of the seed."""
+
+    root: Path
+    chance: random.Random
+    trace: Trace
+    fired: Counter[str]
+    disk: FaultyDisk = attrs.field(init=False)
+    ignores: str = ""
+    """A planted bug: what the disk never does."""
+    dead: bool = False
+    errors: list[DiskError] = attrs.field(factory=list)
+    short_writes: int = 0
+    lies: bool = False
+    """Syncs say that they are done, and are not."""
+    has_lied: bool = False
+    """At any time: what is set aside after that need not be the product's fault."""
+    full_until: float = float("-inf")
+    """Until then SQLite's writes fail."""
+    slow_until: float = float("-inf")
+    acknowledged: dict[tuple[str, str, int], tuple[float, ...]] = attrs.field(factory=dict)
+    """Candles that the store said it had accepted."""
+    _points: int = 0
+    _cut_at: int | None = None
+    _cut_how: str = "power"
+    _before: Files = (b"", b"")
+    """The journal's files at the last point, while a cut is near."""
+    _unsynced_since: Files | None = None
+    """The journal's files when the disk began to lie."""
+    _at_start: Files = (b"", b"")
+    _left: Files | None = None
+    """What the last cut left of the journal."""
+    _excused: bool = False
+    """The last cut took what a lying disk had not synced."""
+
+    def __attrs_post_init__(self) -> None:
+        self.disk = self._disk_holding({"": None})
+
+    def _disk_holding(self, contents: dict[str, bytes | None]) -> FaultyDisk:
+        return FaultyDisk.holding(
+            self.root, contents, watch=lambda: self.point("step"), machine=self, ignores=self.ignores
+        )
+
+    # --- errors
+
+    def fail(self, call: str, path: Path) -> None:
+        """Raise the error that waits for this call, if one does."""
+        for error in self.errors:
+            if error.takes(call):
+                self.fired[f"disk_{errno.errorcode[error.number].lower()}"] += 1
+                self.trace.note(f"disk {call} fails: {os.strerror(error.number)}")
+                raise OSError(error.number, os.strerror(error.number), str(path))
+
+    @contextmanager
+    def _journals_room(self) -> Iterator[None]:
+        if sys.platform == "win32" or trio.current_time() >= self.full_until:
+            yield
+            return
+        room = self.chance.choice((0, self.chance.randrange(sum(map(len, self._journal())) + 4 * PAGE)))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            yield
+        except OSError:
+            self.fired["journal_full"] += 1
+            raise
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def lie(self) -> None:
+        """From now on syncs are not done, though the disk says so."""
+        self.lies = self.has_lied = True
+        if self._unsynced_since is None:
+            self._unsynced_since = self._journal()
+
+    # --- the service's blocking calls
+
+    async def offload(self, work: Callable[..., Any], /, *args: Any) -> Any:
+        """Run a call of the store here and now, on this disk."""
+        await trio.lowlevel.checkpoint()
+        if trio.current_time() < self.slow_until:
+            self.fired["disk_slow"] += 1
+            await trio.sleep(self.chance.uniform(0.1, 5.0))
+        name = getattr(work, "__name__", "?")
+        self.point(name)
+        try:
+            with self._journals_room():
+                told = work(*args)
+                if getattr(told, "error", None) and trio.current_time() < self.full_until:
+                    self.fired["journal_full"] += 1
+        except OSError as error:
+            self.trace.note(f"store {name}: {type(error).__name__} {error}")
+            raise
+        self.point(f"{name} done")
+        self.trace.note(f"store {name} {len(args[0]) if args and isinstance(args[0], list) else ''}")
+        if name == "commit":
+            refused = {(candle.series, candle.open_time) for candle, _ in told.rejected}
+            for one in args[0]:
+                if isinstance(one, Candle) and (one.series, one.open_time) not in refused:
+                    key = (one.series.venue, one.series.symbol, int(one.open_time))
+                    self.acknowledged[key] = (one.open, one.high, one.low, one.close, one.volume)
+        return told
+
+    # --- power
+
+    def point(self, what: str) -> None:
+        """A moment at which the power may go; from then on every call finds that it has gone."""
+        if self.dead:
+            raise PowerLost
+        self._points += 1
+        if self._cut_at is not None:
+            if self._points >= self._cut_at:
+                self.cut(what)
+                raise PowerLost
+            self._before = self._journal()
+
+    def arm(self, points: int, how: str) -> None:
+        """Let the power go at the *points*-th moment from now on."""
+        self._cut_at, self._cut_how = self._points + points, how
+        self._before = self._journal()
+
+    def disarm(self) -> None:
+        """Do not."""
+        self._cut_at = None
+
+    def cut(self, where: str, how: str | None = None) -> None:
+        """End the process here; with ``power``, what is not durable goes, too."""
+        how = how or self._cut_how
+        now = self._journal()
+        before = self._before if self._cut_at is not None else now
+        self.dead, self._cut_at = True, None
+        if how == "power":
+            if self._unsynced_since is not None:
+                before, self._unsynced_since, self._excused = self._unsynced_since, None, True
+            if "journal sync" in self.ignores:
+                before = self._at_start
+            self._left = torn(before, now, self.chance)
+            left = self.disk.a_cut(self.chance)
+            self.disk = self._disk_holding(left)
+        else:
+            self._left = now
+        self.fired[how] += 1
+        self.trace.note(f"{how} cut at {where}; journal {len(self._left[0])} + {len(self._left[1])} bytes")
+
+    def restore(self) -> None:
+        """Put on the real disk what the cut left of the journal, for the next process."""
+        assert self._left is not None
+        for name in (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"):
+            (self.root / name).unlink(missing_ok=True)
+        for name, content in zip((JOURNAL, f"{JOURNAL}-wal"), self._left, strict=True):
+            if content:
+                (self.root / name).write_bytes(content)
+        self._left, self.dead = None, False
+        self._at_start = self._journal()
+        if self.lies:
+            self._unsynced_since = self._at_start
+
+    def _journal(self) -> Files:
+        return _content(self.root / JOURNAL), _content(self.root / f"{JOURNAL}-wal")
+
+    # --- what is there
+
+    def stored(self) -> dict[tuple[str, str, int], tuple[float, ...]]:
+        """Every stored minute, journal and day files together, read with nothing of the product's."""
+        found: dict[tuple[str, str, int], tuple[float, ...]] = {}
+        with closing(sqlite3.connect(f"file:{self.root / JOURNAL}?mode=ro", uri=True)) as database:
+            for venue, symbol, minute, *numbers in database.execute(
+                "SELECT venue, symbol, open_ms, open, high, low, close, volume"
+                " FROM candle JOIN series ON series.id = series_id WHERE timeframe = '1m'"
+            ):
+                found[venue, symbol, minute] = tuple(numbers)
+        for name, content in self.disk.contents().items():
+            if content and name.endswith(".parquet") and name.split("/")[2:3] == ["1m"]:
+                for row in pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist():
+                    key = (row["venue"], row["symbol"], row["open_time_ms"])
+                    found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+        return found
+
+    def check_nothing_is_lost(self) -> None:
+        """After a start: what was acknowledged is there; what may have been lost to a lie is forgotten."""
+        stored = self.stored()
+        lost = sorted(set(self.acknowledged) - set(stored))
+        if self._excused:
+            self._excused = False
+            for key in lost:
+                del self.acknowledged[key]
+        elif lost:
+            raise Broken("acknowledged", f"{len(lost)} candles that had been accepted are gone, first {lost[0]}")
+        if self.has_lied:
+            return
+        aside = [name for name in self.disk.contents() if name.startswith(f"{QUARANTINE}/")]
+        aside += os.listdir(self.root / QUARANTINE) if (self.root / QUARANTINE).exists() else []
+        if aside:
+            raise Broken("quarantine", f"set aside although no disk had lied: {', '.join(aside)}")
+
+    def materialise(self) -> None:
+        """Write the day files beside the journal, for whoever reads a data directory."""
+        for name, content in self.disk.contents().items():
+            path = self.root / name
+            if content is None:
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+
+def torn(before: Files, now: Files, chance: random.Random) -> Files:
+    """What a disk may hold of the journal if the power goes while SQLite brings it from *before* to *now*."""
+    if before == now or chance.random() < 0.2:
+        return now
+    (old_base, old_log), (base, log) = before, now
+    if old_base == base:
+        # The log was written, from its end or (after a checkpoint) from its beginning.
+        cut = chance.randrange(len(log) + 1)
+        if log.startswith(old_log):
+            cut = chance.randrange(len(old_log), len(log) + 1)
+        noise = chance.randbytes(chance.randrange(SECTOR)) if chance.random() < 0.3 else b""
+        return base, log[:cut] + (noise + old_log[cut + len(noise) :] if len(old_log) > cut else noise)
+    if old_log and log.startswith(old_log):
+        # Also copied into the database, from a log that was synced before: any pages may have come through.
+        pages = range(0, max(len(base), len(old_base)), PAGE)
+        mixed = (base if chance.random() < 0.5 else old_base.ljust(len(base), b"\0") for _ in pages)
+        return b"".join(some[start : start + PAGE] for some, start in zip(mixed, pages, strict=True)), log
+    return chance.choice((before, now))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

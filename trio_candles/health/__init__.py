@@ -1,0 +1,33 @@
+"""Whether the data is fresh and its collector well: ``check`` says it once, ``monitor`` goes on saying it.
+
+Facts are read from the ledger (:mod:`.reading`), judged without I/O (:mod:`.judge`), and then shown
+(:mod:`.report`, :mod:`.screen`) or posted (:mod:`.alerts`). Read-only; of the writing path they share the schema alone.
+
+This file imports nothing heavy: signals are held before anything else is read.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from trio_candles.signals import hold_signals
+
+__all__ = ["check_command", "monitor_command"]
+
+
+def check_command() -> int:
+    """``tools/check.py``, ``trio-candles-check``: the exit code."""
+    from trio_candles.health.check import main
+
+    try:
+        return main(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+
+
+def monitor_command() -> int:
+    """``tools/monitor.py``, ``trio-candles-monitor``: the exit code."""
+    signals = hold_signals()
+    from trio_candles.health.monitor import main
+
+    return main(sys.argv[1:], signals)

@@ -1,0 +1,116 @@
+"""What changed between two looks, and telling it to a webhook: once a change, in order, until it has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from trio_candles.health.judge import Health, Problem, Subject
+from trio_candles.health.report import problem_document
+from trio_candles.webhook import Undelivered
+
+__all__ = ["ALERTS_QUEUED", "Alert", "AlertBook", "alert_documents", "deliver"]
+
+ALERTS_QUEUED = 1_000
+"""Documents that wait for a webhook which does not answer: days of an ordinary bad time. Later ones are said on
+stderr to be lost; every document tells the whole state, so that the next one that arrives makes up for it."""
+REFUSALS = 5
+"""Times that one document is offered to a webhook which refuses it (4xx), so that it does not hold up all others."""
+SLOWEST_SECONDS = 60.0
+
+Document = Mapping[str, object]
+
+
+@attrs.frozen
+class Alert:
+    """Problems that appeared in one look, or that went in it."""
+
+    event: str
+    """``unhealthy`` | ``recovered``"""
+    problems: tuple[Problem, ...]
+
+
+@attrs.define
+class AlertBook:
+    """Remembers what is not well, so that each change is told once."""
+
+    _open: dict[Subject, Problem] = attrs.field(factory=dict)
+
+    def note(self, health: Health) -> list[Alert]:
+        """What has changed since the last look; before the first, all was well.
+
+        A subject that stays unwell is no news, also when the reason is another. While the journal cannot be read,
+        nothing can recover that is only known from it.
+        """
+        found = {problem.subject: problem for problem in health.problems}
+        blind = health.reading.trouble is not None
+        appeared, gone = [], []
+        for subject, problem in found.items():
+            if subject not in self._open:
+                since = health.reading.now if problem.since is None else problem.since
+                appeared.append(attrs.evolve(problem, since=since))
+        for subject, problem in self._open.items():
+            if subject not in found and not (blind and subject.kind != "collector"):
+                gone.append(problem)
+        for problem in gone:
+            del self._open[problem.subject]
+        self._open.update({problem.subject: problem for problem in appeared})
+        alerts = [Alert("recovered", tuple(gone))] if gone else []
+        return alerts + ([Alert("unhealthy", tuple(appeared))] if appeared else [])
+
+    @property
+    def open(self) -> Sequence[Problem]:
+        """What is not well, since when."""
+        return tuple(self._open.values())
+
+
+def alert_documents(
+    alerts: Sequence[Alert], still_open: Sequence[Problem], now: int, data_dir: Path
+) -> Iterator[Document]:
+    """One document for each of *alerts*; all say what is not well after them."""
+    for alert in alerts:
+        # What was wrong before it recovered is in the problems, with its time; in a sentence it would sound like now.
+        full = alert.event == "unhealthy"
+        told = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
+        more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
+        yield {
+            "event": alert.event,
+            "at_ms": now,
+            "data_dir": str(data_dir),
+            "healthy": not still_open,
+            "text": f"trio_candles {alert.event}: {told}{more}",
+            "problems": [problem_document(problem) for problem in alert.problems],
+            "still_unhealthy": [problem_document(problem) for problem in still_open],
+        }
+
+
+async def deliver(
+    documents: trio.MemoryReceiveChannel[Document],
+    post: Callable[[Document], Awaitable[None]],
+    complain: Callable[[str], None],
+) -> None:
+    """Post each of *documents* until it has arrived, oldest first, waiting 1, 2, 4 … 60 s in between.
+
+    Ends with the channel. What does not arrive is told to *complain* once, and so is that it arrived after all.
+    """
+    async for document in documents:
+        delay, tries = 1.0, 0
+        while True:
+            try:
+                await post(document)
+            except Undelivered as error:
+                tries += 1
+                if error.refused and tries >= REFUSALS:
+                    complain(f"the webhook refuses an alert ({error}); it is given up: {document['text']}")
+                    break
+                if tries == 1:
+                    complain(f"the webhook does not take an alert ({error}); it is tried again")
+                await trio.sleep(delay)
+                delay = min(2 * delay, SLOWEST_SECONDS)
+            else:
+                if tries:
+                    complain("the webhook takes alerts again")
+                break

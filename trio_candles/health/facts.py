@@ -1,0 +1,110 @@
+"""What a look at a data directory found, before anybody judges it. Times are Unix ms on the service's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from trio_candles.model import Millis, Series
+
+__all__ = ["Coverage", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueState"]
+
+
+@attrs.frozen
+class Coverage:
+    """How much of a span is known to be candles or empty, in ms."""
+
+    known: int
+    of: int
+
+    @property
+    def percent(self) -> float | None:
+        """To a tenth, and 100 only if nothing is missing; ``None`` where nothing was expected."""
+        return self.known * 1000 // self.of / 10 if self.of else None
+
+
+@attrs.frozen
+class Live:
+    """A candle that came over the WebSocket."""
+
+    open_time: int
+    ingest_time: int
+
+
+@attrs.frozen
+class OpenGaps:
+    """A series' open gaps: how many, how long together, and the one that has been known for longest."""
+
+    count: int
+    length: int
+    first_seen: int
+    since: int
+    until: int
+    reason: str
+    detail: str
+    attempts: int
+    last_error: str | None
+
+
+@attrs.frozen(kw_only=True)
+class SeriesFacts:
+    """What the ledger says of one 1m series."""
+
+    mark: int
+    """The end of the accounted minutes."""
+    known_until: int | None
+    """The end of the newest minute known to be a candle or empty; ``None`` if there is none."""
+    last_candle: int | None
+    """Open time of the newest candle."""
+    cause: str = ""
+    """The reason of the newest gap, if that is where the accounted minutes end."""
+    live: Live | None = None
+    """The newest WebSocket candle among those that wait for a day file."""
+    hour: Coverage = Coverage(0, 0)
+    day: Coverage = Coverage(0, 0)
+    open_gaps: OpenGaps | None = None
+    revisions: int = 0
+    """Of the last day."""
+
+
+@attrs.frozen
+class VenueState:
+    """A row of ``venue_state``: what the running collector's table shows."""
+
+    at: int
+    status: str
+    connected: bool
+    received: int
+    saved: int
+    reconnects: int
+    rejected: int
+    """In this run, duplicates aside."""
+
+
+@attrs.frozen(kw_only=True)
+class Reading:
+    """One look at a data directory: a single moment of its ledger, and whether a collector holds the lock."""
+
+    now: Millis
+    """The service's time at that moment."""
+    running: bool | None
+    """Whether somebody holds the lock; ``None`` if that cannot be seen."""
+    trouble: str | None = None
+    """Why the journal cannot be read; the rest is then empty."""
+    exists: bool = True
+    """Whether there is a journal."""
+    expected: tuple[Series, ...] = ()
+    """The series that the collector was configured with."""
+    series: Mapping[Series, SeriesFacts] = attrs.field(factory=dict)
+    venues: Mapping[str, VenueState] = attrs.field(factory=dict)
+    store_errors: Mapping[str, str] = attrs.field(factory=dict)
+    """Part of the store -> the system's words for why it cannot write."""
+    rejections: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
+    """Venue -> rule -> candles, since the directory began."""
+    confirmations: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
+    """Venue -> outcome -> candles compared with REST, since the directory began."""
+    stopped_at: int | None = None
+    """When the collector stopped in good order, if it did."""
+    latest: int | None = None
+    """When the collector last said anything."""

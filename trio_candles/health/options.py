@@ -1,0 +1,111 @@
+"""What check and monitor are asked to look at: directory, series, clock; and one look at it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import attrs
+
+from trio_candles import __version__
+from trio_candles.clock import tool_time
+from trio_candles.health.judge import Health, judge
+from trio_candles.health.reading import read_health
+from trio_candles.model import Series
+from trio_candles.options import CONFIG, add_clock
+
+__all__ = ["Target", "add_common", "screen_size", "target_of"]
+
+
+class Unusable(Exception):
+    """Usage or configuration, said on stderr; exit code 2."""
+
+
+@attrs.define
+class Target:
+    """A data directory, by which clock to read it, and the series that should be fresh there."""
+
+    data_dir: Path
+    series: tuple[Series, ...] | None
+    """``None``: those that its collector was configured with, whatever these are at the moment."""
+    source: str
+    """Where the series are from, for people."""
+    _speed: float | None = None
+    _pivot: float | None = None
+    _last_expected: tuple[Series, ...] = ()
+
+    def look(self) -> Health:
+        """The state of things now. Blocking."""
+        # A collector that was restarted may have another clock: without options, it is asked for at each look.
+        time = tool_time(self.data_dir, self._speed, self._pivot)
+        reading = read_health(self.data_dir, time.now, self.series)
+        if self.series is not None:
+            return judge(reading, self.series, time.speed)
+        # A journal that cannot be read right now does not mean that nothing is expected any more.
+        self._last_expected = reading.expected or self._last_expected
+        return judge(reading, self._last_expected, time.speed)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what both tools take."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE",
+        help="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
+        " directory's collector was configured with",
+    )  # fmt: skip
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
+    add_clock(parser)
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+
+
+def target_of(options: argparse.Namespace) -> Target | None:
+    """What to look at; ``None`` after saying on stderr why that is not known (exit code 2)."""
+    try:
+        return _target(options)
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def _target(options: argparse.Namespace) -> Target:
+    data_dir, config = options.data_dir, options.config
+    pivot = options.pivot
+    if options.speed is not None and pivot is None:
+        # Decided once: a pivot of "now" at every look would be a clock that never runs ahead.
+        pivot = tool_time(Path(), 1.0, None).pivot
+    series, source = None, "its collector's configuration"
+    if data_dir is None or config is not None:
+        data_dir, series = _configured(config or CONFIG, data_dir)
+        source = str(config or CONFIG)
+    if not data_dir.is_dir():
+        raise Unusable(f"{data_dir}: no such directory")
+    target = Target(data_dir, series, source, options.speed, pivot)
+    if series is None:
+        reading = target.look().reading
+        if not reading.expected and reading.trouble is None:
+            # No collector has told the directory what it collects: only a configuration can say what is missing.
+            target.series, target.source = _configured(CONFIG, data_dir)[1], str(CONFIG)
+    return target
+
+
+def _configured(path: Path, data_dir: Path | None) -> tuple[Path, tuple[Series, ...]]:
+    # Imported late: with --data-dir alone nobody should wait for YAML.
+    from trio_candles.config import ConfigError, load_config
+
+    try:
+        config = load_config(path, data_dir=data_dir)
+    except ConfigError as error:
+        raise Unusable(error) from error
+    series = (Series(venue.name, symbol) for venue in config.enabled_venues for symbol in venue.symbols)
+    return config.data_dir, tuple(series)
+
+
+def screen_size(is_terminal: bool, endless: int) -> tuple[int, int]:
+    """Columns and lines to fill: the terminal's, and what is no terminal is wide and without end."""
+    if not is_terminal:
+        return 140, endless
+    size = shutil.get_terminal_size((80, 24))
+    return size.columns, size.lines

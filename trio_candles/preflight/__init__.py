@@ -1,0 +1,17 @@
+"""Is everything ready to start? Looks at this machine and asks the venues; changes nothing and leaves nothing behind.
+
+======== ==========================================================================================
+checks   one line per check, as text and as JSON
+local    configuration, versions, data directory, disk, lock, logs
+skew     how far our clock is from a venue's, and how sure that is
+visit    one venue as it is met: where it is, how long things may take, what was found
+rest     a venue's REST: reached, its clock, what it lists, what the code takes for granted
+feed     a venue's WebSocket: reached, every symbol acknowledged, first data
+run      all of it within its time, as one block
+tool     options, exit code
+======== ==========================================================================================
+"""
+
+from trio_candles.preflight.tool import command, main
+
+__all__ = ["command", "main"]

@@ -1,0 +1,123 @@
+"""One line per check: what was looked at, how it is, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import attrs
+
+from trio_candles.model import printable
+from trio_candles.venues.probes import Grade
+
+__all__ = ["Check", "Checks", "as_json", "coloured", "lines", "total"]
+
+EACH = 12
+"""Symbols of a venue that pass the same check are told in a line each up to here; a whole market in one."""
+_COLOURS = {"pass": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
+
+
+@attrs.frozen
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Grade
+    detail: str
+    remedy: str = ""
+    """What to do about it; nothing where all is well."""
+    venue: str | None = None
+    symbol: str | None = None
+
+
+@attrs.define
+class Checks:
+    """What was found so far, at one venue or (``None``) on this machine."""
+
+    venue: str | None = None
+    done: list[Check] = attrs.field(factory=list)
+
+    def passed(self, name: str, detail: str, *, symbol: str | None = None) -> None:
+        """All is well."""
+        self.add("pass", name, detail, "", symbol)
+
+    def warned(self, name: str, detail: str, remedy: str, *, symbol: str | None = None) -> None:
+        """The collector can start; somebody should know."""
+        self.add("warn", name, detail, remedy, symbol)
+
+    def failed(self, name: str, detail: str, remedy: str, *, symbol: str | None = None) -> None:
+        """Not ready."""
+        self.add("fail", name, detail, remedy, symbol)
+
+    def add(self, status: Grade, name: str, detail: str, remedy: str, symbol: str | None) -> None:
+        """Take note; what venues and systems say in it is made fit for a terminal."""
+        self.done.append(Check(name, status, printable(detail), printable(remedy), self.venue, symbol))
+
+
+# --- for people -------------------------------------------------------------------------------------------
+
+
+def lines(checks: Iterable[Check]) -> Iterator[str]:
+    """The checks as text, a line each, and below it an indented one for what to do."""
+    for group in _together(checks):
+        first = group[0]
+        subject = " ".join(filter(None, (first.venue, first.symbol, first.name)))
+        detail = first.detail
+        if len(group) > 1:
+            subject, detail = (
+                f"{first.venue} {first.name}",
+                f"{len(group)} symbols; the first, {first.symbol}: {detail}",
+            )
+        yield f"[{first.status.upper()}] {subject}: {detail}"
+        if first.remedy:
+            yield f"       {first.remedy}"
+
+
+def _together(checks: Iterable[Check]) -> Iterator[Sequence[Check]]:
+    """Alone, or all symbols of a venue for which the same check came out the same way, if they are many."""
+    for _, some in groupby(checks, key=lambda check: (check.venue, check.name, check.status, check.symbol is None)):
+        group = list(some)
+        if len(group) > EACH and group[0].symbol is not None:
+            yield group
+        else:
+            yield from ([check] for check in group)
+
+
+def coloured(line: str) -> str:
+    """*line* with its tag in colour."""
+    for status, colour in _COLOURS.items():
+        tag = f"[{status.upper()}]"
+        if line.startswith(tag):
+            return f"{colour}{tag}\x1b[0m{line[len(tag) :]}"
+    return line
+
+
+def total(checks: Sequence[Check]) -> str:
+    """The last line."""
+    counts = _counts(checks)
+    verdict = "NOT READY" if counts["fail"] else "READY, with warnings" if counts["warn"] else "READY"
+    return (
+        f"{verdict}: {counts['checks']} checks, {counts['pass']} passed,"
+        f" {counts['warn']} warning{'s' * (counts['warn'] != 1)}, {counts['fail']} failed"
+    )
+
+
+# --- for programs -----------------------------------------------------------------------------------------
+
+
+def as_json(checks: Sequence[Check]) -> dict[str, object]:
+    """The whole as one document."""
+    counts = _counts(checks)
+    keys = ("name", "venue", "symbol", "status", "detail", "remedy")
+    return {
+        "ok": not counts["fail"],
+        "checks": [{key: getattr(check, key) for key in keys} for check in checks],
+        "totals": counts,
+    }
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, int]:
+    counts = {"checks": len(checks)}
+    for status in ("pass", "warn", "fail"):
+        counts[status] = sum(check.status == status for check in checks)
+    return counts

@@ -1,0 +1,333 @@
+"""What can be told without a network: configuration, versions, data directory, disk, lock, logs.
+
+Blocking; leaves nothing behind. What it writes lies for a moment in ``.tmp``, where a collector that starts at that
+moment would remove it; a folder that was not there before is removed again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import attrs
+
+from trio_candles import __version__
+from trio_candles.clock import remembered_meta
+from trio_candles.config import Config
+from trio_candles.launch import Plan
+from trio_candles.model import DAY, MINUTE, Timeframe
+from trio_candles.preflight.checks import Checks
+from trio_candles.snapshot import open_snapshot
+from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.lock import is_locked
+from trio_candles.store.schema import FORMAT, JOURNAL, LOCK, TMP, UPGRADES
+
+__all__ = ["Machine", "bytes_a_day", "check_locally"]
+
+ROW_BYTES = 80
+FILE_BYTES = 5_000
+"""What a day file takes beside its rows: the footer, mostly."""
+DAYS_OF_ROOM = 30
+LEAST_FREE = 100_000_000
+PROBE = os.urandom(65_536)
+"""More than a disk's block, and nothing that a file system could store as nothing."""
+OLDEST_PYTHON = (3, 11)
+
+NETWORKED = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|davfs|ncpfs|fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|davfs2?)"
+)
+VOLATILE = ("tmpfs", "ramfs")
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@attrs.frozen
+class Machine:
+    """This machine as the checks see it."""
+
+    disk: Disk = LOCAL_DISK
+    free: Callable[[Path], int] = attrs.field(default=lambda path: shutil.disk_usage(path).free)
+    """Bytes that may still be written to *path*'s file system."""
+    mounts: Callable[[], str] = _mounts
+    """What is mounted, as Linux tells it in /proc/mounts; nothing elsewhere."""
+
+
+def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
+    """Everything about this machine; *source* is where the configuration came from."""
+    checks, config = Checks(), planned.config
+    _check_config(checks, config, source)
+    _check_versions(checks)
+    with _folder(checks, "data directory", config.data_dir) as there:
+        if there:
+            _check_disk(checks, config.data_dir, machine)
+            _check_space(checks, config, machine)
+            _check_file_system(checks, config.data_dir, machine)
+            _check_lock(checks, config.data_dir)
+            _check_kind(checks, planned)
+    with _folder(checks, "log directory", config.log_dir) as there:
+        if there:
+            _check_logs(checks, config.log_dir, machine)
+    return checks
+
+
+# --- what is to run ---------------------------------------------------------------------------------------
+
+
+def _check_config(checks: Checks, config: Config, source: Path) -> None:
+    venues = config.enabled_venues
+    symbols = sum(len(venue.symbols) for venue in venues)
+    frames = len(config.aggregation.timeframes) if config.aggregation.enabled else 0
+    disabled = len(config.venues) - len(venues)
+    detail = (
+        f"{source}: {_count(len(venues), 'venue')}, {_count(symbols, 'symbol')}, 1m and {frames} aggregates of each"
+    )
+    checks.passed("configuration", detail + (f"; {_count(disabled, 'venue')} disabled" if disabled else ""))
+
+
+def _check_versions(checks: Checks) -> None:
+    name, python = "versions", ".".join(str(part) for part in sys.version_info[:3])
+    known, old = _libraries()
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        old.append(f"Python {python} is older than {'.'.join(map(str, OLDEST_PYTHON))}")
+    if old:
+        checks.failed(name, "; ".join(old), "install the project anew: pip install -c constraints.txt .")
+    else:
+        checks.passed(name, f"trio-candles {__version__}, Python {python}, {known}")
+
+
+def _libraries() -> tuple[str, list[str]]:
+    """What is installed of what we require, in words; and what is missing or too old."""
+    try:
+        required = requires("trio-candles") or []
+    except PackageNotFoundError:  # run from the sources alone
+        return "libraries unknown: not installed as a package", []
+    good, old = 0, []
+    for requirement in required:
+        match = re.match(r"([A-Za-z0-9_.-]+)>=([0-9.]+)$", requirement)
+        if match is None:  # an extra
+            continue
+        try:
+            found = version(match[1])
+        except PackageNotFoundError:
+            old.append(f"{match[1]} is missing")
+            continue
+        if _numbers(found) < _numbers(match[2]):
+            old.append(f"{match[1]} {found} is older than {match[2]}")
+        good += 1
+    return f"{good} libraries recent enough", old
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"[0-9]+", text)[:3]]
+
+
+# --- folders ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
+    """The folder *path* for the block, made if need be and then removed again; False after saying why it cannot be."""
+    made: list[Path] = []
+    try:
+        try:
+            for folder in [*reversed(path.absolute().parents), path.absolute()]:
+                if not folder.exists():
+                    folder.mkdir()
+                    made.append(folder)
+            if not path.is_dir():
+                raise NotADirectoryError(f"{path} is no directory")
+        except OSError as error:
+            checks.failed(name, f"{path}: {error}", "choose another directory, or make this one yours")
+            yield False
+        else:
+            yield True
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty any more: somebody else has begun to use it
+                folder.rmdir()
+
+
+def _check_disk(checks: Checks, data_dir: Path, machine: Machine) -> None:
+    """A day file's way to its place, with a file of our own: written, synced, read back, put in another's place."""
+    name, disk, tmp = "data directory", machine.disk, data_dir / TMP
+    new, old = (tmp / f"preflight-{os.getpid()}-{part}" for part in ("new", "old"))
+    had_tmp = tmp.exists()
+    try:
+        try:
+            disk.make_folder(tmp)
+            disk.write_new(old, b"old")
+            disk.write_new(new, PROBE)
+            if disk.read(new) != PROBE:
+                raise OSError("what was written does not read back")
+            disk.replace(new, old)
+            disk.sync_folder(tmp)
+            if disk.read(old) != PROBE:
+                raise OSError("a renamed file does not read back")
+        finally:
+            for path in (new, old):
+                with suppress(OSError):
+                    disk.remove(path)
+            if not had_tmp:
+                with suppress(OSError):
+                    tmp.rmdir()
+    except OSError as error:
+        checks.failed(name, f"{data_dir}: {error}", "the collector must be able to write, sync and rename files there")
+    else:
+        checks.passed(name, f"{data_dir}: written, synced, renamed, read back")
+
+
+def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
+    name, probe, log = "log directory", log_dir / f".preflight-{os.getpid()}", log_dir / "collector.log"
+    try:
+        try:
+            machine.disk.write_new(probe, b"preflight\n")
+        finally:
+            with suppress(OSError):
+                machine.disk.remove(probe)
+        if log.exists() and not os.access(log, os.W_OK):
+            raise PermissionError(f"{log} may not be written")
+    except OSError as error:
+        checks.failed(name, f"{log_dir}: {error}", "make it writable, or set log_dir to another directory")
+    else:
+        checks.passed(name, f"{log_dir}: writable")
+
+
+# --- the disk ---------------------------------------------------------------------------------------------
+
+
+def bytes_a_day(config: Config) -> int:
+    """What a day of the configured series takes on disk, generously."""
+    frames = [MINUTE]
+    if config.aggregation.enabled:
+        frames += [Timeframe.parse(name).length for name in config.aggregation.timeframes]
+    one = sum(DAY // length * ROW_BYTES + FILE_BYTES for length in frames)
+    return one * sum(len(venue.symbols) for venue in config.enabled_venues)
+
+
+def _check_space(checks: Checks, config: Config, machine: Machine) -> None:
+    name, need = "disk space", bytes_a_day(config)
+    try:
+        free = machine.free(config.data_dir)
+    except OSError as error:
+        checks.failed(name, str(error), "see what is wrong with the disk")
+        return
+    days = free // need
+    room = f"{days} days" if days <= 3650 else "more than ten years"
+    detail = f"{_size(free)} free, {_size(need)} needed a day: room for {room}"
+    remedy = "free some space, or set data_dir to a larger disk"
+    if free < max(LEAST_FREE, need):
+        checks.failed(name, detail, remedy)
+    elif days < DAYS_OF_ROOM:
+        checks.warned(name, detail, remedy)
+    else:
+        checks.passed(name, detail)
+
+
+def _check_file_system(checks: Checks, data_dir: Path, machine: Machine) -> None:
+    kind, point = _file_system(data_dir.resolve(), machine.mounts())
+    if kind is None:
+        return  # not told on this system
+    name = "file system"
+    if NETWORKED.fullmatch(kind):
+        checks.warned(
+            name, f"{kind} at {point}: locks and syncs over a network cannot be relied on",
+            "keep data_dir on a local disk, and copy from there",
+        )  # fmt: skip
+    elif kind in VOLATILE:
+        checks.warned(
+            name, f"{kind} at {point}: gone when the machine restarts", "set data_dir to a disk, unless that is meant"
+        )
+    else:
+        checks.passed(name, f"{kind} at {point}")
+
+
+def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
+    """The kind of the file system on which *path* lies, and where it is mounted."""
+    kind: str | None = None
+    point = Path("/")
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2:
+            # Blanks in names are told as \040.
+            mounted = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1]))
+            # The last one mounted at a place covers those before it.
+            if (path == mounted or mounted in path.parents) and len(mounted.parts) >= len(point.parts):
+                kind, point = fields[2], mounted
+    return kind, str(point)
+
+
+# --- whose directory it is ----------------------------------------------------------------------------------
+
+
+def _check_lock(checks: Checks, data_dir: Path) -> None:
+    name = "lock"
+    try:
+        locked = is_locked(data_dir / LOCK)
+    except OSError as error:
+        checks.failed(name, f"{data_dir / LOCK}: {error}", "run preflight as the user who runs the collector")
+        return
+    if locked:
+        checks.failed(
+            name,
+            f"another collector holds {data_dir}",
+            "stop it first, or use another --data-dir: a second one exits 3",
+        )
+    else:
+        checks.passed(name, "free: no collector runs here")
+
+
+def _check_kind(checks: Checks, planned: Plan) -> None:
+    """Whether what lies in the directory is ours to continue."""
+    name, data_dir = "contents", planned.config.data_dir
+    kind = remembered_meta(data_dir).get("kind")
+    if kind is not None and kind != planned.kind:
+        checks.failed(
+            name, f"{data_dir} holds {kind} candles; this run would write {planned.kind} ones", "use another --data-dir"
+        )
+        return
+    if not (data_dir / JOURNAL).is_file():
+        told = f"{planned.kind} candles, their journal missing: it is rebuilt at the start" if kind else "none yet"
+        checks.passed(name, told)
+        return
+    try:
+        with open_snapshot(data_dir / JOURNAL) as database:
+            (format_,) = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() or (None,)
+    except (sqlite3.Error, OSError) as error:
+        checks.warned(
+            name, f"the journal cannot be read: {error}",
+            "the next start sets it aside, rebuilds it from the day files and refills the gaps; audit after that",
+        )  # fmt: skip
+        return
+    if format_ != FORMAT and format_ not in UPGRADES:
+        checks.failed(
+            name, f"the journal has format {format_}; this version knows {FORMAT}",
+            "use the version that wrote it, or another --data-dir",
+        )  # fmt: skip
+        return
+    checks.passed(name, f"{planned.kind} candles, journal of format {format_}")
+
+
+# --- words ------------------------------------------------------------------------------------------------
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _size(size: int) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,107 @@
+"""All checks within their time, as one block::
+
+preflight
+├ this machine          in a thread; first, and quick
+└ "okx"                 one nursery per venue, side by side
+  ├ okx/rest            answers, clock, symbols, assumptions
+  └ okx/feed            connects, subscribes, listens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from trio_candles.config import Config, VenueConfig
+from trio_candles.launch import Plan
+from trio_candles.network import Network, look_up
+from trio_candles.preflight.checks import Check, Checks
+from trio_candles.preflight.feed import check_feed
+from trio_candles.preflight.local import Machine, check_locally
+from trio_candles.preflight.rest import check_rest
+from trio_candles.preflight.visit import TOTAL_SECONDS, LookUp, Pace, Visit
+from trio_candles.venues import VENUES
+from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.history import History
+from trio_candles.venues.protocol import Venue
+
+__all__ = ["Offload", "Show", "preflight"]
+
+T = TypeVar("T")
+
+Offload = Callable[..., Awaitable[Any]]
+"""Runs blocking work elsewhere; tests run it inline, because under a mock clock a thread counts as idle."""
+Show = Callable[[Sequence[Check], Sequence[str]], None]
+"""Is given what has been found at one place, and the venues that are still being asked."""
+
+DISK_SECONDS = 5.0
+
+
+async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run blocking *work* in a thread, which is abandoned if it hangs in a disk."""
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
+async def preflight(
+    planned: Plan,
+    config: Config | None,
+    network: Network,
+    source: Path,
+    show: Show,
+    *,
+    machine: Machine | None = None,
+    offload: Offload = in_thread,
+    resolve: LookUp = look_up,
+    venues: Mapping[str, Venue] = VENUES,
+    histories: Mapping[str, History] = HISTORIES,
+) -> list[Check]:
+    """Every check, in the order in which it was shown; without a *config* of endpoints to ask, the local ones only."""
+    pace = Pace(network.speed)
+    deadline = trio.current_time() + pace.seconds(TOTAL_SECONDS)
+    found: list[Check] = []
+    waiting = [] if config is None else [settings.name for settings in config.enabled_venues]
+
+    def tell(checks: Sequence[Check]) -> None:
+        found.extend(checks)
+        show(checks, waiting)
+
+    tell((await _look_here(planned, source, machine or Machine(), offload, pace)).done)
+    if config is None:
+        return found
+
+    async def visit(settings: VenueConfig) -> None:
+        name = settings.name
+        both = Visit(
+            settings, venues[name], histories[name], network, resolve, planned.time, pace, deadline, Checks(name)
+        )
+        checks = await _ask_venue(both)
+        waiting.remove(name)
+        tell(checks)
+
+    async with trio.open_nursery() as nursery:
+        for settings in config.enabled_venues:
+            nursery.start_soon(visit, settings, name=settings.name)
+    return found
+
+
+async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Offload, pace: Pace) -> Checks:
+    with trio.move_on_after(pace.seconds(DISK_SECONDS)):
+        checks: Checks = await offload(check_locally, planned, source, machine)
+        return checks
+    checks = Checks()
+    told = f"{planned.config.data_dir}: not finished after {pace.told(pace.seconds(DISK_SECONDS))}"
+    checks.failed("data directory", told, "the disk does not answer: see to it")
+    return checks
+
+
+async def _ask_venue(visit: Visit) -> list[Check]:
+    """What its names, its REST and its feed have shown, in that order."""
+    rest, feed = (attrs.evolve(visit, checks=Checks(visit.venue.name)) for _ in range(2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(check_rest, rest, name=f"{visit.venue.name}/rest")
+        nursery.start_soon(check_feed, feed, name=f"{visit.venue.name}/feed")
+    return sorted([*rest.checks.done, *feed.checks.done], key=lambda check: check.name != "dns")

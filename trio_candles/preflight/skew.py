@@ -1,0 +1,77 @@
+"""How far our clock is from a venue's, from question and answer; pure.
+
+An answer says what time it was there at some moment between the question's leaving and the answer's arrival, cut to
+what the venue tells: Kraken tells whole seconds. So each answer gives bounds, and another one, asked for when the
+venue's second should just be turning, halves them. An answer out of a cache is late, never early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from trio_candles.model import Millis
+
+__all__ = ["WARN_MS", "WORST_MS", "Skew", "Told"]
+
+WORST_MS = 2_000
+"""The contract's: beyond it preflight fails."""
+WARN_MS = 1_000
+CACHED_MS = 2_100
+"""Kraken's content network may repeat an answer for two seconds."""
+
+
+@attrs.frozen
+class Told:
+    """A venue told *venue* as its time; by our clock we had asked at *asked* and had the answer at *answered*."""
+
+    venue: Millis
+    asked: Millis
+    answered: Millis
+
+    @property
+    def grain(self) -> int:
+        """In ms: a time on the second may have been cut to it."""
+        return 1_000 if self.venue % 1_000 == 0 else 1
+
+
+@attrs.frozen
+class Skew:
+    """How far the venue's clock is ahead of ours, in ms: surely between *least* and *most*."""
+
+    least: int
+    most: int
+
+    @classmethod
+    def of(cls, told: Sequence[Told]) -> Skew:
+        """What all answers together say."""
+        # No clock of theirs was behind what it told when the answer came: this holds for an old answer, too.
+        least = max(one.venue - one.answered for one in told)
+        # An answer by which it would be less than that was old.
+        most = min(upper for one in told if (upper := one.venue + one.grain - one.asked) >= least)
+        return cls(least, most)
+
+    @property
+    def middle(self) -> int:
+        """The likeliest."""
+        return (self.least + self.most) // 2
+
+    @property
+    def certain(self) -> bool:
+        """Whether the bounds leave no doubt on which side of the limits it is."""
+        if self.least < 0 < self.most:
+            return max(-self.least, self.most) <= WARN_MS
+        near, far = sorted((abs(self.least), abs(self.most)))
+        return far <= WARN_MS or near > WORST_MS or (near > WARN_MS and far <= WORST_MS)
+
+    def wait(self, now: Millis) -> float:
+        """Seconds from *now* until an answer cut to the second says most: when the middle would be right on it."""
+        later = now + CACHED_MS
+        return (CACHED_MS + (-(later + self.middle)) % 1_000) / 1000
+
+    def __str__(self) -> str:
+        margin = f"+/- {(self.most - self.least) / 2000:.2f} s"
+        if abs(self.middle) < 5:
+            return f"ours agrees ({margin})"
+        return f"ours is {abs(self.middle) / 1000:.2f} s {'behind' if self.middle > 0 else 'ahead'} ({margin})"
