@@ -375,10 +375,10 @@ def test_minutes_that_are_lost_take_their_aggregates_with_them_and_bring_them_ba
 def test_minutes_found_to_be_lost_by_a_flush_take_their_aggregates_with_them(tmp_path):
     day_with_aggregates(tmp_path)
     with open_store(tmp_path) as store:
-        spoil(tmp_path / AFTER)
-        store.commit([empty(70, 75)], LATE)  # completes a period, which makes the flush look
+        store.commit([*candles(70, 71), unsure(71, 75)], LATE)
         flush(store)
-        store.commit(candles(75, 77), LATE)
+        spoil(tmp_path / AFTER)
+        store.commit([empty(71, 75)], LATE)  # completes a period, which makes the flush look
         flush(store)
         assert promise(tmp_path, "5m", "1h") == {"5m": 2, "1h": 0}
     assert is_clean(tmp_path)
@@ -445,6 +445,36 @@ def test_after_a_lost_journal_only_aggregates_over_stored_minutes_are_left(tmp_p
         flush(store)
         assert promise(tmp_path, "5m", "1h") == {"5m": 16, "1h": 1}
     assert is_clean(tmp_path)
+
+
+def test_after_a_lost_journal_nothing_stands_on_what_is_not_known_though_nothing_is_configured(tmp_path):
+    day_with_aggregates(tmp_path)
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        store.aggregate(())
+        flush(store)
+        assert promise(tmp_path, "5m", "1h") == {"5m": 14, "1h": 1}
+    assert is_clean(tmp_path)
+
+
+def test_the_audit_expects_what_the_collector_derives_and_knows_what_is_about_to_go(tmp_path):
+    day_with_aggregates(tmp_path)
+    journal = sqlite3.connect(tmp_path / "journal.sqlite3")
+    with journal:
+        journal.execute("UPDATE day_file SET pending = 'absent' WHERE path = ?", (FIVE[1],))
+        journal.execute("INSERT INTO underived (series_id, since_ms, until_ms) VALUES (1, ?, ?)", (at(0), at(1440)))
+    assert is_clean(tmp_path)
+    (tmp_path / FIVE[1]).unlink()
+    assert is_clean(tmp_path)
+    with journal:
+        journal.execute("DELETE FROM day_file WHERE path = ?", (FIVE[1],))
+        journal.execute("DELETE FROM underived")
+    journal.close()
+    found = audit(tmp_path, now=lambda: LATE, running=lambda: False, pauses=()).violations
+    # Twelve and the one that is half empty.
+    assert [(one.kind, one.path, one.start, one.end) for one in found] == [
+        ("missing_aggregate", FIVE[1], at(0), at(65)),
+    ]
 
 
 def test_an_aggregate_without_any_minutes_is_set_aside_when_the_journal_is_lost(tmp_path):
@@ -610,7 +640,7 @@ def test_whatever_a_power_cut_leaves_aggregates_follow_from_the_minutes(quick):
     assert counts == {0, 1, 2}
 
 
-def test_whatever_a_power_cut_leaves_of_a_removal_it_is_done(quick):
+def test_whatever_a_power_cut_leaves_of_a_removal_it_is_done(quick, caplog):
     """The minutes' file is damaged before; from there on every instant of the loss and of the repair."""
     (work := quick / "work").mkdir()
     disk = PowerCut(work)
@@ -629,9 +659,11 @@ def test_whatever_a_power_cut_leaves_of_a_removal_it_is_done(quick):
             flush(store)
             assert store.waiting() == []
             assert restored.names(root / ".tmp") == []
+            assert not any("5m" in name for name in restored.names(root / "quarantine"))
             seen.add(promise(root, "5m", disk=restored)["5m"])
         shutil.rmtree(root)
     assert seen == {0, 2}
+    assert "the file is missing" not in caplog.text.replace(f"{AFTER}: the file is missing", "")
 
 
 class Forgetful(LocalDisk):
