@@ -192,7 +192,7 @@ def test_nothing_is_written_into_the_data_directory(data, capsys):
         (["--format", "xlsx"], "invalid choice"),
         (["--symbol", "../../etc"], "is no symbol"),
         (["--speed", "0"], "not above zero"),
-        (["--pivot", "nan"], "is no number"),
+        (["--pivot", "nan"], "is out of range"),
     ],
 )
 def test_options_without_sense_are_usage(data, out, capsys, arguments, words):

@@ -476,7 +476,11 @@ READERS_MAY = {
 
 
 def test_the_reader_shares_no_code_with_the_writer():
-    allowed = {"trio_candles.model", "trio_candles.times", "trio_candles.snapshot", "trio_candles.store.schema"}
+    # The fold is pure, and how a candle is made of minutes is said once for all who make any; the audit has its own.
+    allowed = {
+        "trio_candles.model", "trio_candles.times", "trio_candles.snapshot", "trio_candles.store.schema",
+        "trio_candles.aggregation",
+    }  # fmt: skip
     faults = borrowed("trio_candles.reading", allowed)
     assert not faults, listed(faults)
 
