@@ -24,7 +24,7 @@ from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.audit.spans import LATEST, span_bits
-from trio_candles.model import DAY, Series, canonical_symbol
+from trio_candles.model import DAY, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import ABSENT, JOURNAL
 
 __all__ = ["Selection", "audit"]
@@ -122,7 +122,7 @@ def audit(
         checked_at,
         beside,
         None if beside else ledger.stopped_at,
-        dict(sorted(kept.items())),
+        dict(sorted(kept.items(), key=lambda item: (item[0][:2], Timeframe.parse(item[0][2]).length))),
         tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start, gap.end)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
