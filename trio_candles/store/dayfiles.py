@@ -10,7 +10,7 @@ digest → replace → fsync the folder → the journal notes that it is done.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 
 import attrs
@@ -39,6 +39,7 @@ __all__ = [
     "write_temporary",
 ]
 
+_EPOCH = date(1970, 1, 1).toordinal()
 _STRINGS = ["venue", "symbol", "timeframe", "source"]
 _TIMES = ["open_time_ms", "close_time_ms", "ingest_time_ms"]
 
@@ -82,10 +83,10 @@ class DayFile:
 def day_of(name: str) -> Millis | None:
     """The first instant of the day that a file called *name* is about; ``None`` if that is no day file's name."""
     try:
-        day = datetime.strptime(name, "%Y-%m-%d.parquet").replace(tzinfo=UTC)
+        day = date.fromisoformat(name[:10])
     except ValueError:
         return None
-    time = Millis(int(day.timestamp()) * 1000)
+    time = Millis((day.toordinal() - _EPOCH) * DAY)
     return time if name == f"{day_name(time)}.parquet" else None
 
 

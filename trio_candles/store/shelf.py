@@ -80,6 +80,7 @@ class Shelf:
         log.error("%s; %s; %d minutes are gaps now (reason: corrupt)", broken, fate, lost)
 
     def folders(self) -> dict[str, Series]:
+        """The 1m series by where their day files lie."""
         return {series.folder: series for series in self._journal.spans()}
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
@@ -99,33 +100,35 @@ class Shelf:
 
     # --- after a crash
 
-    def known(self) -> list[DayFile]:
-        """The day files that the ledger lists, of our series and what stands on them."""
+    def known(self) -> dict[str, DayFile]:
+        """The day files that the ledger lists, of our series and what stands on them, by path."""
         folders = self.folders()
-        files = (_day_file(path, folders) for path in self._journal.digests())
-        return [file for file in files if file is not None]
+        files = {path: _day_file(path, folders) for path in self._journal.digests()}
+        return {path: file for path, file in files.items() if file is not None}
 
-    def recover(self) -> None:
-        """Finish what a crash left: replacements under way, temporary files, day files that changed since."""
+    def recover(self) -> set[Timeframe]:
+        """Finish what a crash left: replacements under way, temporary files, day files that changed since.
+
+        The higher timeframes of which there are day files.
+        """
         for name in self._disk.names(self._root / TMP):
             self._disk.remove(self._root / TMP / name)
-        folders = self.folders()
-        registered = self.known()
-        for file in registered:
+        folders, known = self.folders(), self.known()
+        for file in known.values():
             self.settle(file)
-        strangers = set(self._on_disk(folders)) - set(registered)
-        for file in sorted(strangers, key=lambda file: file.path):
-            self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
+        for path in [path for path in self._on_disk(folders) if path not in known]:
+            if _day_file(path, folders) is not None:
+                self.give_up(DayFileBroken(path, "the ledger does not know it"))
+        names = {file.series.timeframe for file in known.values() if not file.is_base}
+        return {Timeframe.parse(name) for name in names}
 
-    def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[DayFile]:
-        """Everything that is called like a day file of one of our series, in any timeframe."""
+    def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[str]:
+        """Everything that lies where day files of our series do, in any timeframe."""
         for base in folders:
             symbol = base.rpartition("/")[0]
             for timeframe in self._disk.names(self._root / symbol):
                 for name in self._disk.names(self._root / symbol / timeframe):
-                    file = _day_file(f"{symbol}/{timeframe}/{name}", folders)
-                    if file is not None:
-                        yield file
+                    yield f"{symbol}/{timeframe}/{name}"
 
     def settle(self, file: DayFile) -> Counter[str]:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.

@@ -143,7 +143,7 @@ class Store:
         with _system_errors(self._root):
             before = self._journal.meta().get(TIMEFRAMES, "").split(",")
             gained = not set(timeframes) <= set(before)
-            days = [(file.series, file.day) for file in self._shelf.known() if file.is_base] if gained else []
+            days = [(file.series, file.day) for file in self._shelf.known().values() if file.is_base] if gained else []
             self._journal.aggregate(timeframes, days)
             self._flusher.timeframes = [Timeframe.parse(name) for name in timeframes]
 
@@ -185,11 +185,9 @@ class Store:
     def recover(self) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
         with _system_errors(self._root):
-            self._shelf.recover()
+            self._flusher.older = self._shelf.recover()
             told = self._journal.meta().get(TIMEFRAMES, "")
             self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
-            names = {file.series.timeframe for file in self._shelf.known() if not file.is_base}
-            self._flusher.older = {Timeframe.parse(name) for name in names}
 
 
 def _make_root(root: Path) -> None:
