@@ -403,9 +403,11 @@ def test_a_link_is_left_over_and_not_followed(sound: Directory, tmp_path: Path) 
     assert only(sound.audit()).path == "okx/ETH-USDT"
 
 
-def test_a_temporary_file_is_left_over_unless_a_collector_runs(sound: Directory) -> None:
+def test_a_temporary_file_is_left_over_unless_a_collector_runs_or_was_killed(sound: Directory) -> None:
     (sound.root / ".tmp").mkdir()
     (sound.root / ".tmp" / "1.parquet").write_bytes(b"")
+    assert sound.audit().ok
+    sound.sql(f"INSERT OR REPLACE INTO meta VALUES ('stopped_at_ms', {MARK})")
     assert place(only(sound.audit())) == ("leftover_file", ".tmp/1.parquet", None, None)
     assert sound.audit(running=True, now=MARK).ok
 

@@ -294,3 +294,17 @@ def test_help_and_version_say_what_they_should(home, command):
     version = finished(home, "--version", command=command)
     assert version.returncode == 0
     assert version.stdout.startswith("trio-candles")
+
+
+@pytest.mark.parametrize("tool", ["audit", "preflight"])
+def test_a_tool_whose_reader_leaves_says_nothing_about_it(tmp_path, tool):
+    (tmp_path / "d").mkdir()
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--data-dir", str(tmp_path / "d")]
+    offline = ["--offline"] if tool == "preflight" else []
+    process = subprocess.Popen(
+        [*command, *offline], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err

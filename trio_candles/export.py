@@ -36,6 +36,7 @@ from trio_candles.options import (
     fail,
     print_json,
     symbol,
+    through_a_pipe,
     timeframe,
     utc_time,
     write_plainly,
@@ -47,7 +48,7 @@ __all__ = ["FORMATS", "command", "main"]
 
 def command() -> int:
     """The console script."""
-    return main(sys.argv[1:])
+    return through_a_pipe(lambda: main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from trio_candles import __version__
@@ -26,6 +28,7 @@ __all__ = [
     "positive",
     "print_json",
     "symbol",
+    "through_a_pipe",
     "timeframe",
     "utc_time",
     "write_plainly",
@@ -84,6 +87,18 @@ def print_json(document: object) -> None:
 def fail(message: object, code: int = USAGE) -> int:
     """Say *message* on stderr; the exit code."""
     print(message, file=sys.stderr)
+    return code
+
+
+def through_a_pipe(run: Callable[[], int]) -> int:
+    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does."""
+    code = 1
+    try:
+        code = run()
+        sys.stdout.flush()
+    except* BrokenPipeError:
+        # What Python still holds would fail again, louder, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -23,6 +23,7 @@ from trio_candles.options import (
     data_dir_of,
     print_json,
     symbol,
+    through_a_pipe,
     timeframe,
     utc_time,
     write_plainly,
@@ -34,7 +35,7 @@ __all__ = ["command", "main"]
 
 def command() -> int:
     """The console script."""
-    return main(sys.argv[1:])
+    return through_a_pipe(lambda: main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:

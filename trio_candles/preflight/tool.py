@@ -22,7 +22,7 @@ from trio_candles.clock import ServiceClock
 from trio_candles.config import ConfigError
 from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import Network, dial_tcp
-from trio_candles.options import finite, print_json, write_plainly
+from trio_candles.options import finite, print_json, through_a_pipe, write_plainly
 from trio_candles.preflight.checks import Check, as_json, coloured, lines, total
 from trio_candles.preflight.run import preflight
 
@@ -33,7 +33,7 @@ def command() -> int:
     """The console script."""
     # A shell that starts us in the background has SIGINT ignored, and Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return main(sys.argv[1:])
+    return through_a_pipe(lambda: main(sys.argv[1:]))
 
 
 def main(arguments: Sequence[str]) -> int:
