@@ -179,11 +179,13 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         desk.add(findings(filler.history, job, filled, failed))
         desk.board.backfill.add(minutes_of_gaps(filled, job.gaps), filler.time.now())
         if failed:
-            log.info("%s is not all known: %s", job.series, "; ".join(sorted({missing.why for missing in failed})))
+            log.info(
+                "%s is not all known: %s", job.series, "; ".join(sorted({printable(missing.why) for missing in failed}))
+            )
     if error:
         span = f"{utc_text(job.since)} to {utc_text(job.until)}"
         log.info("%s is not all known from %s: %s", job.series, span, printable(error))
-        desk.add([Attempt(job.series, job.since, job.until, error[:500])])
+        desk.add([Attempt(job.series, job.since, job.until, printable(error))])
     filler.done(job, still_open if error or (filled is not None and failed) else ())
     return unwell
 
@@ -216,7 +218,7 @@ def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missi
         anonymous=history.anonymous, conclusive=False,
     )  # fmt: skip
     for missing in failed:
-        yield Attempt(job.series, missing.since, missing.until, missing.why[:500], absent=missing.why in ABSENT)
+        yield Attempt(job.series, missing.since, missing.until, printable(missing.why), absent=missing.why in ABSENT)
 
 
 def minutes_of_gaps(filled: Filled, gaps: Sequence[Gap]) -> int:
