@@ -544,8 +544,8 @@ def test_no_timeframes_are_as_good_as_no_aggregation(load):
 
 def test_an_unknown_venue_is_told_the_nearest_and_all_known(problems):
     assert problems("venues: {Krakn: {symbols: [BTC/USD]}, binance: {symbols: [BTCUSDT]}}") == [
-        "1: venues.Krakn: unknown venue; did you mean kraken? known: coinbase, kraken, okx",
-        "1: venues.binance: unknown venue; known: coinbase, kraken, okx",
+        "1: venues.Krakn: unknown key; did you mean kraken? known venues: coinbase, kraken, okx",
+        "1: venues.binance: unknown key; known venues: coinbase, kraken, okx",
     ]
 
 

@@ -2,8 +2,8 @@
 
 ======= ==========================================================================================
 0       stopped cleanly, by a signal or after ``--duration``
-1       an unexpected failure (its traceback is on the console and in the log), or not all could be
-        written in time (what is missing is named on stderr)
+1       an unexpected failure (its traceback is on the console and in the log), a disk that is full or
+        failing at the start, or not all could be written in time (what is missing is named on stderr)
 2       bad configuration or usage, or a data directory that belongs to another kind of run
 3       another collector holds the data directory
 130     a second SIGINT
@@ -36,7 +36,7 @@ from trio_candles.service import Service, open_service
 from trio_candles.signals import Signals
 from trio_candles.status import banner, render
 from trio_candles.store.lock import Locked
-from trio_candles.store.store import Store, WrongDirectory, open_store
+from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.venues import VENUES
 from trio_candles.venues.protocol import Venue
 
@@ -113,7 +113,8 @@ def _run_with_console(
             return 3, console
         except (WrongDirectory, OSError) as error:
             print(error, file=sys.stderr)
-            return 2, console
+            # A disk that is full or failing is no mistake of whoever started us: a supervisor may try again.
+            return 1 if isinstance(error, StoreUnavailable) and error.disk_is_ill else 2, console
         return _run(planned, store, console, signals, venues), console
 
 
@@ -147,7 +148,7 @@ async def collect(
 
     signals.tell(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
-    console.show(banner(venues), final=True)
+    console.show(banner(venues, remarks(planned)), final=True)
     async with world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
@@ -158,6 +159,17 @@ async def collect(
             log.info("stopping")
     console.show(render(service.board, time.now()), final=True)
     return service
+
+
+def remarks(planned: Plan) -> list[str]:
+    """Where the candles go, and what about this run is not as usual."""
+    config = planned.config
+    told = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    if planned.simulate:
+        told.append(f"SIMULATED exchanges, market seed {planned.seed}")
+    if planned.accelerated:
+        told.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
+    return told
 
 
 def report(error: BaseException) -> None:

@@ -186,10 +186,10 @@ def _entries(place: Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str 
         if name in lines:
             entry.refuse(f"repeated key; first given on line {lines[name]}")
         elif name not in kinds:
-            known = f"known: {', '.join(kinds)}"
+            known = f"known{' venues' * (noun == 'venue')}: {', '.join(kinds)}"
             near = get_close_matches(name.lower(), kinds, n=1)
             hint = f"did you mean {near[0]}?" if near else known
-            entry.refuse(f"unknown {noun}; {hint}" + (f" {known}" if near and noun == "venue" else ""))
+            entry.refuse(f"unknown key; {hint}" + (f" {known}" if near and noun == "venue" else ""))
         lines.setdefault(name, line)
         if name in kinds:
             found[name] = kinds[name](entry)

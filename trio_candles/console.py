@@ -191,7 +191,7 @@ def open_console(
     # Libraries that describe every frame at DEBUG would fill the disk and cost more than the frames.
     quiet = [logging.getLogger(name) for name in ("trio-websocket", "httpcore", "httpx")]
     for logger in quiet:
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.WARNING)
     console.start()
     try:
         yield console

@@ -225,6 +225,8 @@ def _target(told: str, format_: str, reading: Reading, data_dir: Path) -> Path:
         raise _Misplaced(f"{output} lies in the data directory, where only the collector writes")
     if not output.parent.is_dir():
         raise _Misplaced(f"{output.parent}: no such directory")
+    if told == "-" or (output.exists() and not output.is_file()):
+        raise _Misplaced(f"{output} is no file that could be replaced; name one, or a directory")
     return output
 
 

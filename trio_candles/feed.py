@@ -31,10 +31,12 @@ from trio_candles.subscriptions import (
     acknowledged,
     ask,
     check_requests,
+    check_stall,
     check_symbols,
     ping,
     refused,
     throttled,
+    told,
 )
 from trio_candles.venues.protocol import (
     Acked,
@@ -145,7 +147,7 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
         say, said = trio.open_memory_channel[Saying](1000)  # a connection's subscriptions, twice over
         now = trio.current_time()
         heard = dict.fromkeys(symbols, now)
-        line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard)
+        line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard, now)
         board.lines_up += 1
         if board.connected:
             board.up_since = feed.time.now()
@@ -198,6 +200,7 @@ def hear_message(feed: Feed, line: Line, message: str | bytes, moment: Millis) -
         symbol = getattr(event, "symbol", None)
         if symbol in line.heard and not isinstance(event, _ABOUT_US):
             line.heard[symbol] = line.last_frame
+            told(line, event)
             feed.desk.hear(event, moment)
         if isinstance(event, _ABOUT_US):
             heed(feed, line, event)
@@ -267,6 +270,7 @@ def check_line(feed: Feed, line: Line, now: float) -> None:
         ping(feed, line)
     check_requests(feed, line, now)
     check_symbols(feed, line, now)
+    check_stall(feed, line, now)
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 
 import attrs
 
@@ -114,12 +115,13 @@ class Board:
         return "STARTING" if "[WAIT]" in words else "HEALTHY"
 
 
-def banner(venues: list[str]) -> str:
-    """What is shown once, at the start."""
+def banner(venues: list[str], remarks: Sequence[str] = ()) -> str:
+    """What is shown once, at the start; *remarks* say what is not as usual, and where things are."""
     line = "=" * WIDTH
     names = ", ".join(name.upper() for name in venues)
     title = "  TRIO CANDLES  |  1-minute OHLCV collector"
-    return "\n".join([line, title, f"  Venues: {names}", line, "  Starting WebSocket streams...", line]) + "\n"
+    told = [f"  {remark}" for remark in remarks]
+    return "\n".join([line, title, f"  Venues: {names}", *told, line, "  Starting WebSocket streams...", line]) + "\n"
 
 
 def render(board: Board, now: Millis) -> str:
@@ -169,7 +171,6 @@ def _backfill(venue: VenueBoard, now: Millis) -> str:
 
 def _uptime(length: int) -> str:
     minutes = max(0, length) // 60_000
-    if minutes < 60:
+    if minutes < 1440:
         return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return f"{minutes // 1440} d {minutes // 60 % 24} h"

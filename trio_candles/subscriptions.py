@@ -21,7 +21,7 @@ import trio
 from trio_candles.clock import Time
 from trio_candles.desk import Desk
 from trio_candles.network import Network, wall_floor
-from trio_candles.venues.protocol import Limits, Venue
+from trio_candles.venues.protocol import Beat, Event, Forming, Limits, Row, Seen, Traded, Venue
 
 __all__ = [
     "Feed",
@@ -31,10 +31,12 @@ __all__ = [
     "acknowledged",
     "ask",
     "check_requests",
+    "check_stall",
     "check_symbols",
     "ping",
     "refused",
     "throttled",
+    "told",
 ]
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,11 @@ REMEDY_SECONDS = 60.0
 """Between two rounds of subscribing anew on one connection: all suspects share its messages."""
 RAREST_REMEDY = 3600.0
 """Of silence, at most, before a symbol is subscribed anew."""
+STALLED_SECONDS = 120.0
+"""Without market data on a connection that is otherwise alive, until it is made anew; where silent symbols are
+subscribed anew, twice as long as until that. A market may be so quiet: each time the patience doubles, up to an hour,
+and is short again after six hours without need."""
+STALLS_FORGOTTEN = 6 * 3600.0
 HOUR = 3600.0
 
 _TOGETHER, _TOGETHER_AGAIN, _ALONE = 1, 2, 3
@@ -90,6 +97,12 @@ class Line:
     last_frame: float
     heard: dict[str, float]
     """When each symbol was last spoken of, or last subscribed."""
+    last_data: float
+    """When market data last came, or proof that there was none to come."""
+    newest: dict[str, int] = attrs.field(factory=dict)
+    """The newest trade heard of each symbol."""
+    owed: dict[str, float] = attrs.field(factory=dict)
+    """Since when the venue's heartbeats name a trade of a symbol that it has not told us."""
     requests: dict[str, Request] = attrs.field(factory=dict)
     patience: dict[str, float] = attrs.field(factory=dict)
     """Seconds of silence until a symbol is subscribed anew; doubling."""
@@ -108,6 +121,8 @@ class Line:
     def forgive(self, late: float) -> None:
         """Do not count *late* seconds of our own as the venue's silence."""
         self.last_frame += late
+        self.last_data += late
+        self.owed = {symbol: moment + late for symbol, moment in self.owed.items()}
         self.heard = {symbol: moment + late for symbol, moment in self.heard.items()}
         for request in self.requests.values():
             request.asked_at += late
@@ -127,6 +142,8 @@ class Feed:
     """Symbols not to be asked for before that time."""
     blamed_at: dict[str, float] = attrs.field(factory=dict)
     """When a symbol's silence last cost its connection."""
+    stalls: dict[int, tuple[int, float]] = attrs.field(factory=dict)
+    """By the connection's number: how often in a row it was made anew for want of data, and when last."""
     requests_sent: int = 0
 
     @property
@@ -262,6 +279,40 @@ def check_requests(feed: Feed, line: Line, now: float) -> None:
                 _refuse(feed, line, symbol, f"no acknowledgement of {', '.join(sorted(request.missing))}")
     if together:
         ask(feed, line, together, _TOGETHER_AGAIN)
+
+
+# --- stalled connections ----------------------------------------------------------------------------------
+
+
+def told(line: Line, event: Event) -> None:
+    """Take note that *event* came: market data, or a heartbeat by which there is none that we have not heard."""
+    match event:
+        case Traded(symbol, trade):
+            line.newest[symbol] = max(line.newest.get(symbol, 0), trade.trade_id)
+        case Beat(symbol, _, last_trade_id) if last_trade_id != line.newest.get(symbol):
+            if last_trade_id > line.newest.get(symbol, last_trade_id):
+                line.owed.setdefault(symbol, line.last_frame)
+            return
+        case Beat(symbol):
+            line.owed.pop(symbol, None)
+        case Seen() | Row() | Forming():
+            pass
+        case _:
+            return
+    line.last_data = line.last_frame
+
+
+def check_stall(feed: Feed, line: Line, now: float) -> None:
+    """Make a connection anew that lives, and brings no market data."""
+    count, last = feed.stalls.get(line.number, (0, float("-inf")))
+    if now - last >= STALLS_FORGOTTEN:
+        count = 0
+    anew = feed.limits.symbol_remedy == "resubscribe" and feed.limits.symbol_silence
+    patience = min((2 * anew if anew else STALLED_SECONDS) * 2**count, RAREST_REMEDY)
+    silent = now - min([line.last_data, *line.owed.values()])
+    if silent >= feed.floor(patience):
+        feed.stalls[line.number] = (min(count + 1, 10), now)
+        line.hang_up(f"no market data for {silent:.0f} s, though the venue is there")
 
 
 # --- silent symbols ---------------------------------------------------------------------------------------

@@ -105,6 +105,8 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
     tree = Tree()
     for entry in sorted(data_dir.iterdir()):
         if not entry.is_dir():
+            if entry.suffix == ".parquet":
+                tree.leftovers.append(entry.name)
             continue
         files = list(_files_below(entry, entry.name))
         if entry.name == TMP:

@@ -127,6 +127,14 @@ class Report:
     quarantined: int = 0
     """Files in the quarantine: known, their minutes are gaps, so no violation."""
 
+    exists: bool = True
+    """Whether there is a journal, or a day file."""
+
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether there was nothing to audit."""
+        return not self.exists and not self.violations
+
     @property
     def ok(self) -> bool:
         """Whether every promise holds."""
@@ -147,6 +155,7 @@ class Report:
     def as_json(self) -> dict[str, object]:
         """The document of ``audit --json``."""
         total = self.totals()
+        on_disk = {key: tally for key, tally in self.series.items() if tally.files or tally.candles}
         return {
             "ok": self.ok,
             "checked_at_ms": self.checked_at,
@@ -154,7 +163,7 @@ class Report:
             "collector_running": self.running,
             "stopped_at_ms": self.stopped_at,
             "totals": {
-                "series": len(self.series),
+                "series": len(on_disk),
                 "files": total.files,
                 "candles": total.candles,
                 "empty_minutes": total.empty,
@@ -176,7 +185,7 @@ class Report:
                     "open_gap_minutes": tally.open_gap,
                     "unfillable_minutes": tally.unfillable,
                 }
-                for (venue, symbol, timeframe), tally in self.series.items()
+                for (venue, symbol, timeframe), tally in on_disk.items()
             ],
             "gaps": [gap.as_json() for gap in self.gaps],
             "violations": [violation.as_json() for violation in self.violations[:LISTED]],

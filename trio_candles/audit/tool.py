@@ -21,6 +21,7 @@ from trio_candles.options import (
     add_clock,
     add_common,
     data_dir_of,
+    fail,
     print_json,
     symbol,
     through_a_pipe,
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if bar is not None:
             bar.erase()
+    if report.is_of_nothing:
+        return fail(f"{data_dir}: no day files and no journal: this is no data directory, or nothing was collected yet")
     if (options.venue or options.symbol) and not (report.series or report.gaps or report.violations):
         print(f"{data_dir} knows nothing of {' '.join(filter(None, (options.venue, options.symbol)))}", file=sys.stderr)
         return 2

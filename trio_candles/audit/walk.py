@@ -126,6 +126,7 @@ def audit(
         tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start, gap.end)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
+        ledger.exists or bool(tree.cells),
     )
 
 
@@ -273,9 +274,15 @@ class _Reading:
         if not self.ledger.exists and (self.tree.cells or self.tree.quarantined):
             return [Violation("ledger_corrupt", JOURNAL, "there are day files and no journal: it is gone")]
         odd = [path for path in self.ledger.files if cell_of(path) is None]
+        places = {(cell.venue, cell.folder) for cell in self.listed}
+        nobody = sorted(places - self.ledger.accounts.keys()) if self.ledger.usable else []
         return [
             *self.ledger.problems,
             *(Violation("ledger_corrupt", JOURNAL, f"day_file: {path!r} is no day file's path") for path in odd),
+            *(
+                Violation("ledger_corrupt", JOURNAL, f"series: {folder} has day files and is not there", venue, folder)
+                for venue, folder in nobody
+            ),
         ]
 
     def leftovers(self) -> list[Violation]:

@@ -17,10 +17,11 @@ __all__ = ["check_command", "monitor_command"]
 
 def check_command() -> int:
     """``tools/check.py``, ``trio-candles-check``: the exit code."""
-    from trio_candles.health.check import main
-
     try:
-        return main(sys.argv[1:])
+        from trio_candles.health.check import main
+        from trio_candles.options import through_a_pipe
+
+        return through_a_pipe(lambda: main(sys.argv[1:]))
     except KeyboardInterrupt:
         return 130
 

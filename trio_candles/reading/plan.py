@@ -156,13 +156,13 @@ def _begin(account: Account, length: int) -> int:
 def _known_until(books: Books, account: Account) -> int:
     """Where reading ends if nobody says: the mark, but for the newest minutes whose proof is on its way.
 
-    Beside a live collector the newest minute of a quiet symbol is always being proven: that is no gap in what is
-    read up to now, as the minute that runs is none.
+    Beside a live collector the newest minute of a quiet symbol is always being proven, and after a start or a stop the
+    minute in which it came is: that is no gap in what is read up to now, as the minute that runs is none.
     """
     earliest = max(account.first, account.mark - SETTLED_AFTER)
     end: int = account.mark
     for gap in reversed(books.gaps(account, earliest, account.mark)):
-        if gap.until < end or gap.state != "open" or gap.reason not in SETTLING:
+        if gap.until < end or gap.state != "open":
             break
         end = max(earliest, gap.since)
     return end

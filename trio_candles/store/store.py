@@ -6,6 +6,7 @@ not as they should be in :mod:`trio_candles.store.shelf`.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,13 @@ log = logging.getLogger(__name__)
 
 class StoreUnavailable(OSError):
     """The disk does not take what it is given; nothing was accepted, and asking again later may help."""
+
+    @property
+    def disk_is_ill(self) -> bool:
+        """Whether the disk is full or failing, and not merely closed to us (no permission, read-only)."""
+        code = getattr(self.__cause__, "sqlite_errorcode", 0) & 0xFF
+        number = getattr(self.__cause__, "errno", None)
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or number in (errno.ENOSPC, errno.EIO)
 
 
 class WrongDirectory(Exception):

@@ -91,6 +91,9 @@ _TRADES = msgspec.json.Decoder(list[_TradeRow])
 _STATUS = msgspec.json.Decoder(list[_Status])
 
 
+_ALREADY = "Already subscribed"
+
+
 class Kraken:
     """Kraken's public v2 feed; no key needed."""
 
@@ -146,7 +149,7 @@ class Kraken:
                     states = [status.system for status in _STATUS.decode(frame.data)]
                     return [Doubt(None if state == "online" else f"system {state}") for state in states]
                 case None:
-                    return (_answer(frame),)
+                    return _answer(frame)
                 case _:
                     return (Skipped("unknown_channel"),)
         except msgspec.ValidationError as error:
@@ -175,8 +178,16 @@ def _positive(trade_id: int) -> int:
     return trade_id
 
 
-def _answer(frame: _Frame) -> Event:
+def _answer(frame: _Frame) -> Sequence[Event]:
     """What a frame without a channel answers to something that we said."""
+    if frame.method == "subscribe" and frame.error == _ALREADY and frame.symbol:
+        # To a request that was repeated because its answer was late. It does not say to which channel; one that is not
+        # there after all proves nothing, and its minutes stay gaps.
+        return [Acked(frame.symbol, channel) for channel in Kraken.channels]
+    return (_event(frame),)
+
+
+def _event(frame: _Frame) -> Event:
     if frame.shouted is not None:
         return Told(frame.shouted)
     if frame.method == "pong":
