@@ -53,11 +53,10 @@ def expected_folds(
     """All that there should be, by the time of opening."""
     known_from, _, mark = bounds
     expected = {}
-    for time in range(-(-known_from // length) * length, mark - length + 1, length):
+    for time in sorted({minute // length * length for minute in minutes}):
         span = range(time, time + length, MINUTE)
-        parts = [minutes[minute] for minute in span if minute in minutes]
-        if parts and not any(minute in unknown for minute in span):
-            expected[time] = _fold(parts)
+        if time >= known_from and time + length <= mark and unknown.isdisjoint(span):
+            expected[time] = _fold([minutes[minute] for minute in span if minute in minutes])
     return expected
 
 
