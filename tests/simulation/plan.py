@@ -22,12 +22,12 @@ BUSY = {"coinbase": "BTC-USD", "kraken": "BTC/USD", "okx": "BTC-USDT"}
 MEDIUM = {"coinbase": "ETH-USD", "kraken": "ETH/USD", "okx": "ETH-USDT"}
 QUIET = {"coinbase": "SOL-USD", "kraken": "SOL/USD", "okx": "SOL-USDT"}
 MANY = {
-    "coinbase": tuple(f"SIM{number:03}-USD" for number in range(8)),
-    "kraken": tuple(f"SIM{number:03}/USD" for number in range(20)),
-    "okx": tuple(f"SIM{number:03}-USDT" for number in range(30)),
+    "coinbase": tuple(f"SIM{number:03}-USD" for number in range(4)),
+    "kraken": tuple(f"SIM{number:03}/USD" for number in range(16)),
+    "okx": tuple(f"SIM{number:03}-USDT" for number in range(24)),
 }
 """So many that a start would exceed the venue's limits, were they not kept."""
-CHOICES = [((MEDIUM,), 8), ((BUSY,), 8), ((MEDIUM, QUIET), 6), ((BUSY, MEDIUM), 2), ((), 1)]
+CHOICES = [((MEDIUM,), 8), ((BUSY,), 8), ((MEDIUM, QUIET), 4), ((BUSY, MEDIUM), 1)]
 """Which symbols of a venue, and how often: a frame a second and product is what a seed's time goes into."""
 
 SHAPES = {"usual": 9, "pause": 5, "outage": 1}
@@ -131,13 +131,16 @@ def _symbols(chance: random.Random, shape: str) -> dict[str, tuple[str, ...]]:
     if shape == "outage":
         venue = chance.choice(tuple(BUSY))
         return {venue: (QUIET[venue],)}
+    if chance.random() < 0.04:
+        venue = chance.choice(tuple(BUSY))
+        return {venue: MANY[venue]}
     (venues,) = chance.choices(
         (tuple(BUSY), tuple(chance.sample(tuple(BUSY), 2)), (chance.choice(tuple(BUSY)),)), (5, 3, 2)
     )
     symbols = {}
     for venue in sorted(venues):
         (some,) = chance.choices([choice for choice, _ in CHOICES], [weight for _, weight in CHOICES])
-        symbols[venue] = tuple(kind[venue] for kind in some) or MANY[venue]
+        symbols[venue] = tuple(kind[venue] for kind in some)
     return symbols
 
 
