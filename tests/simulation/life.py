@@ -18,9 +18,9 @@ from simulation.bugs import NONE, Bug
 from simulation.determinism import determined
 from simulation.machine import Machine, PowerLost
 from simulation.oracle import Case, End, judge
+from simulation.plan import Plan, config_of, plan_of
 from simulation.record import KNOBS, Record
 from simulation.stored import marks
-from simulation.plan import Plan, config_of, plan_of
 from simulation.trace import Broken, Trace, logged
 from simulation.troubles import KINDS, calm_machine, calm_venue, trouble_machine, trouble_venue
 from simulation.venue_troubles import outage

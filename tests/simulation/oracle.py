@@ -183,12 +183,15 @@ class _Series:
         else:
             hidden = case.record.hides(case.market, self.venue, self.symbol, minute)
             if self.gaps[minute] == "unfillable" and not hidden:
-                raise Broken("given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}")
+                raise Broken(
+                    "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
+                )
             excused = hidden or case.record.contradicts_itself(self.venue, self.symbol, minute)
             if minute + MINUTE <= case.healed_at and not excused and not self._is_unprovable(minute):
                 after = (case.now - case.healed_at) / 1000
                 raise Broken(
-                    "filled", f"{self.name}: {minute} is a gap {after:.0f} s after the last trouble: {self._gap(minute)}"
+                    "filled",
+                    f"{self.name}: {minute} is a gap {after:.0f} s after the last trouble: {self._gap(minute)}",
                 )
 
     def _gap(self, minute: int) -> object:
@@ -199,12 +202,14 @@ class _Series:
         ).fetchone()
 
     def _is_unprovable(self, minute: int) -> bool:
-        """Whether Coinbase's record cannot yet be asked: it proves a minute by the trade that follows it."""
-        first_id_from = self.case.market.first_id_from
-        after, lately = (minute + MINUTE + 1000) * 1000, (self.case.now - FILLED_WITHIN) * 1000
-        return self.venue == "coinbase" and first_id_from(self.venue, self.symbol, after) >= first_id_from(
-            self.venue, self.symbol, lately
-        )
+        """Whether the record cannot yet be asked: without a row a minute is proven by the trade that follows it."""
+        case, first_id_from = self.case, self.case.market.first_id_from
+        if self.venue == "okx" or (
+            self.venue == "kraken" and not case.record.lost_row(self.venue, self.symbol, minute)
+        ):
+            return False
+        after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
+        return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
 
     def _judge_candle(self, minute: int, row: Row) -> None:
         true = self.case.market.candle(self.venue, self.symbol, minute)

@@ -93,7 +93,8 @@ class Plan:
         return (
             f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min, flush every"
             f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms, timeframes {derived}{holes}{listed},"
-            f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without; troubles per minute: {rates}"
+            f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
+            f" troubles per minute: {rates}"
         )
 
 
@@ -120,7 +121,9 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
         rates={kind: 0.0 if calm else mean * chance.choice(SWARM) for kind, mean in kinds},
         shape=shape,
         shape_seconds=60 * {"usual": 0.0, "pause": chance.uniform(11, 45), "outage": chance.uniform(20, 60)}[shape],
-        timeframes=(chance.choice(TIMEFRAMES), chance.choice(TIMEFRAMES)) if chance.random() < 0.2 else (_usual(chance),),
+        timeframes=(chance.choice(TIMEFRAMES), chance.choice(TIMEFRAMES))
+        if chance.random() < 0.2
+        else (_usual(chance),),
         listed=_listed(chance, symbols, epoch, lookback),
         holes={kind: chance.choice(shares) for kind, shares in HOLES.items() if chance.random() < 0.15},
     )

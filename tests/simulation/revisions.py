@@ -1,4 +1,4 @@
-"""What is kept on record of minutes of which feed and REST said different things; and that nothing changed otherwise."""
+"""What is on record of minutes of which feed and REST said different things; and that nothing changed otherwise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def judge_revisions(
         "SELECT open_ms, stored, offered, outcome FROM revision WHERE series_id = ? ORDER BY id", (id_,)
     ):
         if (symbol, minute) not in revised and not record.revised_row(venue, symbol, minute):
-            raise Broken("revision", f"{name}: {minute} is {outcome}; stored {stored}, offered {offered}, and one was true")
+            raise Broken(
+                "revision", f"{name}: {minute} is {outcome}; stored {stored}, offered {offered}, and one was true"
+            )
         if outcome == "replaced":
             replaced.add(minute)
             _judge_replaced(name, minute, rows.get(minute), json.loads(offered))
@@ -56,4 +58,6 @@ def _judge_replaced(name: str, minute: int, row: Row | None, offered: Mapping[st
     if not same or row["source"] != "rest" or offered["source"] != "rest":
         raise Broken("revision", f"{name}: {minute} was replaced by {offered}, and {row} is stored")
     if row["ingest_time_ms"] - offered["ingest_time_ms"] < APART:
-        raise Broken("revision", f"{name}: {minute} was replaced after one answer, or two of one moment: {offered}, {row}")
+        raise Broken(
+            "revision", f"{name}: {minute} was replaced after one answer, or two of one moment: {offered}, {row}"
+        )

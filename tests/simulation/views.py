@@ -1,11 +1,10 @@
-"""Those who read a data directory, the audit and the reader, see what the oracle sees: no false pass, no false alarm."""
+"""The audit and the reader see in a data directory what the oracle sees: no false pass, no false alarm."""
 
 from __future__ import annotations
 
 import random
 import shutil
 import sqlite3
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -65,7 +64,9 @@ def judge_reader(
     """``read_candles`` and ``coverage`` tell the same; *gaps* with their states, *bounds* as the folds have them."""
     name, (_, first, mark) = f"{venue} {symbol}", bounds
     states = {minute: "gap" if state == "open" else state for minute, state in gaps.items()}
-    wanted = {minute: states.get(minute, "empty" if minute in empties else "stored") for minute in range(first, mark, MINUTE)}
+    wanted = {
+        minute: states.get(minute, "empty" if minute in empties else "stored") for minute in range(first, mark, MINUTE)
+    }
     told = [
         (minute, span["state"])
         for span in coverage(root, venue, symbol).to_pylist()
