@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import tempfile
 import traceback
@@ -16,12 +17,16 @@ import trio.testing
 from simulation.bugs import NONE, Bug
 from simulation.determinism import determined
 from simulation.machine import Machine, PowerLost
-from simulation.oracle import End, judge, judge_the_auditor, marks
+from simulation.oracle import Case, End, judge
 from simulation.plan import Plan, config_of, plan_of
+from simulation.record import KNOBS, Record
+from simulation.stored import marks
 from simulation.trace import Broken, Trace, logged
-from simulation.troubles import KINDS, Site, calm, trouble_machine, trouble_venue
+from simulation.troubles import KINDS, calm_machine, calm_venue, trouble_machine, trouble_venue
+from simulation.venue_troubles import outage
+from simulation.views import judge_beside, judge_the_auditor
+from simulation.ways import Site
 from trio_candles.clock import SimulatedTime
-from trio_candles.config import Config
 from trio_candles.model import MINUTE, Millis
 from trio_candles.network import Network
 from trio_candles.service import Service, open_service
@@ -35,6 +40,9 @@ __all__ = ["Outcome", "World", "run_seed"]
 LEAVING_SECONDS = 30.0
 """A clean stop takes ten at most; a collector that is still there after that is stuck."""
 
+UNWELL_SECONDS = 200.0
+"""So long after an illness of clock or disk the collector may be late with its minutes."""
+
 SPOILED_ONE_IN = 4
 """Seeds after which something is spoiled that the audit must find."""
 
@@ -46,6 +54,8 @@ class SkewedTime:
     epoch: Millis
     ahead: int
     speed: float = 1.0
+    jumped: float = float("-inf")
+    """When it was set last, on trio's clock."""
 
     def now(self) -> Millis:
         return Millis(self.true_now() + self.ahead)
@@ -56,6 +66,7 @@ class SkewedTime:
     def jump(self, by: int) -> None:
         """Set the clock *by* ms ahead."""
         self.ahead += by
+        self.jumped = trio.current_time()
 
 
 @attrs.define
@@ -63,7 +74,6 @@ class World:
     """Everything that there is in one seed."""
 
     plan: Plan
-    config: Config
     market: Market
     time: SkewedTime
     exchanges: MemoryExchanges
@@ -77,6 +87,10 @@ class World:
     lives: int = 0
     healed_at: Millis | None = None
     """When the troubles had ended."""
+    down_until: float = float("-inf")
+    """Until then nobody starts the collector."""
+    earliest: int | None = None
+    """The first minute that a life, once it ran, expected."""
     ends: trio.Event = attrs.field(factory=trio.Event)
     """Set when nothing more is to be done."""
     cuts_in_recovery: list[tuple[int, str]] = attrs.field(factory=list)
@@ -85,6 +99,7 @@ class World:
     shown: list[str] = attrs.field(factory=list)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _stop: trio.Event = attrs.field(factory=trio.Event)
+    _troubled: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def kill(self, how: str) -> None:
         """End the collector here and now, if there is one."""
@@ -95,6 +110,29 @@ class World:
     def ask_to_stop(self) -> None:
         """As a signal does."""
         self._stop.set()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nobody starts the collector now."""
+        return trio.current_time() < self.down_until
+
+    def stay_down(self, seconds: float) -> None:
+        """Do not start the collector for so long; the troubles end as much later."""
+        self.down_until = trio.current_time() + seconds
+        self._troubled.deadline += seconds
+
+    def look_in(self, what: str) -> bool:
+        """Audit what is there, in the midst of *what*; ``False`` if this is no time to blame anybody.
+
+        What the audit expects of a running collector, it need not have where its clock or its disk were unwell.
+        """
+        now, machine = trio.current_time(), self.machine
+        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
+        if self.service is None or self._stop.is_set() or now < unwell + UNWELL_SECONDS:
+            return False
+        self.fired["audited"] += 1
+        judge_beside(machine, self.time.now(), what)
+        return True
 
     # --- one life
 
@@ -132,7 +170,7 @@ class World:
             machine.check_nothing_is_lost()
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
             async with open_service(
-                self.config,
+                config_of(self.plan, machine.root, self.lives),
                 self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
                 self.bug.store(store),
                 time,
@@ -143,6 +181,7 @@ class World:
                 histories=self.bug.over_histories(HISTORIES),
             ) as service:
                 self.service = service
+                self._note_earliest()
                 await self._stop.wait()
                 self.trace.note("asked to stop")
                 asked, clock = time.now(), time.ahead
@@ -158,6 +197,11 @@ class World:
         if time.ahead == clock:
             self._check_marks(asked)
         return True
+
+    def _note_earliest(self) -> None:
+        expected = self.time.now() // MINUTE * MINUTE - self.plan.lookback_minutes * MINUTE
+        if self.earliest is None or expected < self.earliest:
+            self.earliest = expected
 
     def _check_marks(self, asked: Millis) -> None:
         """Every minute that closed 10 s or more before the signal has its verdict."""
@@ -199,27 +243,37 @@ class World:
                         raise Broken("end", "the last life did not end in good order")
                     break
                 pause = self.chance.choice((1.0, self.chance.uniform(1, 20), self.chance.uniform(1, 90)))
-                with trio.move_on_after(0.5 if self.healed_at is not None else pause):
+                with trio.move_on_at(max(self.down_until, trio.current_time() + min(pause, self._longest_pause()))):
                     await self.ends.wait()
+
+    def _longest_pause(self) -> float:
+        return math.inf if self.healed_at is None else 0.5
 
     async def _trouble(self) -> None:
         """All the trouble there is, and then none."""
-        plan, sites = self.plan, []
-        with trio.move_on_after(plan.troubled_seconds):
+        plan = self.plan
+        sites = [
+            Site(self, self.exchanges[venue], symbols, plan.chance(f"troubles of {venue}"))
+            for venue, symbols in plan.symbols.items()
+        ]
+        self._troubled.deadline = trio.current_time() + plan.troubled_seconds
+        with self._troubled:
             async with trio.open_nursery() as nursery:
-                for venue, symbols in plan.symbols.items():
-                    site = Site(self, self.exchanges[venue], symbols, plan.chance(f"troubles of {venue}"))
-                    sites.append(site)
-                    nursery.start_soon(trouble_venue, site, plan.rates, name=f"{venue}/troubles")
+                for site in sites:
+                    nursery.start_soon(trouble_venue, site, plan.rates, name=f"{site.venue}/troubles")
                 nursery.start_soon(trouble_machine, self, plan.rates, plan.chance("troubles of the machine"))
                 await trio.sleep_forever()
+        calm_machine(self)
         for site in sites:
-            calm(site)
-        machine = self.machine
-        machine.disarm()
-        machine.errors.clear()
-        machine.short_writes, machine.lies = 0, False
-        machine.full_until = machine.slow_until = float("-inf")
+            calm_venue(site)
+            if plan.shape == "outage":
+                await outage(site, plan.shape_seconds)
+                calm_venue(site)
+        if plan.shape == "pause":
+            self.stay_down(plan.shape_seconds)
+            self.ask_to_stop()
+            self.trace.note("a pause")
+            await trio.sleep(plan.shape_seconds)
         self.healed_at = self.time.true_now()
         self.trace.note("no more trouble")
         await trio.sleep(plan.quiet_seconds)
@@ -247,12 +301,19 @@ class Outcome:
 _MARKETS: dict[int, Market] = {}
 
 
+def _market_of(plan: Plan) -> Market:
+    """The market: a pure function, which remembers what it computed."""
+    if plan.listed:
+        return Market(plan.market, plan.listed)
+    return _MARKETS.setdefault(plan.market, Market(plan.market))
+
+
 def run_seed(
     seed: int, bug: Bug = NONE, tell: Callable[[str], object] | None = None, folder: Path | None = None
 ) -> Outcome:
     """Everything that happens in *seed*, and whether all invariants hold."""
     plan = plan_of(seed, KINDS)
-    market = _MARKETS.setdefault(plan.market, Market(plan.market))  # a pure function that remembers what it computed
+    market = _market_of(plan)
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=folder or _fast_folder()) as parent:
         root = Path(parent, "data")
         trace = Trace(str(root), tell)
@@ -277,26 +338,30 @@ def run_seed(
 
 
 async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, fired: Counter[str], end: End) -> None:
-    time = SkewedTime(plan.epoch, plan.skew)
+    time, record = SkewedTime(plan.epoch, plan.skew), Record(plan)
     async with open_exchanges_in_memory(market, time.true_now, tuple(plan.symbols)) as exchanges:
-        machine = Machine(root, plan.chance("machine"), trace, fired, bug.ignores)
-        world = World(
-            plan, config_of(plan, root), market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired
-        )
+        for venue, exchange in exchanges.exchanges.items():
+            record.spoil(venue, exchange.faults)
+        machine = Machine(root, plan.chance("machine"), trace, fired, plan.chance("looking"), bug.ignores)
+        world = World(plan, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
+        machine.look_in = world.look_in
         try:
             await world.run()
         finally:
             end.lives = world.lives
             for exchange in exchanges.exchanges.values():
                 for key, times in exchange.faults.fired.items():
-                    if key.startswith(("rest ", "corrupt ")):
+                    if key.startswith(("rest ", "corrupt ")) or key in KNOBS:
                         fired[key] += times
         assert world.healed_at is not None
-        machine.materialise()
-        now = time.true_now()
-        judge(plan, root, market, now, world.healed_at, exchanges.exchanges, world.revised, end)
+        machine.materialise(root)
+        case = Case(
+            plan, record, market, root, time.true_now(), world.healed_at, world.earliest, exchanges.exchanges,
+            world.revised, machine.acknowledged, machine.has_lied, plan.timeframes_of(world.lives),
+        )  # fmt: skip
+        judge(case, end, fired)
         if plan.seed % SPOILED_ONE_IN == 0:
-            judge_the_auditor(root, now, plan.chance("spoiling"))
+            judge_the_auditor(root, case.now, plan.chance("spoiling"))
         trace.note(f"end: {end}")
 
 

@@ -39,6 +39,8 @@ PAGE = 4096
 SECTOR = 512
 JOURNAL = "journal.sqlite3"
 QUARANTINE = "quarantine"
+LOOKS_APART = 600
+"""The most points (calls of the store and of the disk, and steps of these) between two looks at what is there."""
 Files = tuple[bytes, bytes]
 """The database and its write-ahead log."""
 
@@ -138,6 +140,7 @@ class Machine:
     chance: random.Random
     trace: Trace
     fired: Counter[str]
+    looking: random.Random
     disk: FaultyDisk = attrs.field(init=False)
     ignores: str = ""
     """A planted bug: what the disk never does."""
@@ -153,6 +156,9 @@ class Machine:
     slow_until: float = float("-inf")
     acknowledged: dict[tuple[str, str, int], tuple[float, ...]] = attrs.field(factory=dict)
     """Candles that the store said it had accepted."""
+    look_in: Callable[[str], bool] = lambda _: False
+    """Told at some of the points what is under way; whether it has looked."""
+    _look_at: int = 0
     _points: int = 0
     _cut_at: int | None = None
     _cut_how: str = "power"
@@ -241,6 +247,9 @@ class Machine:
         if self.dead:
             raise PowerLost
         self._points += 1
+        if self._points >= self._look_at:
+            looked = self.look_in(what)
+            self._look_at = self._points + (self.looking.randint(1, LOOKS_APART) if looked else 20)
         if self._cut_at is not None:
             if self._points >= self._cut_at:
                 self.cut(what)
@@ -326,15 +335,19 @@ class Machine:
         if aside:
             raise Broken("quarantine", f"set aside although no disk had lied: {', '.join(aside)}")
 
-    def materialise(self) -> None:
-        """Write the day files beside the journal, for whoever reads a data directory."""
+    def materialise(self, folder: Path) -> None:
+        """Write the day files into *folder*, for whoever reads a data directory."""
         for name, content in self.disk.contents().items():
-            path = self.root / name
+            path = folder / name
             if content is None:
                 path.mkdir(parents=True, exist_ok=True)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+        if folder != self.root:
+            for name, content in zip((JOURNAL, f"{JOURNAL}-wal"), self._journal(), strict=True):
+                if content:
+                    (folder / name).write_bytes(content)
 
 
 def torn(before: Files, now: Files, chance: random.Random) -> Files:

@@ -6,35 +6,32 @@ Parquet with pyarrow, the ledger with SQL of its own, the truth from the market.
 from __future__ import annotations
 
 import math
-import random
 import sqlite3
-from collections.abc import Iterator, Mapping, Set
-from contextlib import closing, contextmanager
-from importlib.util import find_spec
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
 import attrs
-import pyarrow.parquet as pq
 
+from simulation.folds import judge_aggregates
 from simulation.plan import Plan
+from simulation.record import Record
+from simulation.revisions import judge_revisions
+from simulation.stored import MINUTE, Row, open_ledger, rows_of, spans_of
 from simulation.trace import Broken
-from trio_candles.audit import Report, audit
+from simulation.views import judge_audit, judge_reader
 from trio_candles.simulator import Market, SimulatedExchange
 
-__all__ = ["End", "judge", "judge_the_auditor", "marks"]
+__all__ = ["Case", "End", "judge"]
 
-MINUTE = 60_000
-DAY = 86_400_000
 FILLED_WITHIN = 300_000
 """Ms in which a minute is filled once nothing is in the way."""
-COLUMNS = [
-    "venue", "symbol", "timeframe", "open_time_ms", "close_time_ms", "open", "high", "low", "close", "volume",
-    "quote_volume", "vwap", "trades_count", "is_closed", "source", "ingest_time_ms",
-]  # fmt: skip
-LENGTHS = {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "4h": 240, "1d": 1440}
-AGGREGATES = find_spec("trio_candles.aggregation") is not None
-Row = dict[str, Any]
+SETTLED_AFTER = 14 * MINUTE
+"""Ms from a minute's opening until REST has had the last word on it: it is asked after ten minutes, and twice."""
+OLD, APART = 60 * MINUTE, 10 * MINUTE
+"""Only of minutes that old is an absence believed, and only if seen twice, that far apart."""
+FEW = 3
+"""Of a venue's symbols: with more, comparing them all may take longer than there was time for."""
 
 
 @attrs.define
@@ -45,263 +42,220 @@ class End:
     candles: int = 0
     empty: int = 0
     gaps: int = 0
+    unfillable: int = 0
+    aggregates: int = 0
     lives: int = 0
 
 
-@contextmanager
-def _ledger(root: Path) -> Iterator[sqlite3.Connection]:
-    path = (root / "journal.sqlite3").absolute().as_uri()
-    with closing(sqlite3.connect(f"{path}?mode=ro", uri=True)) as database:
-        yield database
+@attrs.frozen
+class Case:
+    """All that is known of a seed that has ended."""
+
+    plan: Plan
+    record: Record
+    market: Market
+    root: Path
+    now: int
+    healed_at: int
+    """When there was no trouble any more, and the collector was (about to be) up."""
+    earliest: int | None
+    """The first minute that a life expected; ``None`` if no life got so far."""
+    exchanges: Mapping[str, SimulatedExchange]
+    revised: Set[tuple[str, int]]
+    """(symbol, minute) of which OKX said two different things live."""
+    acknowledged: Mapping[tuple[str, str, int], tuple[float, ...]]
+    has_lied: bool
+    """A disk has: the ledger may have been lost, and what it remembered."""
+    timeframes: Sequence[str]
+
+    def is_settled(self, venue: str, minute: int) -> bool:
+        """Whether a live candle of *minute* must have been compared with REST."""
+        return minute + SETTLED_AFTER <= self.now and len(self.plan.symbols[venue]) <= FEW
 
 
-def marks(root: Path) -> dict[tuple[str, str], int]:
-    """Of each expected series, the first minute that is not accounted for."""
-    with _ledger(root) as database:
-        query = "SELECT venue, symbol, mark_ms FROM series WHERE timeframe = '1m' AND expected = 1"
-        return {(venue, symbol): mark for venue, symbol, mark in database.execute(query)}
-
-
-def judge(
-    plan: Plan,
-    root: Path,
-    market: Market,
-    now: int,
-    healed_at: int,
-    exchanges: Mapping[str, SimulatedExchange],
-    revised: Set[tuple[str, int]],
-    end: End,
-) -> None:
+def judge(case: Case, end: End, fired: Counter[str]) -> None:
     """Raise :class:`Broken` for the first invariant that does not hold, else fill in *end*."""
-    for venue, exchange in exchanges.items():
+    for venue, exchange in case.exchanges.items():
         if exchange.violations:
             raise Broken("limits", f"{venue}'s were exceeded: {dict(exchange.violations)}")
-    leftovers = [path.name for path in (root / ".tmp").iterdir()]
+    leftovers = [path.name for path in (case.root / ".tmp").iterdir()]
     if leftovers:
         raise Broken("leftovers", f"in .tmp: {leftovers}")
-    with _ledger(root) as database:
+    with open_ledger(case.root) as database:
         waiting = database.execute("SELECT count(*) FROM candle").fetchone()[0]
         if waiting:
             raise Broken("flush", f"{waiting} rows still wait in the journal after a clean stop")
-        for venue, symbols in plan.symbols.items():
+        for venue, symbols in case.plan.symbols.items():
             for symbol in symbols:
-                _judge_series(root, database, market, now, healed_at, revised, venue, symbol, end)
-    _judge_audit(audit(root, now=lambda: now, running=lambda: False, pauses=()), end)
+                _Series(case, database, venue, symbol).judge(end)
+        fired.update(database_counts(database))
+    judge_audit(case.root, case.now, end.candles, end.empty, end.gaps, end.unfillable, end.aggregates)
 
 
-def _judge_series(
-    root: Path,
-    database: sqlite3.Connection,
-    market: Market,
-    now: int,
-    healed_at: int,
-    revised: Set[tuple[str, int]],
-    venue: str,
-    symbol: str,
-    end: End,
-) -> None:
-    name = f"{venue} {symbol}"
-    rows = _rows(root, venue, symbol, "1m", now)
-    first, mark = database.execute(
-        "SELECT first_ms, mark_ms FROM series WHERE venue = ? AND symbol = ? AND timeframe = '1m'", (venue, symbol)
-    ).fetchone()
-    gaps = _spans(database, "gap", venue, symbol, "state")
-    empties = _spans(database, "empty", venue, symbol, "evidence")
-    strange = [minute for minute in {*rows, *gaps, *empties} if not first <= minute < mark]
-    if strange:
-        raise Broken("account", f"{name}: minutes outside [{first}, {mark}): {sorted(strange)[:5]}")
-    for minute in range(first, mark, MINUTE):
-        kinds = (minute in rows) + (minute in gaps) + (minute in empties)
-        if kinds != 1:
-            raise Broken("account", f"{name}: {minute} is {kinds} things")
-        true = market.candle(venue, symbol, minute)
-        if minute in rows:
-            _judge_candle(name, venue, rows[minute], true, (symbol, minute) in revised)
-        elif minute in empties:
+def database_counts(database: sqlite3.Connection) -> dict[str, int]:
+    """What has become of revisions, of gaps and of listings, for whoever counts."""
+    outcomes = database.execute("SELECT 'revision ' || outcome, count(*) FROM revision GROUP BY outcome").fetchall()
+    listings = database.execute("SELECT 'listing', count(*) FROM listing").fetchall()
+    given_up = database.execute(
+        "SELECT 'unfillable', coalesce(sum(until_ms - since_ms), 0) / 60000 FROM gap WHERE state = 'unfillable'"
+    ).fetchall()
+    return dict([*outcomes, *listings, *given_up])
+
+
+@attrs.define
+class _Series:
+    case: Case
+    database: sqlite3.Connection
+    venue: str
+    symbol: str
+    rows: dict[int, Row] = attrs.field(init=False)
+    gaps: dict[int, str] = attrs.field(init=False)
+    empties: dict[int, str] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.rows = rows_of(self.case.root, self.venue, self.symbol, "1m", self.case.now)
+        self.gaps = spans_of(self.database, "gap", self.venue, self.symbol, "state")
+        self.empties = spans_of(self.database, "empty", self.venue, self.symbol, "evidence")
+
+    @property
+    def name(self) -> str:
+        return f"{self.venue} {self.symbol}"
+
+    def judge(self, end: End) -> None:
+        """Every minute is one thing, and it is true."""
+        case = self.case
+        id_, first, mark = self.database.execute(
+            "SELECT id, first_ms, mark_ms FROM series WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
+            (self.venue, self.symbol),
+        ).fetchone()
+        known_from = self._judge_beginning(id_, first)
+        strange = [minute for minute in {*self.rows, *self.gaps, *self.empties} if not first <= minute < mark]
+        if strange:
+            raise Broken("account", f"{self.name}: minutes outside [{first}, {mark}): {sorted(strange)[:5]}")
+        for minute in range(first, mark, MINUTE):
+            kinds = (minute in self.rows) + (minute in self.gaps) + (minute in self.empties)
+            if kinds != 1:
+                raise Broken("account", f"{self.name}: {minute} is {kinds} things")
+            self._judge_minute(minute)
+        self._judge_given_up(id_)
+        judge_revisions(
+            self.database, id_, self.venue, self.symbol, self.rows, case.record, case.revised,
+            case.acknowledged, case.has_lied,
+        )  # fmt: skip
+        bounds = (known_from, first, mark)
+        end.aggregates += judge_aggregates(
+            case.root, self.venue, self.symbol, case.timeframes, self.rows, self.gaps.keys(), bounds, case.now
+        )
+        if self.symbol in case.plan.symbols[self.venue][:FEW] and first < mark:
+            judge_reader(case.root, self.venue, self.symbol, self.rows, self.empties, self.gaps, bounds)
+        end.minutes += (mark - first) // MINUTE
+        end.candles += len(self.rows)
+        end.empty += len(self.empties)
+        given_up = sum(state == "unfillable" for state in self.gaps.values())
+        end.gaps += len(self.gaps) - given_up
+        end.unfillable += given_up
+
+    def _judge_beginning(self, id_: int, first: int) -> int:
+        """The series begins as early as it should, and no earlier than its market; since when all is known of it."""
+        case = self.case
+        found = self.database.execute("SELECT since_ms FROM listing WHERE series_id = ?", (id_,)).fetchone()
+        begin = case.market.instrument(self.venue, self.symbol).listed_at_ms // MINUTE * MINUTE
+        first_trade = case.market.trade(self.venue, self.symbol, 1).time_us // 60_000_000 * MINUTE
+        if first < begin:
+            raise Broken("listing", f"{self.name}: expected from {first} on, and listed at {begin}")
+        if found is not None and not begin <= found[0] <= first_trade:
+            raise Broken("listing", f"{self.name}: is said to have begun at {found[0]}, and did at {begin}")
+        if self.venue != "okx":  # the others' markets begin with the first trade
+            begin = first_trade
+        if not case.has_lied and case.earliest is not None and first > max(case.earliest, begin):
+            raise Broken("account", f"{self.name}: expected from {first} on only; it should be from {case.earliest}")
+        return 0 if found is not None and found[0] == first else first
+
+    def _judge_minute(self, minute: int) -> None:
+        case, true = self.case, self.case.market.candle(self.venue, self.symbol, minute)
+        if minute in self.rows:
+            self._judge_candle(minute, self.rows[minute])
+        elif minute in self.empties:
             if true is not None:
-                raise Broken("truth", f"{name}: {minute} is called empty ({empties[minute]}), and had {true}")
-            if minute + MINUTE > now:
-                raise Broken("future", f"{name}: {minute} is called empty, and is not over")
-        elif minute + MINUTE <= healed_at and not _unprovable(market, venue, symbol, minute, now):
-            why = database.execute(
-                "SELECT state, reason, detail, attempts, last_error FROM gap JOIN series ON series.id = series_id"
-                " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
-                (venue, symbol, minute, minute),
-            ).fetchone()
-            raise Broken(
-                "filled", f"{name}: {minute} is a gap {(now - healed_at) / 1000:.0f} s after the last trouble: {why}"
-            )
-    end.minutes += (mark - first) // MINUTE
-    end.candles += len(rows)
-    end.empty += len(empties)
-    end.gaps += len(gaps)
-    for timeframe in LENGTHS:
-        if timeframe != "1m":
-            _judge_aggregates(root, venue, symbol, timeframe, rows, gaps, (first, mark, now))
-
-
-def _unprovable(market: Market, venue: str, symbol: str, minute: int, now: int) -> bool:
-    """Whether Coinbase's record cannot yet be asked: it proves a minute by the trade that follows it."""
-    after, lately = (minute + MINUTE + 1000) * 1000, (now - FILLED_WITHIN) * 1000
-    return venue == "coinbase" and market.first_id_from(venue, symbol, after) >= market.first_id_from(
-        venue, symbol, lately
-    )
-
-
-def _judge_candle(name: str, venue: str, row: Row, true: Any, revised: bool) -> None:
-    minute = row["open_time_ms"]
-    found = tuple(row[key] for key in ("open", "high", "low", "close", "volume"))
-    if true is None:
-        flat = row["volume"] == 0.0 and row["open"] == row["high"] == row["low"] == row["close"]
-        if venue != "okx" or not flat:
-            raise Broken("truth", f"{name}: {minute} is stored as {found}, and nothing was traded")
-        return
-    wanted = tuple(float(x) for x in (true.open, true.high, true.low, true.close, true.volume))
-    close = found[:4] == wanted[:4] and math.isclose(found[4], wanted[4], rel_tol=1e-9)
-    if revised and found[:4] == wanted[:4] and found[4] == float(f"1{true.volume:f}"):
-        return  # the venue said so, and said the truth when nobody heard it
-    if not close or row["trades_count"] not in (None, true.trades_count):
-        raise Broken("truth", f"{name}: {minute} is stored as {found} ({row['source']}), and was {wanted}")
-
-
-def _rows(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> dict[int, Row]:
-    """What the day files hold, with everything about their form checked."""
-    folder = root / venue / symbol.replace("/", "-") / timeframe
-    found: dict[int, Row] = {}
-    length = LENGTHS[timeframe] * MINUTE
-    for path in sorted(folder.glob("*.parquet")) if folder.is_dir() else ():
-        table = pq.read_table(path, use_threads=False)
-        if table.column_names != COLUMNS:
-            raise Broken("columns", f"{path}: {table.column_names}")
-        times = table.column("open_time_ms").to_pylist()
-        if times != sorted(set(times)) or not times:
-            raise Broken("duplicates", f"{path}: not sorted, a row twice, or none")
-        for row in table.to_pylist():
-            time = row["open_time_ms"]
-            if time % length or row["close_time_ms"] != time + length or time // DAY != times[0] // DAY:
-                raise Broken("times", f"{path}: {row}")
-            if not row["is_closed"] or row["close_time_ms"] > now:
-                raise Broken("future", f"{path}: {time} is not over at {now}")
-            if (row["venue"], row["symbol"], row["timeframe"]) != (venue, symbol, timeframe):
-                raise Broken("names", f"{path}: {row}")
-            found[time] = row
-    return found
-
-
-def _spans(database: sqlite3.Connection, table: str, venue: str, symbol: str, what: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for since, until, word in database.execute(
-        f"SELECT since_ms, until_ms, {what} FROM {table} JOIN series ON series.id = series_id"
-        " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
-        (venue, symbol),
-    ):
-        for minute in range(since, until, MINUTE):
-            if minute in found:
-                raise Broken("account", f"{table}: {venue} {symbol} {minute} twice")
-            found[minute] = word
-    return found
-
-
-def _judge_aggregates(
-    root: Path,
-    venue: str,
-    symbol: str,
-    timeframe: str,
-    minutes: Mapping[int, Row],
-    gaps: Mapping[int, str],
-    bounds: tuple[int, int, int],
-) -> None:
-    """Each aggregate is the fold of its minutes; one is there if and only if all its minutes are known."""
-    first, mark, now = bounds
-    length = LENGTHS[timeframe] * MINUTE
-    stored = _rows(root, venue, symbol, timeframe, now)
-    expected = {}
-    if AGGREGATES and timeframe in ("5m", "15m"):
-        for time in range(-(-first // length) * length, mark - length + 1, length):
-            parts = [minutes[minute] for minute in range(time, time + length, MINUTE) if minute in minutes]
-            if parts and not any(minute in gaps for minute in range(time, time + length, MINUTE)):
-                expected[time] = parts
-    if missing := sorted(set(expected) - set(stored)):
-        raise Broken("aggregates", f"{venue} {symbol} {timeframe}: {missing[0]} is missing, and all is known of it")
-    if surplus := sorted(set(stored) - set(expected)):
-        raise Broken("aggregates", f"{venue} {symbol} {timeframe}: {surplus[0]} is stored, and not all is known of it")
-    for time, parts in expected.items():
-        wanted = _fold(parts)
-        found = {key: stored[time][key] for key in wanted}
-        if found != wanted:
-            raise Broken("aggregates", f"{venue} {symbol} {timeframe}: {time} is {found}, folded it is {wanted}")
-
-
-def _fold(parts: list[Row]) -> Row:
-    """The contract's 5.5, once more by hand."""
-    volume = math.fsum(part["volume"] for part in parts)
-    quotes = [part["quote_volume"] for part in parts]
-    quote = None if None in quotes else math.fsum(quotes)
-    counts = [part["trades_count"] for part in parts]
-    return {
-        "open": parts[0]["open"],
-        "high": max(part["high"] for part in parts),
-        "low": min(part["low"] for part in parts),
-        "close": parts[-1]["close"],
-        "volume": volume,
-        "quote_volume": quote,
-        "vwap": None if quote is None or not volume else quote / volume,
-        "trades_count": None if None in counts else sum(counts),
-        "source": "aggregated",
-        "ingest_time_ms": max(part["ingest_time_ms"] for part in parts),
-    }
-
-
-def _judge_audit(report: Report, end: End) -> None:
-    """The audit agrees: nothing is wrong, and there is so much of everything."""
-    if not report.ok:
-        raise Broken("audit", f"raises an alarm where all is well: {report.violations[0]}")
-    minutes = [tally for (_, _, timeframe), tally in report.series.items() if timeframe == "1m"]
-    counts = tuple(sum(getattr(tally, what) for tally in minutes) for what in ("candles", "empty", "open_gap"))
-    if counts != (end.candles, end.empty, end.gaps):
-        raise Broken("audit", f"counts {counts}; there are {(end.candles, end.empty, end.gaps)}")
-
-
-def judge_the_auditor(root: Path, now: int, chance: random.Random) -> None:
-    """Spoil one thing in a directory in which all is well: the audit must see it. *root* is of no use afterwards."""
-    files = sorted(root.glob("*/*/1m/*.parquet"))
-    with closing(sqlite3.connect(root / "journal.sqlite3", isolation_level=None)) as database:
-        spans = [
-            (table, *row)
-            for table in ("gap", "empty")
-            for row in database.execute(f"SELECT series_id, since_ms FROM {table} ORDER BY series_id, since_ms")
-        ]
-        ways = ["mark", *(["bit", "file", "row"] if files else []), *(["span"] if spans else [])]
-        match chance.choice(ways):
-            case "mark":
-                what = "the mark is a minute further"
-                database.execute(f"UPDATE series SET mark_ms = mark_ms + {MINUTE} WHERE timeframe = '1m'")
-            case "span":
-                table, series, since = chance.choice(spans)
-                what = f"{since} is taken out of the table {table}"
-                database.execute(f"DELETE FROM {table} WHERE series_id = ? AND since_ms = ?", (series, since))
-            case "row":
-                path = chance.choice(files)
-                table = pq.read_table(path, use_threads=False)
-                index = chance.randrange(table.num_rows)
-                what = f"row {index} of {path.name} stands in the journal, too, as another one"
-                row = table.slice(index, 1).to_pylist()[0]
-                database.execute(
-                    "INSERT INTO candle (series_id, open_ms, open, high, low, close, volume, source, ingest_ms)"
-                    " SELECT id, ?, 1, 2, 1, 2, 3, 'rest', ? FROM series"
-                    " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
-                    (row["open_time_ms"], now, row["venue"], row["symbol"]),
+                raise Broken("truth", f"{self.name}: {minute} is called empty ({self.empties[minute]}), and had {true}")
+            if minute + MINUTE > case.now:
+                raise Broken("future", f"{self.name}: {minute} is called empty, and is not over")
+        else:
+            hidden = case.record.hides(case.market, self.venue, self.symbol, minute)
+            if self.gaps[minute] == "unfillable" and not hidden:
+                raise Broken(
+                    "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
                 )
-            case "file":
-                path = chance.choice(files)
-                what = f"{path.name} is gone"
-                path.unlink()
-            case _:
-                path = chance.choice(files)
-                content = bytearray(path.read_bytes())
-                at = chance.randrange(len(content))
-                content[at] ^= 1 << chance.randrange(8)
-                path.write_bytes(content)
-                what = f"a bit of byte {at} of {path.name} is the other one"
-    if audit(root, now=lambda: now, running=lambda: False, pauses=()).ok:
-        raise Broken("audit", f"sees nothing wrong, and {what}")
+            excused = hidden or case.record.contradicts_itself(self.venue, self.symbol, minute)
+            if minute + MINUTE <= case.healed_at and not excused and not self._is_unprovable(minute):
+                after = (case.now - case.healed_at) / 1000
+                raise Broken(
+                    "filled",
+                    f"{self.name}: {minute} is a gap {after:.0f} s after the last trouble: {self._gap(minute)}",
+                )
+
+    def _gap(self, minute: int) -> object:
+        return self.database.execute(
+            "SELECT state, reason, detail, attempts, last_error FROM gap JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
+            (self.venue, self.symbol, minute, minute),
+        ).fetchone()
+
+    def _is_unprovable(self, minute: int) -> bool:
+        """Whether the record cannot yet be asked: without a row a minute is proven by the trade that follows it."""
+        case, first_id_from = self.case, self.case.market.first_id_from
+        if self.venue == "okx" or (
+            self.venue == "kraken" and not case.record.lost_row(self.venue, self.symbol, minute)
+        ):
+            return False
+        after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
+        return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
+
+    def _judge_candle(self, minute: int, row: Row) -> None:
+        true = self.case.market.candle(self.venue, self.symbol, minute)
+        found = tuple(row[key] for key in ("open", "high", "low", "close", "volume"))
+        if true is None:
+            flat = row["volume"] == 0.0 and row["open"] == row["high"] == row["low"] == row["close"]
+            if self.venue != "okx" or not flat:
+                raise Broken("truth", f"{self.name}: {minute} is stored as {found}, and nothing was traded")
+            return
+        wanted = tuple(float(x) for x in (true.open, true.high, true.low, true.close, true.volume))
+        volumes = self._volumes(minute, row["source"] == "rest")
+        right = found[:4] == wanted[:4] and any(math.isclose(found[4], volume, rel_tol=1e-9) for volume in volumes)
+        if not right or row["trades_count"] not in (None, true.trades_count):
+            raise Broken(
+                "truth", f"{self.name}: {minute} is stored as {found} ({row['source']}), and was {wanted}: {volumes}"
+            )
+
+    def _volumes(self, minute: int, from_rest: bool) -> list[float]:
+        """What may be stored as the volume of *minute*: what its venue says, where that is not the same everywhere.
+
+        Once a live candle was compared with REST, it is REST's.
+        """
+        case, venue = self.case, self.venue
+        true = case.market.candle(venue, self.symbol, minute)
+        assert true is not None
+        traded = float(true.volume)
+        recorded = 2 * traded if case.record.revised_row(venue, self.symbol, minute) else traded
+        if venue == "coinbase" or (venue == "kraken" and from_rest):
+            return [traded, recorded] if from_rest else [traded]  # trades count as much as rows
+        compared = case.is_settled(venue, minute) and not case.record.lost_row(venue, self.symbol, minute)
+        if from_rest or compared:
+            return [recorded]
+        heard = [float(f"1{true.volume:f}")] if (self.symbol, minute) in case.revised else []
+        return [traded, *heard]
+
+    def _judge_given_up(self, id_: int) -> None:
+        """What is unfillable was seen to be absent twice, well apart, each time long after it was over."""
+        events = self.database.execute(
+            "SELECT event, at_ms, since_ms, until_ms FROM gap_event WHERE series_id = ? ORDER BY rowid", (id_,)
+        ).fetchall()
+        seen: dict[int, list[int]] = {}
+        for event, at, since, until in events:
+            for minute in range(since, until, MINUTE):
+                if event == "absent" and at >= minute + MINUTE + OLD:
+                    seen.setdefault(minute, []).append(at)
+                if event == "unfillable":
+                    before = [time for time in seen.get(minute, []) if time <= at - APART]
+                    if not before or at < minute + MINUTE + OLD:
+                        raise Broken("given up", f"{self.name}: {minute} at {at}, seen absent at {seen.get(minute)}")

@@ -1,0 +1,67 @@
+"""The venues' REST records, as spoiled for good as the plan says: rows and trades that they lack, rows that differ.
+
+A pure function of the plan, so that the oracle knows what the venues hide without asking them.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import attrs
+
+from simulation.plan import MINUTE, Plan
+from trio_candles.simulator import Faults, Market
+
+__all__ = ["KNOBS", "Record"]
+
+KNOBS = ("lose_row", "revise_row", "lose_trade")
+"""What of a venue's faults stays as it is when the troubles end."""
+GRACE = 1_000
+"""Ms by which trades beside a minute may be needed to prove it."""
+
+
+@attrs.frozen
+class Record:
+    """What of each venue's record is not as it was."""
+
+    plan: Plan
+
+    def _is_among(self, kind: str, venue: str, symbol: str, number: int) -> bool:
+        share = self.plan.holes.get(kind, 0.0)
+        return crc32(f"{self.plan.seed}|{kind}|{venue}|{symbol}|{number}".encode()) < share * (1 << 32)
+
+    def lost_row(self, venue: str, symbol: str, minute: int) -> bool:
+        """Candles have no row of *minute*."""
+        return self._is_among("lost_rows", venue, symbol, minute)
+
+    def revised_row(self, venue: str, symbol: str, minute: int) -> bool:
+        """Candles give *minute* twice its volume."""
+        return self._is_among("revised_rows", venue, symbol, minute) and not self.lost_row(venue, symbol, minute)
+
+    def lost_trade(self, venue: str, symbol: str, trade_id: int) -> bool:
+        """Trades leave *trade_id* out; not the first one of all, which says when the market began."""
+        return trade_id > 1 and self._is_among("lost_trades", venue, symbol, trade_id)
+
+    def spoil(self, venue: str, faults: Faults) -> None:
+        """Let *venue*'s record be so."""
+        if "lost_rows" in self.plan.holes:
+            faults.lose_row = lambda symbol, minute: self.lost_row(venue, symbol, minute)
+        if "revised_rows" in self.plan.holes:
+            faults.revise_row = lambda symbol, minute: self.revised_row(venue, symbol, minute)
+        if "lost_trades" in self.plan.holes:
+            faults.lose_trade = lambda symbol, trade_id: self.lost_trade(venue, symbol, trade_id)
+
+    def hides(self, market: Market, venue: str, symbol: str, minute: int) -> bool:
+        """Whether the record does not tell what *minute* was: neither by its row nor by contiguous trades."""
+        has_row = not self.lost_row(venue, symbol, minute)
+        if venue == "okx":  # which has flat rows, but none before the first trade of all
+            return not has_row or market.first_id_from(venue, symbol, (minute + MINUTE) * 1000) == 1
+        if has_row and market.candle(venue, symbol, minute) is not None:
+            return False
+        first = market.first_id_from(venue, symbol, (minute - GRACE) * 1000) - 1
+        last = market.first_id_from(venue, symbol, (minute + MINUTE + GRACE) * 1000)
+        return any(self.lost_trade(venue, symbol, trade_id) for trade_id in range(first, last + 1))
+
+    def contradicts_itself(self, venue: str, symbol: str, minute: int) -> bool:
+        """Whether row and trades of *minute* tell two things: who has heard both believes neither."""
+        return venue != "okx" and self.revised_row(venue, symbol, minute)

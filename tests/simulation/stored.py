@@ -1,0 +1,76 @@
+"""What is on disk, read with pyarrow and SQL and nothing of the product's; its form is checked on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from simulation.trace import Broken
+
+__all__ = ["DAY", "LENGTHS", "MINUTE", "Row", "marks", "open_ledger", "rows_of", "spans_of"]
+
+MINUTE = 60_000
+DAY = 86_400_000
+COLUMNS = [
+    "venue", "symbol", "timeframe", "open_time_ms", "close_time_ms", "open", "high", "low", "close", "volume",
+    "quote_volume", "vwap", "trades_count", "is_closed", "source", "ingest_time_ms",
+]  # fmt: skip
+LENGTHS = {"1m": 1, "3m": 3, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1440}
+Row = dict[str, Any]
+
+
+@contextmanager
+def open_ledger(root: Path) -> Iterator[sqlite3.Connection]:
+    path = (root / "journal.sqlite3").absolute().as_uri()
+    with closing(sqlite3.connect(f"{path}?mode=ro", uri=True)) as database:
+        yield database
+
+
+def marks(root: Path) -> dict[tuple[str, str], int]:
+    """Of each expected series, the first minute that is not accounted for."""
+    with open_ledger(root) as database:
+        query = "SELECT venue, symbol, mark_ms FROM series WHERE timeframe = '1m' AND expected = 1"
+        return {(venue, symbol): mark for venue, symbol, mark in database.execute(query)}
+
+
+def rows_of(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> dict[int, Row]:
+    """What the day files hold, with everything about their form checked."""
+    folder = root / venue / symbol.replace("/", "-") / timeframe
+    found: dict[int, Row] = {}
+    length = LENGTHS[timeframe] * MINUTE
+    for path in sorted(folder.glob("*.parquet")) if folder.is_dir() else ():
+        table = pq.read_table(path, use_threads=False)
+        if table.column_names != COLUMNS:
+            raise Broken("columns", f"{path}: {table.column_names}")
+        times = table.column("open_time_ms").to_pylist()
+        if times != sorted(set(times)) or not times:
+            raise Broken("duplicates", f"{path}: not sorted, a row twice, or none")
+        for row in table.to_pylist():
+            time = row["open_time_ms"]
+            if time % length or row["close_time_ms"] != time + length or time // DAY != times[0] // DAY:
+                raise Broken("times", f"{path}: {row}")
+            if not row["is_closed"] or row["close_time_ms"] > now:
+                raise Broken("future", f"{path}: {time} is not over at {now}")
+            if (row["venue"], row["symbol"], row["timeframe"]) != (venue, symbol, timeframe):
+                raise Broken("names", f"{path}: {row}")
+            found[time] = row
+    return found
+
+
+def spans_of(database: sqlite3.Connection, table: str, venue: str, symbol: str, what: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for since, until, word in database.execute(
+        f"SELECT since_ms, until_ms, {what} FROM {table} JOIN series ON series.id = series_id"
+        " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
+        (venue, symbol),
+    ):
+        for minute in range(since, until, MINUTE):
+            if minute in found:
+                raise Broken("account", f"{table}: {venue} {symbol} {minute} twice")
+            found[minute] = word
+    return found
