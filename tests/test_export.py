@@ -150,11 +150,11 @@ def test_an_older_export_is_replaced_whole_or_stays(data, out):
     assert [path.name for path in out.iterdir()] == ["candles.csv"]
 
 
-def test_a_disk_that_does_not_take_it_leaves_nothing_behind(data, out, capsys):
+def test_what_is_no_file_is_never_replaced(data, out, capsys):
     (out / "candles.csv").mkdir()
     (out / "candles.csv" / "okx-BTC-USDT-1m.csv").mkdir()
-    assert export(data, out / "candles.csv") == 1
-    assert "okx-BTC-USDT-1m.csv" in capsys.readouterr().err
+    assert export(data, out / "candles.csv") == 2
+    assert "okx-BTC-USDT-1m.csv is no file that could be replaced" in capsys.readouterr().err
     assert [path.name for path in (out / "candles.csv").iterdir()] == ["okx-BTC-USDT-1m.csv"]
 
 

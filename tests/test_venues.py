@@ -1020,3 +1020,9 @@ def test_no_recorded_frame_damaged_in_any_way_does_more_than_be_misunderstood(da
 
 
 REAL = real_texts() if DATA.exists() else []
+
+
+def test_krakens_already_subscribed_acknowledges():
+    """The answer to a request that was repeated because the first answer came late is no refusal."""
+    text = '{"error":"Already subscribed","method":"subscribe","success":false,"symbol":"BTC/USD","req_id":2}'
+    assert list(Kraken().read(text)) == [Acked("BTC/USD", "ohlc"), Acked("BTC/USD", "trade")]

@@ -52,8 +52,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what both tools take."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE",
-        help="names the series that should be fresh; default: config.yaml, or where there is none, with --data-dir,"
-        " those that the directory's collector was configured with",
+        help="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
+        " directory's collector was configured with",
     )  # fmt: skip
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
@@ -77,11 +77,11 @@ def _target(options: argparse.Namespace) -> Target:
         # Decided once: a pivot of "now" at every look would be a clock that never runs ahead.
         pivot = tool_time(Path(), 1.0, None).pivot
     series, source = None, "its collector's configuration"
-    if data_dir is None or config is not None or CONFIG.exists():
+    if data_dir is None or config is not None:
         data_dir, series = _configured(config or CONFIG, data_dir)
         source = str(config or CONFIG)
-    elif not data_dir.is_dir():
-        raise Unusable(f"{data_dir}: no such directory, and no {CONFIG} that says what should be in it")
+    if not data_dir.is_dir():
+        raise Unusable(f"{data_dir}: no such directory")
     target = Target(data_dir, series, source, options.speed, pivot)
     if series is None:
         reading = target.look().reading

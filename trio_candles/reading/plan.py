@@ -19,9 +19,6 @@ from trio_candles.reading.ledger import Account, Books, GapSpan
 
 __all__ = ["Plan", "Request", "plan"]
 
-SETTLING = {"unproven", "no_close"}
-"""Reasons of minutes that were heard throughout and whose proof is on its way."""
-
 SETTLED_AFTER = 5 * MINUTE
 """Within which the collector promises that proof, in ms."""
 
