@@ -15,6 +15,7 @@ from recorded import DATA, frames
 
 from trio_candles.model import MINUTE, Millis, Trade
 from trio_candles.venues import VENUES
+from trio_candles.venues.kraken import Kraken
 from trio_candles.venues.protocol import (
     Acked,
     Alive,
