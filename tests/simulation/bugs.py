@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.model import MINUTE, Attempt, Empty, Millis
+from trio_candles.model import MINUTE, Attempt, Empty, Listed, Millis, Page
 from trio_candles.network import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
@@ -229,6 +229,12 @@ class BelievesForming(_Over):
             return end.value  # type: ignore[no-any-return]
 
 
+class BelievesAnyMarket(_Over):
+    """Takes every answer for one about the market that was asked for."""
+
+    anonymous = False
+
+
 class Greedy(_Over):
     """Knows no limit of questions."""
 
@@ -276,6 +282,57 @@ class AskedIsFilled(_Over):
         )
 
 
+class _Rewrites(_Over):
+    """Commits something else than it is given."""
+
+    def commit(self, verdicts: Sequence[Any], *more: Any) -> Judged:
+        changed = [self.changed(one) for one in verdicts]
+        return self.inner.commit([one for one in changed if one is not None], *more)
+
+    def changed(self, one: Any) -> Any:
+        raise NotImplementedError
+
+
+class NeverReplaces(_Rewrites):
+    """Takes no answer of REST for the last word on what was heard live."""
+
+    def changed(self, one: Any) -> Any:
+        return attrs.evolve(one, conclusive=False) if isinstance(one, Page) else one
+
+
+class ComparesNothing(_Rewrites):
+    """Hears of a page only what fills gaps, and takes the rest for confirmed."""
+
+    def changed(self, one: Any) -> Any:
+        if not isinstance(one, Page):
+            return one
+        gaps = self.inner.open_gaps([one.series.venue], 1000)[one.series.venue]
+        gaps = [gap for gap in gaps if gap.series == one.series]
+        wanted = (c for c in one.candles if any(gap.since <= c.open_time < gap.until for gap in gaps))
+        return attrs.evolve(one, candles=tuple(wanted), anonymous=False)
+
+
+class GivesUp(_Rewrites):
+    """Takes every answer that did not help for the venue's word that it has nothing."""
+
+    def changed(self, one: Any) -> Any:
+        return attrs.evolve(one, absent=True) if isinstance(one, Attempt) else one
+
+
+class ForgetsListings(_Rewrites):
+    """Does not remember when a market began."""
+
+    def changed(self, one: Any) -> Any:
+        return None if isinstance(one, Listed) else one
+
+
+class DerivesOnce(_Over):
+    """Derives aggregates when candles come, and never again when a minute turns out to have been empty."""
+
+    def underived(self) -> list[Any]:
+        return []
+
+
 def forget_the_log(root: Path) -> None:
     """Opens the journal without what is only in its log."""
     (root / "journal.sqlite3-wal").unlink(missing_ok=True)
@@ -305,5 +362,11 @@ BUGS: dict[str, Bug] = {
     "page_edge_is_empty": Bug(histories=EdgeIsEmpty),
     "believes_forming_rows": Bug(histories=BelievesForming),
     "exceeds_rest_limits": Bug(histories=Greedy),
+    "believes_any_market": Bug(histories=BelievesAnyMarket),
+    "never_replaces": Bug(store=NeverReplaces),
+    "compares_nothing": Bug(store=ComparesNothing),
+    "gives_up": Bug(store=GivesUp),
+    "forgets_listings": Bug(store=ForgetsListings),
+    "derives_once": Bug(store=DerivesOnce),
 }
 """By name; what each gets wrong is in its class."""

@@ -32,8 +32,11 @@ REPOSITORY = Path(__file__).parents[2]
 WALL_SECONDS = 180
 """For one seed, which takes two: what takes longer hangs."""
 OFTEN_ENOUGH = 100
-EXTRA = ("cut in recovery", "noticed silence", "noticed staleness", "refused start")
-"""Counted besides the kinds of trouble."""
+EXTRA = (
+    "outage", "lose_row", "lose_trade", "revise_row", "listing", "unfillable", "revision kept", "revision replaced",
+    "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start",
+)  # fmt: skip
+"""Counted besides the kinds of trouble: how a seed may end, what records lack, what came of it."""
 
 
 def saved_seeds() -> list[int]:

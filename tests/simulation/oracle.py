@@ -138,10 +138,16 @@ class _Series:
                 raise Broken("account", f"{self.name}: {minute} is {kinds} things")
             self._judge_minute(minute)
         self._judge_given_up(id_)
-        judge_revisions(
+        told = judge_revisions(
             self.database, id_, self.venue, self.symbol, self.rows, case.record, case.revised,
             case.acknowledged, case.has_lied,
         )  # fmt: skip
+        for minute, row in self.rows.items():
+            differs = row["source"] == "websocket" and case.record.revised_row(self.venue, self.symbol, minute)
+            if differs and minute not in told and case.is_settled(self.venue, minute) and not case.has_lied:
+                raise Broken(
+                    "revision", f"{self.name}: REST says something else of {minute}, and there is no word of it"
+                )
         bounds = (known_from, first, mark)
         end.aggregates += judge_aggregates(
             case.root, self.venue, self.symbol, case.timeframes, self.rows, self.gaps.keys(), bounds, case.now

@@ -27,13 +27,14 @@ def judge_revisions(
     revised: Set[tuple[str, int]],
     acknowledged: Mapping[tuple[str, str, int], tuple[float, ...]],
     has_lied: bool,
-) -> None:
-    """Raise :class:`Broken` for a revision without cause, and for a change without one.
+) -> set[int]:
+    """Raise :class:`Broken` for a revision without cause, and for a change without one; the minutes with a revision.
 
     Of minutes of which the venue said one thing only, there is none. A candle was replaced only by what two REST
     answers had said, a minute apart or more; and no stored candle is another one than was accepted but those.
     """
-    name, replaced = f"{venue} {symbol}", set()
+    name = f"{venue} {symbol}"
+    told, replaced = set(), set()
     for minute, stored, offered, outcome in database.execute(
         "SELECT open_ms, stored, offered, outcome FROM revision WHERE series_id = ? ORDER BY id", (id_,)
     ):
@@ -41,6 +42,7 @@ def judge_revisions(
             raise Broken(
                 "revision", f"{name}: {minute} is {outcome}; stored {stored}, offered {offered}, and one was true"
             )
+        told.add(minute)
         if outcome == "replaced":
             replaced.add(minute)
             _judge_replaced(name, minute, rows.get(minute), json.loads(offered))
@@ -49,6 +51,7 @@ def judge_revisions(
         now = tuple(row[key] for key in NAMES)
         if accepted is not None and accepted != now and minute not in replaced and not has_lied:
             raise Broken("revision", f"{name}: {minute} was accepted as {accepted} and is {now}, and no word of it")
+    return told
 
 
 def _judge_replaced(name: str, minute: int, row: Row | None, offered: Mapping[str, float]) -> None:
