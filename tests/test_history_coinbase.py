@@ -103,7 +103,7 @@ def test_rows_before_the_start_and_float_artefacts_are_read():
     peer.exchange.faults.early_rows = 7
     peer.exchange.faults.float_artefacts = True
     filled = peer.fill("BTC-USD", DAY_AGO, DAY_AGO + 60 * MINUTE)
-    assert min(candle.open_time for candle in filled.candles) == DAY_AGO - 8 * MINUTE
+    assert min(candle.open_time for candle in filled.candles) == DAY_AGO - 37 * MINUTE
     assert not filled.missing
 
 

@@ -90,8 +90,11 @@ def test_a_page_with_a_name_is_believed_and_what_differs_is_a_revision(journal):
     assert revisions(journal) == [(4, 55.0, "open")]
 
 
-def test_a_page_without_a_name_and_without_a_neighbour_closes_gaps(journal):
-    journal.commit([page(1, 4, rest(1), rest(2), rest(3), anonymous=True)], NOW)
+def test_a_page_without_a_name_and_without_a_neighbour_closes_gaps_if_it_was_told_twice(journal):
+    judged = journal.commit([page(1, 4, rest(1), rest(2), rest(3), anonymous=True)], NOW)
+    assert (kinds(journal), len(judged.refused)) == ("CGGGCEEC", 1)
+    assert journal.open_gaps("okx", 1)[0].attempts == 1
+    journal.commit([page(1, 4, rest(1), rest(2), rest(3), anonymous=True, twice=True)], NOW)
     assert kinds(journal) == "CCCCCEEC"
 
 
@@ -278,7 +281,7 @@ def findings(draw):
     spans = [empty(m, m + 1) for m in range(10) if m not in told and draw(st.booleans())]
     return page(
         since, until, *(rest(m, draw(price), asked) for m in told), empties=spans,
-        anonymous=draw(st.booleans()), conclusive=draw(st.booleans()),
+        anonymous=draw(st.booleans()), twice=draw(st.booleans()), conclusive=draw(st.booleans()),
     )  # fmt: skip
 
 

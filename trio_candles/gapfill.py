@@ -102,9 +102,13 @@ class _Filler:
         covered = tuple(gap for gap in gaps if gap.series == series and gap.since < until and gap.until > lowest)
         return _Job(series, max(lowest, min(gap.since for gap in covered)), until, covered)
 
-    def may_believe(self, series: Series) -> bool:
-        """Whether an answer about *series* will be held against something."""
-        return not self.history.anonymous or series in self.vouched
+    def may_believe(self, job: _Job) -> bool:
+        """Whether one answer about *job* is enough. The ledger holds one that names no market against what is stored
+        beside it; where that could not be, there has been an attempt in vain.
+        """
+        if not self.history.anonymous:
+            return True
+        return job.series in self.vouched and not any(gap.attempts for gap in job.gaps)
 
     def answered_well(self) -> None:
         """The venue is well: if it was not, what waited because of that need wait no longer."""
@@ -162,12 +166,12 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
 
 async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     """Ask about *job* and pass on what is proven; whether the venue was not well."""
-    error, unwell, filled = "", False, None
+    error, unwell, filled, believed = "", False, None, filler.may_believe(job)
     try:
         filled = await ask(filler, rest, job)
     except Refusal as refusal:
         error = f"{type(refusal).__name__}: {refusal}"
-        filled = refusal.proven if filler.may_believe(job.series) else None
+        filled = refusal.proven if believed else None
         unwell = isinstance(refusal, (Throttled, Unavailable))
     except Misunderstood as misunderstood:
         error = str(misunderstood)
@@ -176,7 +180,7 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
         failed = [missing for missing in filled.missing if missing.why not in (Why.NOT_REACHED, Why.BEFORE_FIRST)]
         still_open = [missing.until for missing in failed] or still_open
-        desk.add(findings(filler.history, job, filled, failed))
+        desk.add(findings(filler.history, job, filled, failed, not believed))
         desk.board.backfill.add(minutes_of_gaps(filled, job.gaps), filler.time.now())
         if failed:
             log.info(
@@ -193,12 +197,12 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
 async def ask(filler: _Filler, rest: Rest, job: _Job) -> Filled:
     """What the venue says of *job*.
 
-    Where its answers do not name their market, the first one about a series has nothing stored to be held against:
-    it is asked for twice, and believed if both times the same was said.
+    Where its answers do not name their market, the first one about a series has nothing stored to be held against, and
+    others may not: they are asked for twice, and believed if both times the same was said.
     """
     history = filler.history
     filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
-    if filled.candles and not filler.may_believe(job.series):
+    if filled.candles and not filler.may_believe(job):
         again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
         known = {candle.open_time: candle for candle in filled.candles}
         both = [candle for candle in again.candles if candle.open_time in known]
@@ -208,14 +212,14 @@ async def ask(filler: _Filler, rest: Rest, job: _Job) -> Filled:
     return filled
 
 
-def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing]) -> Iterable[Finding]:
+def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing], twice: bool) -> Iterable[Finding]:
     """What the ledger is to know of an answer, in an order in which it makes sense."""
     if filled.listed is not None:
         since, evidence = filled.listed
         yield Listed(job.series, since, evidence)
     yield Page(
         job.series, job.since, job.until, filled.candles, filled.empties,
-        anonymous=history.anonymous, conclusive=False,
+        anonymous=history.anonymous, twice=twice, conclusive=False,
     )  # fmt: skip
     for missing in failed:
         yield Attempt(job.series, missing.since, missing.until, printable(missing.why), absent=missing.why in ABSENT)

@@ -300,7 +300,9 @@ class Page:
     """Ascending; of gaps, of stored minutes, also beside the span."""
     empties: tuple[Empty, ...]
     anonymous: bool = False
-    """The answer does not name its market."""
+    """The answer does not name its market: it is believed if what is stored agrees with it."""
+    twice: bool = False
+    """The same was answered twice: where nothing is stored that could agree, that is enough."""
     conclusive: bool = True
     """It may replace a stored candle, if an earlier answer said the same."""
 

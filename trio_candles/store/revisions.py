@@ -75,6 +75,15 @@ class Revisions:
             for _, before in self._open(series_id, offered.open_time)
         )
 
+    def was_kept(self, series_id: int, offered: Candle) -> bool:
+        """Whether the same was offered before by the same side, and REST settled that it does not replace anything."""
+        rows = self._db.execute(
+            "SELECT offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'kept'",
+            (series_id, offered.open_time),
+        )
+        said = [json.loads(before) for (before,) in rows]
+        return any(_same(before, offered) and before["source"] == offered.source.value for before in said)
+
     def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
         """REST has the last word on *minute*; whether anything was open."""
         rows = self._open(series_id, minute)

@@ -179,8 +179,10 @@ class Verdicts:
         gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
         again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
         different = [(stored, offered) for stored, offered in again if stored is None or not stored.same_as(offered)]
-        if page.anonymous and 2 * len(different) > len(again):
+        if page.anonymous and (2 * len(different) > len(again) or not (again or page.twice)):
             error = f"the page differs from what is stored in {len(different)} of {len(again)} minutes"
+            if not again:
+                error = "nothing is stored that the page could be held against; it is to be told twice"
             judged.refused.append(f"{page.series}: {error}")
             self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
             return
@@ -218,6 +220,8 @@ class Verdicts:
             self._revisions.settle(entry.id, offered.open_time, "replaced")
             self._replace(entry, stored, offered, judged)
             judged.compared[venue, "replaced"] += 1
+        elif not page.conclusive and self._revisions.was_kept(entry.id, offered):
+            pass  # that has been said before, and settled
         elif self._differs(entry, stored, offered, now, judged):
             judged.compared[venue, "differed"] += live
 

@@ -19,6 +19,7 @@ from trio_candles.model import MINUTE, Candle, Millis, Series, Source, Trade, fl
 from trio_candles.venues.answers import judge_coinbase
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
+    BESIDE,
     GRACE,
     Answer,
     Fill,
@@ -139,7 +140,9 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
 
 def _ask_rows(product: str, since: Millis, until: Millis) -> Request:
     # Both ends are inclusive; given only one of them, the venue ignores it.
-    bounds = {"start": str((since - MINUTE) // 1000), "end": str((until + MINUTE) // 1000)}
+    # A small page is filled up with older minutes: what is stored of them shows which market the answer is about.
+    start = min(since - MINUTE, max(since - BESIDE, until - _WINDOW))
+    bounds = {"start": str(start // 1000), "end": str((until + MINUTE) // 1000)}
     return Request(f"{product}/candles", {"granularity": "60", **bounds}, _PUBLIC)
 
 

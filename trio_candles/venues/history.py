@@ -34,6 +34,7 @@ from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
 
 __all__ = [
     "ABSENT",
+    "BESIDE",
     "GRACE",
     "SETTLED",
     "Answer",
@@ -61,6 +62,9 @@ SETTLED = Millis(60_000)
 
 GRACE = Millis(1_000)
 """Ids follow time, but not to the instant: a trade this far from a minute certainly lies before or after it."""
+
+BESIDE = Millis(30 * MINUTE)
+"""Of older minutes, asked for besides where the answer does not name its market."""
 
 
 def settled_until(now: Millis) -> Millis:

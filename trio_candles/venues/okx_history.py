@@ -17,6 +17,7 @@ from trio_candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
 from trio_candles.venues.answers import okx_data
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
+    BESIDE,
     Answer,
     Fill,
     Penalty,
@@ -152,7 +153,9 @@ def _hear_listing(findings: Findings, answer: Answer) -> None:
 def _request(path: str, symbol: str, since: Millis, until: Millis) -> Request:
     # Exclusive both, and named backwards: after=T asks for rows before T. The row before since and the one at until
     # are asked for too. "before" alone would get the newest page, wherever it lies.
-    bounds = {"after": str(until + MINUTE), "before": str(since - MINUTE - 1)}
+    # A small page is filled up with older minutes: what is stored of them shows which market the answer is about.
+    start = min(since - MINUTE, max(since - BESIDE, until - _WINDOW))
+    bounds = {"after": str(until + MINUTE), "before": str(start - 1)}
     return Request(path, {"instId": symbol, "bar": "1m", **bounds, "limit": str(_PAGE)}, path)
 
 
