@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -18,7 +18,7 @@ import trio
 from trio_candles.clock import Time
 from trio_candles.confirm import keep_comparing
 from trio_candles.desk import Desk
-from trio_candles.model import MINUTE, Attempt, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
+from trio_candles.model import MINUTE, Attempt, Candle, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
 from trio_candles.network import Backoff, Network, wall_floor
 from trio_candles.rest import Rest, converse, open_rest
 from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Why
@@ -43,6 +43,10 @@ LAST_RETRY_WHILE_YOUNG, YOUNG = 120.0, Millis(60 * MINUTE)
 venue answers."""
 
 
+ENDS = 5
+"""Candles at either end of an answer that are remembered: the next older page repeats two minutes of this one."""
+
+
 @attrs.frozen
 class _Job:
     series: Series
@@ -65,8 +69,8 @@ class _Filler:
     """(series, the end of what is open) → when it may be asked about again, and how long it waited last."""
     unwell: bool = False
     """Whether the venue's last answer was none."""
-    vouched: set[Series] = attrs.field(factory=set)
-    """Series of which a page was told twice, alike: later ones overlap with what is stored of it."""
+    believed: dict[Series, dict[Millis, Candle]] = attrs.field(factory=dict)
+    """Where answers do not name their market, both ends of the last one about each series that was believed."""
 
     def next_job(self) -> _Job | None:
         """The newest page that is worth asking for now."""
@@ -102,9 +106,15 @@ class _Filler:
         covered = tuple(gap for gap in gaps if gap.series == series and gap.since < until and gap.until > lowest)
         return _Job(series, max(lowest, min(gap.since for gap in covered)), until, covered)
 
-    def may_believe(self, series: Series) -> bool:
-        """Whether an answer about *series* will be held against something."""
-        return not self.history.anonymous or series in self.vouched
+    def knows_market(self, series: Series, filled: Filled) -> bool:
+        """Whether *filled* can be seen to be about *series*: by its name, or by what was believed before."""
+        return not self.history.anonymous or _agree(filled.candles, self.believed.get(series, {}))
+
+    def believe(self, series: Series, filled: Filled) -> None:
+        """Hold the next answer about *series*, which often begins or ends where this one does, against *filled*."""
+        if self.history.anonymous and filled.candles:
+            ends = (*filled.candles[:ENDS], *filled.candles[-ENDS:])
+            self.believed[series] = {candle.open_time: candle for candle in ends}
 
     def answered_well(self) -> None:
         """The venue is well: if it was not, what waited because of that need wait no longer."""
@@ -167,7 +177,9 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         filled = await ask(filler, rest, job)
     except Refusal as refusal:
         error = f"{type(refusal).__name__}: {refusal}"
-        filled = refusal.proven if filler.may_believe(job.series) else None
+        filled = refusal.proven
+        if filled is not None and not filler.knows_market(job.series, filled):
+            filled = None
         unwell = isinstance(refusal, (Throttled, Unavailable))
     except Misunderstood as misunderstood:
         error = str(misunderstood)
@@ -191,19 +203,23 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
 async def ask(filler: _Filler, rest: Rest, job: _Job) -> Filled:
     """What the venue says of *job*.
 
-    Where its answers do not name their market, the first one about a series has nothing stored to be held against:
-    it is asked for twice, and believed if both times the same was said.
+    Where its answers do not name their market, one that does not agree with what was believed before is asked for
+    twice, and believed if both times the same was said. (What is stored is no help: a page may touch gaps only.)
     """
-    history = filler.history
-    filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
-    if filled.candles and not filler.may_believe(job.series):
-        again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
-        known = {candle.open_time: candle for candle in filled.candles}
-        both = [candle for candle in again.candles if candle.open_time in known]
-        if not both or not all(candle.same_as(known[candle.open_time]) for candle in both):
-            raise Misunderstood("told_differently", f"two answers about {job.series} are not the same")
-        filler.vouched.add(job.series)
+    history, series = filler.history, job.series
+    filled = await converse(rest, history.fill(series, job.since, job.until, filler.time.now()))
+    if filled.candles and not filler.knows_market(series, filled):
+        again = await converse(rest, history.fill(series, job.since, job.until, filler.time.now()))
+        if not _agree(again.candles, {candle.open_time: candle for candle in filled.candles}):
+            raise Misunderstood("told_differently", f"two answers about {series} are not the same")
+    filler.believe(series, filled)
     return filled
+
+
+def _agree(candles: Iterable[Candle], known: Mapping[Millis, Candle]) -> bool:
+    """Whether *candles* have some of the *known* ones, and all of those alike."""
+    both = [candle for candle in candles if candle.open_time in known]
+    return bool(both) and all(candle.same_as(known[candle.open_time]) for candle in both)
 
 
 def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing]) -> Iterable[Finding]:
