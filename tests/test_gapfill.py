@@ -96,7 +96,7 @@ async def test_bad_answers_are_never_believed_and_the_rest_goes_on(autojump_cloc
 
 
 async def test_a_page_of_another_market_is_not_believed_where_it_says_so(autojump_clock, tmp_path):
-    """Kraken's answers name their market. Coinbase's and OKX's rows do not, and nothing else could tell."""
+    """Kraken's answers name their market."""
     async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=0.02) as world:
         world.exchanges["kraken"].faults.rest.append(RestFault("wrong_symbol", times=2))
         await sleep_until(600)
@@ -105,6 +105,23 @@ async def test_a_page_of_another_market_is_not_believed_where_it_says_so(autojum
         series = Series("kraken", symbol)
         check_against_truth(tmp_path, world.market, series)
         assert not [m for m in gaps_of(tmp_path, series) if m < minute(5)], series
+
+
+@pytest.mark.parametrize("venue", ["coinbase", "okx"])
+@pytest.mark.parametrize("before", [0, 125])
+async def test_a_page_of_another_market_is_not_believed_whatever_came_before(autojump_clock, tmp_path, venue, before):
+    """Coinbase's and OKX's do not say whose they are: the first page, or one after a page of which nothing came."""
+    symbol = SYMBOLS[venue][0]
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True) as world:
+        faults = world.exchanges[venue].faults
+        faults.silent = True  # nothing is stored but what REST says
+        faults.lose_row = lambda name, lost: name == symbol and lost == minute(0)  # which says nothing of the first
+        faults.lose_trade = lambda name, id_: name == symbol and id_ % 5 == 0
+        await sleep_until(before)
+        faults.rest.append(RestFault("wrong_symbol", path="candles"))
+        await sleep_until(600)
+        assert faults.fired["rest wrong_symbol"] == 1
+    check_against_truth(tmp_path, world.market, Series(venue, symbol))
 
 
 async def test_attempts_and_their_errors_are_in_the_ledger(autojump_clock, tmp_path):

@@ -73,6 +73,21 @@ def test_rows_that_one_endpoint_lacks_are_asked_of_the_other():
     assert filled.missing[-1].until < NOON - DAY + 5 * MINUTE
 
 
+@pytest.mark.parametrize("wrong", [CANDLES, HISTORY])
+def test_of_two_answers_that_differ_in_most_minutes_nothing_is_believed(wrong):
+    """Neither names its instrument: one is another's, and the minutes that only that one has are, too."""
+    peer = Peer("okx")
+    faults = peer.exchange.faults
+    first = NOON - 100 * MINUTE
+    lost = ("BTC-USDT", "ETH-USDT") if wrong == CANDLES else ("BTC-USDT",)
+    faults.lose_row = lambda symbol, minute: symbol in lost and minute < first + 10 * MINUTE
+    faults.rest.append(RestFault("wrong_symbol", path=wrong))
+    filled = peer.fill("BTC-USDT", first, NOON - MINUTE)
+    assert [request.path for request in peer.requests][:2] == [CANDLES, HISTORY]
+    assert filled.candles == ()
+    assert whys(filled) == {Why.ROWS_DIFFER}
+
+
 def test_a_missing_row_is_a_hole_and_never_empty():
     peer = Peer("okx")
     peer.exchange.faults.rest.append(RestFault("empty", path="candles", times=FOREVER))

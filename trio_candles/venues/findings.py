@@ -40,6 +40,10 @@ class Findings:
     """Whether an answer has been understood."""
     _rows: dict[Millis, Candle | None] = attrs.field(factory=dict)
     """What the venue states; ``None``: that nothing traded."""
+    _alike: int = 0
+    """Rows that were stated before, and said the same then."""
+    _unlike: int = 0
+    """Rows that were stated before, and said something else."""
     _doubts: dict[Millis, str] = attrs.field(factory=dict)
     """Minutes that are not believed, whatever else is said about them."""
     _excuses: list[tuple[Millis, Millis, str]] = attrs.field(factory=list)
@@ -76,8 +80,12 @@ class Findings:
             self._state(minute, None)
 
     def _state(self, minute: Millis, stated: Candle | None) -> None:
-        known = self._rows.setdefault(minute, stated)
-        if known is not stated and known != stated:
+        if minute not in self._rows:
+            self._rows[minute] = stated
+        elif self._rows[minute] == stated:
+            self._alike += 1
+        else:
+            self._unlike += 1
             self.doubt(minute, Why.ROWS_DIFFER)
 
     def leaves_out(self, since: Millis, until: Millis) -> None:
@@ -144,6 +152,9 @@ class Findings:
 
     def filled(self) -> Filled:
         """Every minute that was asked for, once; and whatever else was proved."""
+        if self._unlike > self._alike:
+            # The same as below: of two answers to one fill one may be of another market, and its other rows with it.
+            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),))
         if self._most_agree() is False:
             # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
             return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),))
