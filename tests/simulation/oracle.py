@@ -211,9 +211,9 @@ class _Series:
     def _is_unprovable(self, minute: int) -> bool:
         """Whether the record cannot yet be asked: without a row a minute is proven by the trade that follows it."""
         case, first_id_from = self.case, self.case.market.first_id_from
-        if self.venue == "okx" or (
-            self.venue == "kraken" and not case.record.lost_row(self.venue, self.symbol, minute)
-        ):
+        traded = first_id_from(self.venue, self.symbol, minute * 1000) > 1
+        has_row = self.venue == "kraken" and traded and not case.record.lost_row(self.venue, self.symbol, minute)
+        if has_row or self.venue == "okx":
             return False
         after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
