@@ -143,7 +143,8 @@ class _Series:
             case.acknowledged, case.has_lied,
         )  # fmt: skip
         for minute, row in self.rows.items():
-            differs = row["source"] == "websocket" and case.record.revised_row(self.venue, self.symbol, minute)
+            differs = row["volume"] and case.record.revised_row(self.venue, self.symbol, minute)
+            differs = differs and row["source"] == "websocket"
             if differs and minute not in told and case.is_settled(self.venue, minute) and not case.has_lied:
                 raise Broken(
                     "revision", f"{self.name}: REST says something else of {minute}, and there is no word of it"

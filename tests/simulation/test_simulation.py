@@ -29,9 +29,10 @@ from simulation.troubles import KINDS
 TESTS = Path(__file__).parents[1]
 SEEDS = range(2, 6)
 FOUND_SOON = {
-    "asked_is_filled": 0, "forgets_the_log": 9, "acknowledges_early": 0, "believes_any_market": 21, "forgets_listings": 0,
+    "asked_is_filled": 0, "forgets_the_log": 9, "acknowledges_early": 0, "believes_any_market": 21,
+    "forgets_listings": 0,
 }  # fmt: skip
-"""Planted bugs, and from which seed on they are found within a few; ``tools/simulate.py --bug all`` plants every one."""
+"""Planted bugs, and the seed from which on they are found soon; ``tools/simulate.py --bug all`` plants every one."""
 
 
 # --- seeds
