@@ -1,12 +1,20 @@
 """Deterministic simulation of the whole service: one seed, one process, one course of events.
 
-======== ==========================================================================================
-plan     what a seed decides before anything runs: market, symbols, the rate of every kind of trouble
-troubles what goes wrong with venues, clocks, disk and power, and for how long
-machine  the computer: a disk that fails, lies and loses its power, the journal's files, crash points
-life     lives of the collector, one after another, over the same disk, until the end
-oracle   what must hold, read from the files with nothing of the product
-bugs     faults planted into the product, which must be found
-campaign many seeds, counted; and one, told in full
-======== ==========================================================================================
+================ ========================================================================================
+plan             what a seed decides before anything runs: market, symbols, the rate of every trouble
+record           what the venues' REST records lack for good, or say otherwise
+ways             how a venue is troubled: knobs that are turned, frames and answers that are spoiled
+venue_troubles   what goes wrong with venues
+machine_troubles what goes wrong with clocks, disk and power
+troubles         all of it, each at its rate, until there is none any more
+machine          the computer: a disk that fails, lies and loses its power, the journal's files, crash points
+life             lives of the collector, one after another, over the same disk, until the end
+stored           what is on disk, read with nothing of the product
+oracle           what must hold: each minute, each gap, each series' beginning
+folds            what must hold of aggregates
+revisions        what must hold of minutes of which two things were said
+views            what the audit and the reader must see of it
+bugs             faults planted into the product, which must be found
+campaign         many seeds, counted; and one, told in full
+================ ========================================================================================
 """

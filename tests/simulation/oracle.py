@@ -143,7 +143,8 @@ class _Series:
             case.acknowledged, case.has_lied,
         )  # fmt: skip
         for minute, row in self.rows.items():
-            differs = row["source"] == "websocket" and case.record.revised_row(self.venue, self.symbol, minute)
+            differs = row["volume"] and case.record.revised_row(self.venue, self.symbol, minute)
+            differs = differs and row["source"] == "websocket"
             if differs and minute not in told and case.is_settled(self.venue, minute) and not case.has_lied:
                 raise Broken(
                     "revision", f"{self.name}: REST says something else of {minute}, and there is no word of it"
@@ -211,9 +212,9 @@ class _Series:
     def _is_unprovable(self, minute: int) -> bool:
         """Whether the record cannot yet be asked: without a row a minute is proven by the trade that follows it."""
         case, first_id_from = self.case, self.case.market.first_id_from
-        if self.venue == "okx" or (
-            self.venue == "kraken" and not case.record.lost_row(self.venue, self.symbol, minute)
-        ):
+        traded = first_id_from(self.venue, self.symbol, minute * 1000) > 1
+        has_row = self.venue == "kraken" and traded and not case.record.lost_row(self.venue, self.symbol, minute)
+        if has_row or self.venue == "okx":
             return False
         after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
