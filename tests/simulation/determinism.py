@@ -35,5 +35,6 @@ def determined(seed: int) -> Iterator[None]:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = switch
         trio_run._r.setstate(shuffles)
         random.setstate(chance)
+        gc.unfreeze()
         if collecting:
             gc.enable()
