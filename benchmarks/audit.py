@@ -3,8 +3,8 @@
 The files are made once, into a folder that is named, by the collector's own encoder and with a sound ledger, so that
 the audit finds nothing. Then, round after round, each client reads all of them in a process of its own::
 
-    python benchmarks/audit.py --dir /tmp/year
-    python benchmarks/audit.py --dir /tmp/year --days 30 --rounds 1 --aggregates --json
+    python benchmarks/audit.py --dir year
+    python benchmarks/audit.py --dir year --days 30 --rounds 1 --aggregates --json
 
 README.md, beside this file, says how to read the table. Unix only.
 """
