@@ -16,6 +16,7 @@ from trio_candles.venues.history import (
     Throttled,
     Unavailable,
     UnknownSymbol,
+    Using,
     Why,
 )
 from trio_candles.venues.protocol import Misunderstood
@@ -27,6 +28,10 @@ DAY_AGO = NOON - DAY
 
 def rows(*rows: object, status: int = 200) -> Answer:
     return Answer(status, msgspec.json.encode(rows))
+
+
+LATER = [DAY_AGO // 1000 + 120, 1, 1, 1, 1, 1]
+"""A row that shows that the venue had settled the minute at DAY_AGO when it answered."""
 
 
 def ask_old() -> tuple[object, Request]:
@@ -50,7 +55,7 @@ def test_a_window_and_its_overlap_are_one_page_of_300_rows():
 
 def test_a_row_is_low_before_high_before_open():
     fill = CoinbaseHistory().fill(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
-    filled = drive(fill, rows([DAY_AGO // 1000, 1.5, 4, 2, 3, 14.697630010000001]))
+    filled = drive(fill, rows(LATER, [DAY_AGO // 1000, 1.5, 4, 2, 3, 14.697630010000001]))
     (candle,) = filled.candles
     assert (candle.open, candle.high, candle.low, candle.close) == (2, 4, 1.5, 3)
     assert candle.volume == 14.697630010000001
@@ -68,7 +73,7 @@ def test_a_row_is_low_before_high_before_open():
 )
 def test_a_row_that_breaks_a_rule_is_missing_by_the_rules_name(row, why):
     fill = CoinbaseHistory().fill(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
-    filled = drive(fill, rows([DAY_AGO // 1000, *row]))
+    filled = drive(fill, rows(LATER, [DAY_AGO // 1000, *row]))
     assert filled.candles == ()
     assert whys(filled) == {why}
 
@@ -77,9 +82,9 @@ def test_rows_that_contradict_each_other_are_missing_and_repeated_ones_are_not()
     minute = DAY_AGO // 1000
     row, other = [minute, 1, 1, 1, 1, 1], [minute, 1, 1, 1, 1, 2]
     fill = CoinbaseHistory().fill(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
-    assert whys(drive(fill, rows(row, other))) == {Why.ROWS_DIFFER}
+    assert whys(drive(fill, rows(LATER, row, other))) == {Why.ROWS_DIFFER}
     fill = CoinbaseHistory().fill(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
-    assert len(drive(fill, rows(row, row)).candles) == 1
+    assert len(drive(fill, rows(LATER, row, row)).candles) == 1
 
 
 def test_the_forming_minute_and_the_unsettled_one_are_never_candles():
@@ -96,6 +101,31 @@ def test_an_answer_out_of_a_cache_proves_no_minute_that_was_forming_in_it(late):
     peer.exchange.faults.rest.append(RestFault("stale", path="/candles", seconds=late))
     peer.fill("BTC-USD", NOON - 60 * MINUTE, NOON - MINUTE)
     assert peer.exchange.faults.fired["rest stale"]
+
+
+@pytest.mark.parametrize("ahead", [0, 600, 3_600, 90_000])
+def test_the_newest_row_of_an_answer_is_not_believed_however_old_our_clock_says_it_is(ahead):
+    now = Millis(NOON + ahead * 1000)
+    newest = [(NOON - 5 * MINUTE) // 1000, 1.5, 4, 2, 3, 5]  # it may have been forming in what a cache has kept
+    before = [(NOON - 7 * MINUTE) // 1000, 1, 1, 1, 1, 1]
+    fill = CoinbaseHistory().fill(SERIES, Millis(NOON - 7 * MINUTE), Millis(NOON - 4 * MINUTE), now, Using.ROWS)
+    filled = drive(fill, rows(newest, before))
+    assert [candle.open_time for candle in filled.candles] == [NOON - 7 * MINUTE]
+
+
+def test_the_last_row_before_a_silence_is_proven_by_the_trades_around_it():
+    peer = Peer("coinbase")
+    market = peer.market
+    silent = next(
+        minute
+        for minute in range(DAY_AGO, DAY_AGO + DAY, MINUTE)
+        if market.candle("coinbase", "ETH-USD", minute) is not None
+        and market.candle("coinbase", "ETH-USD", minute + 2 * MINUTE) is None
+    )
+    filled = peer.fill("ETH-USD", silent, silent + MINUTE)
+    assert "/products/ETH-USD/trades" in {request.path for request in peer.requests}
+    assert not filled.missing
+    assert silent in {candle.open_time for candle in filled.candles}
 
 
 def test_rows_before_the_start_and_float_artefacts_are_read():

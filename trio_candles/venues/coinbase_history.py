@@ -46,8 +46,6 @@ _TRADES = 1_000
 """Documented: the most that one page has."""
 _REQUESTS = 40
 """The most that one fill asks: five seconds of the budget."""
-_OLD = Millis(3_600_000)
-"""No cache keeps an answer that long: rows older than this are whole, whatever else is in the answer."""
 
 
 # [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), LOW, HIGH, open, close, volume; newest first;
@@ -151,11 +149,12 @@ def _hear_rows(findings: Findings, answer: Answer) -> None:
     rows = read_body(_ROW_LIST, answer)
     findings.heard = True
     # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
-    # minute later than its end says that the venue had settled it, too.
+    # minute later than its end says that the venue had settled it, too. The newest row's age says nothing: it is our
+    # clock that would say how old it is, and that may be wrong; the trades after it tell.
     seen_settled = max((row[0] for row in rows), default=0) * 1000 - MINUTE
     for row in rows:
         candle = _candle(findings, row)
-        if candle.close_time <= max(seen_settled, findings.now - _OLD):
+        if candle.close_time <= seen_settled:
             findings.row(candle)
 
 
