@@ -15,8 +15,9 @@ import pyarrow as pa
 from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Timeframe, Unsure, day_name
 from trio_candles.store import dayfiles
 from trio_candles.store.disk import LOCAL_DISK, Disk
-from trio_candles.store.schema import COLUMNS, JOURNAL, digest_of
+from trio_candles.store.schema import COLUMNS, JOURNAL, candle_checksum, digest_of
 from trio_candles.store.store import Store, open_store
+from trio_candles.store.verdicts import CANDLE
 
 MIDNIGHT = Millis(1_768_089_600_000)
 """2026-01-11; minutes are counted from here, so that the day's end is in the middle of things."""
@@ -42,6 +43,40 @@ def candle(minute: int, series: Series = BTC, **changes) -> Candle:
         ),
         **changes,
     )  # fmt: skip
+
+
+def put_into_journal(root: Path, one: Candle) -> None:
+    """Let *one* wait in the journal, whatever else is known of its minute."""
+    with closing(sqlite3.connect(root / JOURNAL, isolation_level=None)) as database:
+        of = (one.series.venue, one.series.symbol)
+        (id_,) = database.execute("SELECT id FROM series WHERE venue = ? AND symbol = ?", of).fetchone()
+        values = (
+            id_, one.open_time, one.open, one.high, one.low, one.close, one.volume, one.quote_volume, one.vwap,
+            one.trades_count, one.source.value, one.ingest_time,
+        )  # fmt: skip
+        database.execute(f"INSERT INTO candle VALUES ({', '.join('?' * 13)})", (*values, candle_checksum(values)))
+
+
+def without_checksums(journal: Path) -> None:
+    """Let what waits in *journal* wait as it did before format 3."""
+    columns = CANDLE.removesuffix(", checksum")
+    with closing(sqlite3.connect(journal)) as database:
+        database.executescript(
+            f"CREATE TABLE old AS SELECT {columns} FROM candle; DROP TABLE candle; {OLD_CANDLE};"
+            "INSERT INTO candle SELECT * FROM old; DROP TABLE old"
+        )
+
+
+OLD_CANDLE = """
+CREATE TABLE candle (                   -- accepted, durable, not yet in a day file
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    open_ms INTEGER NOT NULL,
+    open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
+    quote_volume REAL, vwap REAL, trades_count INTEGER,
+    source TEXT NOT NULL, ingest_ms INTEGER NOT NULL,
+    PRIMARY KEY (series_id, open_ms)
+)
+"""
 
 
 def row(one: Candle) -> Row:

@@ -32,7 +32,7 @@ from trio_candles.audit.rows import Piece, judge_closely
 from trio_candles.audit.spans import days_of, runs, span_bits
 from trio_candles.model import DAY, MINUTE, Series, canonical_symbol, day_name
 from trio_candles.store.lock import hold_lock
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, LOCK, TABLES, digest_of
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, LOCK, TABLES, candle_checksum, digest_of
 
 REPOSITORY = Path(__file__).parent.parent
 DAY0 = 1_768_003_200_000  # 2026-01-10
@@ -124,8 +124,12 @@ class Directory:
                 "source",
             )
             database.executemany(
-                f"INSERT INTO candle VALUES ({', '.join('?' * 12)})",
-                [(series, r["open_time_ms"], *(r[n] for n in names), r["ingest_time_ms"]) for r in rows],
+                f"INSERT INTO candle VALUES ({', '.join('?' * 13)})",
+                [
+                    (*values, candle_checksum(values))
+                    for r in rows
+                    for values in [(series, r["open_time_ms"], *(r[n] for n in names), r["ingest_time_ms"])]
+                ],
             )
 
     def write(self, path: str, rows: Sequence[Row], schema: pa.Schema = COLUMNS, listed: bool = True) -> Path:

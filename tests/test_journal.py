@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from directories import without_checksums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from trio_candles.validation import Rule
 NOON = Millis(1_768_046_400_000)
 BTC = Series("okx", "BTC-USDT")
 ETH = Series("kraken", "ETH/USD")
+NOON_DAY = Millis(NOON - NOON % DAY)
 LATE = Millis(NOON + 10_000 * MINUTE)
 
 
@@ -764,9 +766,56 @@ def test_a_journal_of_the_first_format_is_brought_up_and_keeps_what_it_says(tmp_
         database.execute(f"DROP TABLE {name}")
     database.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
     database.close()
+    without_checksums(path)
     with journal_in(path) as journal:
         assert kinds(journal) == "C"
+        assert journal.waiting(BTC, NOON_DAY) == [candle(0)]
         assert journal.meta()["format"] == FORMAT
+
+
+def test_a_journal_of_the_second_format_is_brought_up_and_its_rows_get_checksums(tmp_path):
+    path = tmp_path / "j"
+    with journal_in(path) as journal:
+        journal.expect([BTC], NOON, NOON)
+        journal.commit([candle(0), candle(1)], LATE)
+    without_checksums(path)
+    _in(path, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    for _ in range(2):
+        with journal_in(path) as journal:
+            assert journal.waiting(BTC, NOON_DAY) == [candle(0), candle(1)]
+            assert journal.meta()["format"] == FORMAT
+
+
+COLUMNS_OF_CANDLE = (
+    "series_id", "open_ms", "open", "high", "low", "close", "volume", "quote_volume", "vwap", "trades_count", "source",
+    "ingest_ms", "checksum",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("column", COLUMNS_OF_CANDLE)
+def test_any_other_value_in_a_waiting_row_is_seen_at_the_start_and_when_it_is_read(tmp_path, column):
+    path = tmp_path / "j"
+    with journal_in(path) as journal:
+        journal.expect([BTC, ETH], NOON, NOON)
+        journal.commit([candle(0)], LATE)
+    other = {
+        "open_ms": f"open_ms + {MINUTE}", "series_id": "3 - series_id", "source": "'rest'", "trades_count": "1",
+    }.get(column, f"{column} + 1")  # fmt: skip
+    with journal_in(path) as journal:
+        _in(path, f"UPDATE candle SET {column} = {other}")
+        ((series, day),) = journal.waiting_days()
+        with pytest.raises(LedgerBroken, match="does not match its checksum"):
+            journal.waiting(series, day)
+    with pytest.raises(JournalBroken, match="does not match its checksum"):
+        Journal.open(path, lambda series, minute: None)
+
+
+@pytest.mark.parametrize("volume", [5.0, 0.0, -0.0, 1e-300, 2.0**60])
+def test_a_number_matches_its_checksum_however_sqlite_keeps_it(tmp_path, volume):
+    with journal_in(tmp_path / "j") as journal:
+        journal.expect([BTC], NOON, NOON)
+        journal.commit([attrs.evolve(candle(0), volume=volume, quote_volume=volume, vwap=None, trades_count=0)], LATE)
+        assert journal.waiting(BTC, NOON_DAY)[0].volume == volume
 
 
 def test_a_journal_that_cannot_be_opened_now_is_not_called_broken(tmp_path):

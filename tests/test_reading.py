@@ -23,10 +23,12 @@ from directories import (
     flush,
     left_by_a_killed_collector,
     make,
+    put_into_journal,
     row,
     sql,
     tell,
     verdicts,
+    without_checksums,
     write_day_file,
 )
 from hypothesis import given, settings
@@ -43,7 +45,7 @@ from trio_candles import (
     coverage,
     read_candles,
 )
-from trio_candles.model import DAY, MINUTE, Millis, Reason, Series, Timeframe, Unsure
+from trio_candles.model import DAY, MINUTE, Millis, Reason, Series, Source, Timeframe, Unsure
 from trio_candles.reading.files import DayFiles, FileChanged
 from trio_candles.reading.ledger import open_books
 from trio_candles.reading.plan import Request, plan
@@ -92,11 +94,7 @@ def test_a_candle_repaired_before_those_in_its_file_comes_in_its_place(tmp_path)
 def test_a_candle_in_the_journal_replaces_the_one_in_the_day_file(tmp_path):
     """As while a revision waits for its flush."""
     make(tmp_path, "sss", flush_at=[3])
-    sql(
-        tmp_path,
-        "INSERT INTO candle SELECT id, ?, 5, 6, 4, 5.5, 1, 2, 5, 3, 'rest', 9 FROM series",
-        at(1),
-    )
+    put_into_journal(tmp_path, candle(1, source=Source.REST, close=100_001.0))
     table = read(tmp_path)
     assert minutes(table) == [0, 1, 2]
     assert table.column("source").to_pylist() == ["websocket", "rest", "websocket"]
@@ -368,15 +366,7 @@ def test_an_aggregate_that_does_not_follow_its_minutes_yet_is_derived_anew(tmp_p
     if change == "underived":
         sql(tmp_path, "INSERT INTO underived (series_id, since_ms, until_ms) SELECT id, ?, ? FROM series", at(6), at(7))
     else:
-        sql(
-            tmp_path,
-            "INSERT INTO candle SELECT id, ?, ?, ?, ?, ?, ?, ?, ?, ?, source, ? FROM series JOIN"
-            " (SELECT 'websocket' AS source)",
-            *(row(candle(6))[name] for name in (
-                "open_time_ms", "open", "high", "low", "close", "volume", "quote_volume", "vwap", "trades_count",
-                "ingest_time_ms",
-            )),
-        )  # fmt: skip
+        put_into_journal(tmp_path, candle(6))
     assert read(tmp_path, "5m").to_pylist() == [stale[0], Truth(word, 0).rows(5, 10, "5m")[0]]
 
 
@@ -598,10 +588,25 @@ def test_a_directory_of_the_first_format_is_read(tmp_path):
     for line in TABLES_SINCE_2.splitlines():
         if line.startswith("CREATE TABLE"):
             sql(tmp_path, f"DROP TABLE {line.split()[2]}")
+    without_checksums(tmp_path / JOURNAL)
     sql(tmp_path, "UPDATE meta SET value = '1' WHERE key = 'format'")
     assert minutes(read(tmp_path)) == [0, 1]
     assert minutes(read(tmp_path, "3m")) == [0]
     assert coverage(tmp_path).num_rows == 2
+
+
+def test_a_directory_of_the_second_format_is_read_without_checksums(tmp_path):
+    make(tmp_path, "sse")
+    without_checksums(tmp_path / JOURNAL)
+    sql(tmp_path, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    assert minutes(read(tmp_path)) == [0, 1]
+
+
+def test_a_waiting_row_in_which_a_bit_has_flipped_is_not_given_out(tmp_path):
+    make(tmp_path, "ss")
+    sql(tmp_path, "UPDATE candle SET close = close + 0.25 WHERE open_ms = ?", at(1))
+    with pytest.raises(LedgerUnreadable, match="does not match its checksum"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

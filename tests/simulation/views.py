@@ -17,6 +17,7 @@ from simulation.stored import LENGTHS, MINUTE, Row
 from simulation.trace import Broken
 from trio_candles import coverage, read_candles
 from trio_candles.audit import Report, audit
+from trio_candles.store.schema import candle_checksum
 
 __all__ = ["judge_audit", "judge_beside", "judge_reader", "judge_the_auditor"]
 
@@ -97,6 +98,7 @@ def judge_the_auditor(root: Path, now: int, chance: random.Random) -> None:
     """Spoil one thing in a directory in which all is well: the audit must see it. *root* is of no use afterwards."""
     files = sorted(root.glob("*/*/1m/*.parquet"))
     with closing(sqlite3.connect(root / "journal.sqlite3", isolation_level=None)) as database:
+        database.create_function("candle_checksum", -1, lambda *row: candle_checksum(row))
         spans = [
             (table, *row)
             for table in ("gap", "empty")
@@ -118,9 +120,9 @@ def judge_the_auditor(root: Path, now: int, chance: random.Random) -> None:
                 what = f"row {index} of {path.name} stands in the journal, too, as another one"
                 row = table.slice(index, 1).to_pylist()[0]
                 database.execute(
-                    "INSERT INTO candle (series_id, open_ms, open, high, low, close, volume, source, ingest_ms)"
-                    " SELECT id, ?, 1, 2, 1, 2, 3, 'rest', ? FROM series"
-                    " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
+                    "INSERT INTO candle SELECT id, ?1, 1, 2, 1, 2, 3, NULL, NULL, NULL, 'rest', ?2,"
+                    " candle_checksum(id, ?1, 1, 2, 1, 2, 3, NULL, NULL, NULL, 'rest', ?2) FROM series"
+                    " WHERE venue = ?3 AND symbol = ?4 AND timeframe = '1m'",
                     (row["open_time_ms"], now, row["venue"], row["symbol"]),
                 )
             case "file":

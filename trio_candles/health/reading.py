@@ -83,7 +83,7 @@ class _Look:
         version = meta.get("format")
         if version != FORMAT and version not in UPGRADES:
             raise ValueError(f"its format is {version!r}; this version knows {FORMAT!r}")
-        newer = version == FORMAT  # an older journal is brought up when its collector starts
+        newer = version != "1"  # an older journal is brought up when its collector starts
         rows = {
             Series(str(venue), str(symbol)): (id_, _time(first), _time(mark), last, expected)
             for id_, venue, symbol, first, mark, last, expected in self._db.execute(

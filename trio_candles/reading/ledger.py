@@ -14,7 +14,7 @@ import pyarrow as pa
 from trio_candles.model import MINUTE, Millis, Series, canonical_symbol, day_name
 from trio_candles.reading.errors import LedgerUnreadable, NoSuchDirectory, UnknownSeries
 from trio_candles.snapshot import open_snapshot
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES, candle_checksum
 
 __all__ = ["Account", "Books", "GapSpan", "open_books"]
 
@@ -54,7 +54,9 @@ class Books:
         found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
         if found is None or found[0] not in (FORMAT, *UPGRADES):
             raise LedgerUnreadable(f"the journal's format is {found and found[0]}; this version knows {FORMAT}")
-        self._current = found[0] == FORMAT
+        self._derives = found[0] != "1"
+        self._checked = found[0] == FORMAT
+        """Whether waiting rows have checksums: since format 3."""
 
     def accounts(self, venue: str | None = None, symbol: str | None = None) -> list[Account]:
         """All 1m series, or those of *venue* or *symbol* (spelled as the venue does or as the folder is called);
@@ -77,7 +79,7 @@ class Books:
         return self.accounts(venue, symbol)[0]
 
     def _accounts(self) -> list[Account]:
-        listing = "(SELECT since_ms FROM listing WHERE series_id = series.id)" if self._current else "NULL"
+        listing = "(SELECT since_ms FROM listing WHERE series_id = series.id)" if self._derives else "NULL"
         rows = self._db.execute(
             f"SELECT id, venue, symbol, first_ms, mark_ms, {listing} FROM series"
             " WHERE timeframe = '1m' ORDER BY venue, symbol"
@@ -121,14 +123,18 @@ class Books:
     def waiting(self, account: Account, since: int, until: int) -> pa.Table:
         """The candles in ``[since, until)`` that are in no day file yet, or newer than the one in it."""
         rows = self._db.execute(
-            "SELECT open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
+            "SELECT series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source,"
+            f" ingest_ms, {'checksum' if self._checked else 'NULL'}"
             " FROM candle WHERE series_id = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
             (account.id, since, until),
         ).fetchall()
         series, count = account.series, len(rows)
         if not count:
             return COLUMNS.empty_table()
-        opens, *numbers, source, ingest = zip(*rows, strict=True)
+        for row in rows:
+            if self._checked and candle_checksum(row[:-1]) != row[-1]:
+                raise LedgerUnreadable(f"{series}: the journal's candle of {row[1]} does not match its checksum")
+        _, opens, *numbers, source, ingest, _ = zip(*rows, strict=True)
         values = [
             [series.venue] * count, [series.symbol] * count, [series.timeframe] * count, opens,
             [time + MINUTE for time in opens], *numbers, [True] * count, source, ingest,
@@ -141,7 +147,7 @@ class Books:
 
     def underived(self, account: Account, since: int, until: int) -> list[tuple[int, int]]:
         """Spans of minutes that changed and that aggregates do not follow yet."""
-        if not self._current:
+        if not self._derives:
             return []
         return self._db.execute(
             "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?",

@@ -66,7 +66,7 @@ class Journal:
             prepare(database)
             journal = cls(database, stored_elsewhere)
             journal._read_through()
-        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
+        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, LedgerBroken) as error:
             database.close()
             if is_of_the_moment(error):
                 raise
@@ -79,7 +79,8 @@ class Journal:
     def _read_through(self) -> None:
         """Read what the collector relies on; ``ValueError`` or the like where that makes no sense.
 
-        SQLite has no checksums: a flipped bit in a value is seen here or not at all.
+        SQLite has no checksums, and only candles have one of ours: a flipped bit in another value is seen here, if
+        anywhere. (It makes no whole minutes of a time: no power of two is a multiple of 60,000.)
         """
         for series, entry in self._entries.items():
             if entry.first > entry.mark or entry.first % MINUTE or entry.mark % MINUTE:

@@ -8,7 +8,7 @@ import re
 import sqlite3
 from contextlib import closing
 
-from trio_candles.store.schema import FORMAT, TABLES, UPGRADES
+from trio_candles.store.schema import FORMAT, TABLES, UPGRADES, candle_checksum
 
 __all__ = ["JournalBroken", "OtherFormat", "is_of_the_moment", "prepare"]
 
@@ -50,6 +50,7 @@ def prepare(database: sqlite3.Connection) -> None:
             raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
         raise sqlite3.DatabaseError(check)
     if found != (FORMAT,):
+        database.create_function("candle_checksum", -1, lambda *row: candle_checksum(row), deterministic=True)
         database.executescript(
             f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
         )

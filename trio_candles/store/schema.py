@@ -1,4 +1,4 @@
-"""The data directory's shape: file names, the day files' columns and the journal's tables.
+"""The data directory's shape: file names, the day files' columns, the journal's tables.
 
 Shared by the writing path and by the read-only tools, and the only thing that they share.
 
@@ -19,6 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -34,7 +36,7 @@ ABSENT = "absent"
 TIMEFRAMES = "timeframes"
 """In ``meta``: the timeframes that are derived, with commas between them."""
 
-FORMAT = "2"
+FORMAT = "3"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 
 _FIELDS: list[pa.Field[pa.DataType]] = [
@@ -74,15 +76,6 @@ CREATE TABLE series (
     last_candle_ms INTEGER,             -- open time of the newest accepted candle
     expected INTEGER NOT NULL,          -- 1 while the configuration names it
     UNIQUE (venue, symbol, timeframe)
-);
-
-CREATE TABLE candle (                   -- accepted, durable, not yet in a day file
-    series_id INTEGER NOT NULL REFERENCES series (id),
-    open_ms INTEGER NOT NULL,
-    open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
-    quote_volume REAL, vwap REAL, trades_count INTEGER,
-    source TEXT NOT NULL, ingest_ms INTEGER NOT NULL,
-    PRIMARY KEY (series_id, open_ms)
 );
 
 CREATE TABLE gap (                      -- disjoint within a series
@@ -131,6 +124,19 @@ CREATE TABLE day_file (
 ) WITHOUT ROWID;
 """
 
+_CANDLE = """
+CREATE TABLE candle (                   -- accepted, durable, not yet in a day file
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    open_ms INTEGER NOT NULL,
+    open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
+    quote_volume REAL, vwap REAL, trades_count INTEGER,
+    source TEXT NOT NULL, ingest_ms INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,          -- of the others; SQLite has none
+    PRIMARY KEY (series_id, open_ms)
+);
+"""
+TABLES += _CANDLE
+
 TABLES_SINCE_2 = """
 CREATE INDEX revision_minute ON revision (series_id, open_ms);
 
@@ -169,8 +175,27 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 
 TABLES += TABLES_SINCE_2
 
-UPGRADES = {"1": TABLES_SINCE_2}
-"""Format of an older journal -> what turns it into this one, in a transaction."""
+_CANDLE_SINCE_3 = f"""
+ALTER TABLE candle RENAME TO candle_2;
+{_CANDLE}
+INSERT INTO candle SELECT *, candle_checksum(series_id, open_ms, open, high, low, close, volume, quote_volume, vwap,
+    trades_count, source, ingest_ms) FROM candle_2;
+DROP TABLE candle_2;
+"""
+
+UPGRADES = {"1": TABLES_SINCE_2 + _CANDLE_SINCE_3, "2": _CANDLE_SINCE_3}
+"""Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
+
+
+def candle_checksum(row: Sequence[object]) -> int:
+    """Of a row of ``candle``, its columns in order but the last: CRC-32 of the values as Python writes them.
+
+    A row waits there for minutes, or as long as a disk is full. What a bit flipped in it is seen before it is believed.
+    """
+    series_id, open_ms, *numbers, count, source, ingest_ms = row
+    # SQLite gives back 5 as 5.0 and -0.0 as 0.0, in a column of reals.
+    reals = [float(number) + 0.0 if isinstance(number, (int, float)) else number for number in numbers]
+    return zlib.crc32(repr((series_id, open_ms, *reals, count, source, ingest_ms)).encode())
 
 
 def digest_of(content: bytes | memoryview | pa.Buffer) -> str:

@@ -33,6 +33,7 @@ from trio_candles.model import (
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.revisions import Revisions, as_json
+from trio_candles.store.schema import candle_checksum
 from trio_candles.store.underived import Underived
 from trio_candles.validation import Rule, broken_rule
 
@@ -40,7 +41,7 @@ __all__ = ["CANDLE", "Judged", "LedgerBroken", "StoredElsewhere", "Verdicts", "c
 
 
 class LedgerBroken(Exception):
-    """An invariant of the ledger does not hold: a bug of ours, and a reason to stop."""
+    """An invariant of the ledger does not hold: a bug of ours, or a bit that has flipped, and a reason to stop."""
 
 
 StoredElsewhere = Callable[[Series, Millis], Candle | None]
@@ -49,7 +50,9 @@ StoredElsewhere = Callable[[Series, Millis], Candle | None]
 MAY_BE_LATE = 30 * MINUTE
 """So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
 
-CANDLE = "open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms"
+CANDLE = (
+    "series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms, checksum"
+)
 
 
 @attrs.define
@@ -122,16 +125,17 @@ class Verdicts:
 
     def _store(self, entry: Entry, candles: Sequence[Candle], judged: Judged) -> None:
         """Accept *candles*, ascending; whatever their minutes were before, they are nothing else now."""
+        rows = [
+            (
+                entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
+                candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
+            )
+            for candle in candles
+        ]  # fmt: skip
         self._db.executemany(
-            f"INSERT OR REPLACE INTO candle (series_id, {CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
-                    candle.quote_volume, candle.vwap, candle.trades_count, candle.source.value, candle.ingest_time,
-                )
-                for candle in candles
-            ],
-        )  # fmt: skip
+            f"INSERT OR REPLACE INTO candle ({CANDLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*row, candle_checksum(row)) for row in rows],
+        )
         self._entries.stored(entry, candles[-1].open_time)
         judged.accepted += len(candles)
 
@@ -345,7 +349,10 @@ class Verdicts:
 
 
 def candle_of(series: Series, row: Sequence[object]) -> Candle:
-    open_ms, o, h, low, c, v, quote, vwap, count, source, ingest = row
+    """The columns :data:`CANDLE` as what they say; :class:`LedgerBroken` if they are not what was written."""
+    if candle_checksum(row[:-1]) != row[-1]:
+        raise LedgerBroken(f"{series}: the row that waits of {row[1]!r} does not match its checksum")
+    _, open_ms, o, h, low, c, v, quote, vwap, count, source, ingest, _ = row
     assert isinstance(open_ms, int)
     assert isinstance(ingest, int)
     return Candle(
