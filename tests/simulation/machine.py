@@ -356,10 +356,9 @@ def torn(before: Files, now: Files, chance: random.Random) -> Files:
         return now
     (old_base, old_log), (base, log) = before, now
     if old_base == base:
-        # The log was written, from its end or (after a checkpoint) from its beginning.
-        cut = chance.randrange(len(log) + 1)
-        if log.startswith(old_log):
-            cut = chance.randrange(len(old_log), len(log) + 1)
+        # The log was written: from its end, over what the last cut had torn there, or (after a checkpoint) from its
+        # beginning, with another salt. What it begins with as before was not touched.
+        cut = chance.randrange(_same(old_log, log), len(log) + 1)
         noise = chance.randbytes(chance.randrange(SECTOR)) if chance.random() < 0.3 else b""
         return base, log[:cut] + (noise + old_log[cut + len(noise) :] if len(old_log) > cut else noise)
     if old_log and log.startswith(old_log):
@@ -368,6 +367,11 @@ def torn(before: Files, now: Files, chance: random.Random) -> Files:
         mixed = (base if chance.random() < 0.5 else old_base.ljust(len(base), b"\0") for _ in pages)
         return b"".join(some[start : start + PAGE] for some, start in zip(mixed, pages, strict=True)), log
     return chance.choice((before, now))
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    return len(os.path.commonprefix([one, other]))
 
 
 def _content(path: Path) -> bytes:
