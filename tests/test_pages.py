@@ -180,6 +180,22 @@ def test_a_page_that_begins_after_the_mark_does_not_move_it(journal):
     assert mark(journal) == 0
 
 
+def test_a_live_candle_that_is_proven_late_is_compared_though_the_mark_had_passed_it(journal):
+    journal.commit([page(0, 8, rest(0), rest(4), rest(7))], at(20))
+    assert mark(journal) == 8
+    journal.commit([candle(2)], at(21))
+    assert mark(journal) == 2
+    assert [one.since for one in journal.unconfirmed("okx", 9)] == [at(2)]
+    journal.commit([page(2, 8, rest(2), rest(4), rest(7))], at(22))
+    assert mark(journal) == 8
+
+
+def test_a_candle_from_rest_needs_no_comparing(journal):
+    journal.commit([page(0, 8, rest(0), rest(2), rest(4), rest(7))], at(20))
+    assert mark(journal) == 8
+    assert "C" in kinds(journal)[2]
+
+
 def test_a_restart_goes_on_confirming_where_it_was(tmp_path):
     with journal_in(tmp_path / "j") as journal:
         journal.expect([BTC], NOON, NOON)

@@ -145,8 +145,12 @@ class Revisions:
         return None if row is None else Millis(row[0])
 
     def advance(self, series_id: int, mark: Millis) -> None:
-        """Every live candle that opens before *mark* was compared."""
+        """Every live candle that opens before *mark* was compared, or cannot be."""
         self._db.execute("UPDATE confirmed SET mark_ms = max(mark_ms, ?) WHERE series_id = ?", (mark, series_id))
+
+    def go_back(self, series_id: int, minute: Millis) -> None:
+        """A live candle came late, of *minute*: it is still to be compared, whatever was."""
+        self._db.execute("UPDATE confirmed SET mark_ms = min(mark_ms, ?) WHERE series_id = ?", (minute, series_id))
 
     def unconfirmed(self, venue: str, limit: int) -> list[Unconfirmed]:
         """The *limit* expected series of *venue* whose candles have waited longest for being compared."""

@@ -119,6 +119,8 @@ class Verdicts:
             if not self._gaps.close(entry.id, since, until, "stored", source, now):
                 self._judge_again(entry, candle, now, judged)
                 return
+            if candle.source is Source.WEBSOCKET:  # comparing may have passed this minute while it was a gap
+                self._revisions.go_back(entry.id, candle.open_time)
         else:
             self.advance(entry, candle.series, candle.open_time, candle.close_time)
         self._store(entry, [candle], judged)
