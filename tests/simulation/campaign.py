@@ -229,10 +229,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _progress(campaign: Campaign, of: int) -> None:
+    text = f"{campaign.seeds} of {of} seeds, {len(campaign.failures)} failed"
     if sys.stderr.isatty():
-        end = "\n" if campaign.seeds == of else ""
-        text = f"\r{campaign.seeds} of {of} seeds, {len(campaign.failures)} failed"
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(f"\r{text}", end="\n" if campaign.seeds == of else "", file=sys.stderr, flush=True)
+    elif campaign.seeds % 100 == 0:
+        print(f"{text}, {campaign.seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def _one(seed: int, bug: str | None) -> int:
