@@ -1,4 +1,4 @@
-"""Exchanges that freeze (SIGSTOP) or go on without a word (black hole): no socket error, only silence.
+"""Exchanges that freeze (SIGSTOP), go on without a word, or do not answer a SYN: no socket error, only silence.
 
 The collector must notice within each venue's limit, reconnect once they are back, and store nothing that is not true.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -87,7 +90,63 @@ def run(chance: random.Random, deadline: float) -> dict[str, object]:
             found = survey(scene.home / "data")
             faults += held_against(found, market_truth(SEED))
             faults += audited(scene.home / "data", home=scene.home)
-    return {"part": "deaf", "ok": not faults, "noticed_after_wall_seconds": noticed, "faults": faults[:20]}
+    attempts, wrong = _into_the_dark()
+    faults += [f"black hole: {one}" for one in wrong]
+    return {
+        "part": "deaf", "ok": not faults, "noticed_after_wall_seconds": noticed,
+        "attempts_into_a_black_hole": attempts, "faults": faults[:20],
+    }  # fmt: skip
+
+
+def _into_the_dark() -> tuple[dict[str, int], list[str]]:
+    """Every SYN is swallowed: attempts give up by themselves and go on, and a stop does not wait for one."""
+    faults: list[str] = []
+    attempts = dict.fromkeys(SYMBOLS, 0)
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder, _black_hole() as port:
+        home = Path(folder)
+        at = {"websocket_url": f"ws://127.0.0.1:{port}/", "rest_url": f"http://127.0.0.1:{port}"}
+        venues = {name: {"symbols": symbols, **at} for name, symbols in SYMBOLS.items()}
+        config = {"venues": venues, "gap_detection": {"lookback_days": 0.01}, "status": {"interval_seconds": 2}}
+        (home / "config.yaml").write_text(json.dumps(config))
+        with (home / "console").open("w") as console:
+            collector = subprocess.Popen(
+                [*RUN, "--speed", str(SPEED)], cwd=home, stdout=console, stderr=console, text=True
+            )
+        began = time.monotonic()
+        while time.monotonic() < began + PATIENCE and min(attempts.values()) < 3:
+            time.sleep(0.1)
+            for name in SYMBOLS:
+                rows = re.findall(rf"{name.upper()} +\[DISC\] +0 +0 +([0-9]+)", (home / "console").read_text())
+                attempts[name] = int(rows[-1]) if rows else 0
+        faults += [f"{name}: {count} attempts in {PATIENCE:.0f} s" for name, count in attempts.items() if count < 3]
+        asked = time.monotonic()
+        collector.send_signal(signal.SIGINT)
+        try:
+            code = collector.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            collector.kill()
+            code = collector.wait()
+        if code or time.monotonic() - asked > 10:
+            faults.append(f"the stop took {time.monotonic() - asked:.1f} s and ended with {code}")
+        faults += audited(home / "data", home=home)
+    return attempts, faults
+
+
+@contextmanager
+def _black_hole() -> Iterator[int]:
+    """A port of this machine that answers no SYN: its queue of connections is full, and nobody takes one from it."""
+    with ExitStack() as stack:
+        hole = stack.enter_context(socket.socket())
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        while True:
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0.5)
+            try:
+                filler.connect(hole.getsockname())
+            except TimeoutError:
+                break
+        yield hole.getsockname()[1]
 
 
 def _open(home: Path) -> Scene:
