@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from trio_candles.model import MINUTE, Attempt, Gap, Millis, Reason, Series, Unsure
+from trio_candles.store.spans import touching
 
 __all__ = ["OLD_ENOUGH", "SPACED", "Gaps"]
 
@@ -55,9 +56,8 @@ class Gaps:
     def within(self, series_id: int, since: Millis, until: Millis) -> list[Span]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
         rows = self._db.execute(
-            "SELECT max(since_ms, ?), min(until_ms, ?) FROM gap"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
-            (since, until, series_id, until, since),
+            f"SELECT max(since_ms, :since), min(until_ms, :until) FROM gap WHERE {touching('gap')} ORDER BY since_ms",
+            {"id": series_id, "since": since, "until": until},
         )
         return [(Millis(low), Millis(high)) for low, high in rows]
 
@@ -70,11 +70,12 @@ class Gaps:
         reason, detail = unsure.reason.value, unsure.detail
         said = f"{reason}: {detail}" if detail else reason
         before = self._db.execute(
-            "SELECT id FROM gap WHERE series_id = ? AND until_ms = ? AND state = 'open' AND reason = ? AND detail = ?",
-            (series_id, unsure.since, reason, detail),
+            "SELECT until_ms, state, reason, detail, id FROM gap WHERE series_id = ? AND since_ms < ?"
+            " ORDER BY since_ms DESC LIMIT 1",
+            (series_id, unsure.since),
         ).fetchone()
-        if before is not None:
-            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[0]))
+        if before is not None and before[:4] == (unsure.since, "open", reason, detail):
+            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[4]))
             if not self._extend_event(series_id, unsure.since, unsure.until, said):
                 self.event(series_id, unsure.since, unsure.until, "opened", said, now)
             return
@@ -98,9 +99,8 @@ class Gaps:
 
     def _touching(self, series_id: int, since: Millis, until: Millis) -> list[tuple[int, int, int]]:
         return self._db.execute(
-            "SELECT id, since_ms, until_ms FROM gap"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
-            (series_id, until, since),
+            f"SELECT id, since_ms, until_ms FROM gap WHERE {touching('gap')} ORDER BY since_ms",
+            {"id": series_id, "since": since, "until": until},
         ).fetchall()
 
     def _cut(self, gap: int, since: int, until: int, low: Millis, high: Millis) -> None:
@@ -120,9 +120,8 @@ class Gaps:
     def attempted(self, series_id: int, attempt: Attempt, now: Millis) -> None:
         """Count *attempt*; minutes whose absence was observed before, long enough ago, become unfillable."""
         self._db.execute(
-            "UPDATE gap SET attempts = attempts + 1, last_error = ?"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? AND state = 'open'",
-            (attempt.error, series_id, attempt.until, attempt.since),
+            f"UPDATE gap SET attempts = attempts + 1, last_error = :error WHERE {touching('gap')} AND state = 'open'",
+            {"error": attempt.error, "id": series_id, "since": attempt.since, "until": attempt.until},
         )
         if attempt.absent:
             until = min(attempt.until, Millis(now - now % MINUTE - OLD_ENOUGH))

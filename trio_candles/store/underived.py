@@ -17,6 +17,7 @@ import attrs
 
 from trio_candles.aggregation import Kinds
 from trio_candles.model import DAY, Millis, floor_to
+from trio_candles.store.spans import touching
 
 __all__ = ["DayLedger", "Underived"]
 
@@ -120,11 +121,7 @@ class Underived:
         )
 
     def _spans(self, table: str, series_id: int, day: Millis) -> list[Span]:
-        # Spans are disjoint, so only the last that begins before the day can reach into it. Asked for by their ends,
-        # all older ones would be read: a thin pair has 100,000 a year.
         return self._db.execute(
-            f"SELECT since_ms, until_ms FROM {table} WHERE series_id = :id AND since_ms < :end AND since_ms >="
-            f" coalesce((SELECT max(since_ms) FROM {table} WHERE series_id = :id AND since_ms < :day), 0)"
-            " AND until_ms > :day ORDER BY since_ms",
-            {"id": series_id, "day": day, "end": day + DAY},
+            f"SELECT since_ms, until_ms FROM {table} WHERE {touching(table)} ORDER BY since_ms",
+            {"id": series_id, "since": day, "until": day + DAY},
         ).fetchall()

@@ -34,6 +34,7 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.revisions import Revisions, as_json
 from trio_candles.store.schema import candle_checksum
+from trio_candles.store.spans import touching
 from trio_candles.store.underived import Underived
 from trio_candles.validation import Rule, broken_rule
 
@@ -158,8 +159,8 @@ class Verdicts:
             before = as_json(stored)
         else:
             empty = self._db.execute(
-                "SELECT evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms > ?",
-                (entry.id, offered.open_time, offered.open_time),
+                f"SELECT evidence FROM empty WHERE {touching('empty')}",
+                {"id": entry.id, "since": offered.open_time, "until": offered.open_time + MINUTE},
             ).fetchone()
             if empty is None:
                 raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
@@ -240,8 +241,8 @@ class Verdicts:
     def _cut_empty(self, entry: Entry, since: Millis, until: Millis) -> None:
         """Take ``[since, until)``, which lies in one span of empty minutes, out of it."""
         low, high, evidence = self._db.execute(
-            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms <= ? AND until_ms >= ?",
-            (entry.id, since, until),
+            f"SELECT since_ms, until_ms, evidence FROM empty WHERE {touching('empty')}",
+            {"id": entry.id, "since": since, "until": until},
         ).fetchone()
         self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
         for begin, end in ((low, since), (until, high)):
@@ -330,9 +331,8 @@ class Verdicts:
     def _stored_spans(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
         """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
         taken = self._db.execute(
-            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            " UNION ALL SELECT since_ms, until_ms FROM empty"
-            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since ORDER BY 1",
+            f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
+            f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')} ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
         ).fetchall()
         return _free(taken, since, until)
@@ -340,9 +340,8 @@ class Verdicts:
     def unaccounted(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
         """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
         taken = self._db.execute(
-            "SELECT since_ms, until_ms FROM gap WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
-            " UNION ALL SELECT since_ms, until_ms FROM empty"
-            " WHERE series_id = :id AND since_ms < :until AND until_ms > :since"
+            f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
+            f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')}"
             f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle"
             " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
