@@ -45,7 +45,8 @@ def judge_revisions(
         told.add(minute)
         if outcome == "replaced":
             replaced.add(minute)
-            _judge_replaced(name, minute, rows.get(minute), json.loads(offered))
+            if not has_lied:  # what a lying disk has lost since was filled anew, with what REST said then
+                _judge_replaced(name, minute, rows.get(minute), json.loads(offered))
     for minute, row in rows.items():
         accepted = acknowledged.get((venue, symbol, minute))
         now = tuple(row[key] for key in NAMES)
