@@ -29,6 +29,7 @@ FLOORS = {
     "trio_candles.venues.protocol": 1,
     "trio_candles.venues.history": 1,
     "trio_candles.store.schema": 1,
+    "trio_candles.store.spans": 1,
     "trio_candles.venues": 2,
     "trio_candles.assembly": 2,
     "trio_candles.assembly.base": 2,
@@ -155,7 +156,7 @@ DOORS = {"trio_candles": {"trio_candles.reading"}}
 PURE = {
     "__future__", "abc", "attrs", "bisect", "collections", "contextlib", "dataclasses", "datetime", "decimal",
     "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "msgspec", "numbers",
-    "operator", "re", "statistics", "string", "textwrap", "types", "typing", "urllib.parse",
+    "operator", "re", "statistics", "string", "textwrap", "types", "typing", "urllib.parse", "zlib",
 }  # fmt: skip
 """All that floors 0 to 2 may import from outside: none of it waits, reads a clock, logs, or touches the world."""
 
