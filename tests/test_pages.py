@@ -132,6 +132,16 @@ def test_anything_less_replaces_nothing(journal, price, asked, words):
     assert len([one for one in revisions(journal) if one[2] == "open"]) == 1
 
 
+def test_an_answer_from_before_the_clock_was_set_back_counts_from_when_it_is_heard_again(journal):
+    journal.commit([page(4, 5, rest(4, 55.0, LATER + 3_600_000))], LATER)
+    journal.commit([page(4, 5, rest(4, 55.0, NOW))], NOW)
+    assert [one.answered for one in journal.doubtful("okx", 9)] == [NOW]
+    journal.commit([page(4, 5, rest(4, 55.0, NOW + 59_999))], LATER)
+    assert journal.stored(BTC, at(4)) == candle(4)
+    journal.commit([page(4, 5, rest(4, 55.0, NOW + 60_000))], LATER)
+    assert journal.stored(BTC, at(4)) == rest(4, 55.0, NOW + 60_000)
+
+
 def test_rest_that_comes_round_to_what_is_stored_keeps_it(journal):
     journal.commit([page(4, 5, rest(4, 55.0))], NOW)
     journal.commit([page(4, 5, rest(4))], LATER)

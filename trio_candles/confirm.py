@@ -67,7 +67,8 @@ class _Comparer:
         for doubt in doubtful:
             if (doubt.series, doubt.minute) in self.waits or doubt.minute + MINUTE > settled_until(now):
                 continue
-            if doubt.answered is None or now - doubt.answered >= APART:
+            # An answer from the future was heard before the clock was set back: it may be any time ago.
+            if doubt.answered is None or not 0 <= now - doubt.answered < APART:
                 self.waits[doubt.series, doubt.minute] = moment + RETRY_SECONDS
                 return self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
         for one in unconfirmed:

@@ -57,6 +57,9 @@ class Revisions:
         for id_, before in self._open(series_id, minute):
             same = _same(before, offered) and before["source"] == offered.source.value
             if same:
+                if before["ingest_time_ms"] > offered.ingest_time:
+                    # The clock was set back: how long ago that was nobody can tell, so the minute begins anew.
+                    self._db.execute("UPDATE revision SET offered = ? WHERE id = ?", (said, id_))
                 return False
             if before["source"] == offered.source.value:
                 self._settle(id_, "kept")  # the venue has changed its mind once more
