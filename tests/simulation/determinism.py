@@ -24,7 +24,7 @@ def determined(seed: int) -> Iterator[None]:
     switch, shuffles, chance = trio_run._ALLOW_DETERMINISTIC_SCHEDULING, trio_run._r.getstate(), random.getstate()
     collecting = gc.isenabled()
     gc.collect()
-    gc.freeze()  # what is there now need not be looked at again
+    gc.freeze()  # what has lasted until now (modules, markets) need not be looked at again, by the next seed either
     gc.disable()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(seed)
@@ -35,6 +35,5 @@ def determined(seed: int) -> Iterator[None]:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = switch
         trio_run._r.setstate(shuffles)
         random.setstate(chance)
-        gc.unfreeze()
         if collecting:
             gc.enable()
