@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: That a dripping body comes in.
 PIECES = 10
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_json(value: object) -> str:
@@ -28,7 +28,7 @@ def to_json(value: object) -> str:
 
 def iso(time_us: int) -> str:
     """ISO 8601 with microseconds and Z."""
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds") + "Z"
+    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def iso_nanoseconds(time_us: int) -> str:
