@@ -363,6 +363,8 @@ def test_a_deleted_folder_is_found_in_every_day(sound: Directory) -> None:
     [
         (COLUMNS.set(9, pa.field("volume", pa.float32(), nullable=False)), "volume"),
         (COLUMNS.remove(11), "missing vwap"),
+        (COLUMNS.remove(14), "missing source"),
+        (COLUMNS.set(14, pa.field("sourcf", pa.string())), "sourcf"),
         (COLUMNS.append(pa.field("extra", pa.int64())), "foreign extra"),
         (COLUMNS.set(0, pa.field("venue", pa.string())), "not null"),
         (pa.schema([COLUMNS.field(1), COLUMNS.field(0), *list(COLUMNS)[2:]]), "order"),

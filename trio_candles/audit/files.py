@@ -147,13 +147,15 @@ def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
     if len(content) > MOST_BYTES:
         return DayFile(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
     try:
+        # Not the reader's schema: it says dictionary where we ask for one, whatever the file says, and it cannot be
+        # opened where a column is not there of which we ask for one.
+        metadata = pq.read_metadata(pa.BufferReader(content))
+        wrong = _schema_difference(metadata.schema.to_arrow_schema())
+        if wrong is not None:
+            return DayFile(digest, wrong_schema=wrong)
         with pq.ParquetFile(
-            pa.BufferReader(content), page_checksum_verification=True, read_dictionary=list(STRINGS)
+            pa.BufferReader(content), metadata=metadata, page_checksum_verification=True, read_dictionary=list(STRINGS)
         ) as parquet:
-            # Not the reader's schema: it says dictionary where we ask for one, whatever the file says.
-            wrong = _schema_difference(parquet.metadata.schema.to_arrow_schema())
-            if wrong is not None:
-                return DayFile(digest, wrong_schema=wrong)
             if parquet.metadata.num_rows > MOST_ROWS:
                 return DayFile(digest, unreadable=f"{parquet.metadata.num_rows:,} rows; a day has 1,440 minutes")
             table = parquet.read(use_threads=False)
