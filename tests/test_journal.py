@@ -628,7 +628,7 @@ def test_until_a_replacement_is_done_both_digests_are_known(journal):
     journal.commit([candle(0), candle(1)], LATE)
     journal.replacing({"p": "new"})
     assert journal.digest("p") == (None, "new")
-    assert journal.replaced([("p", "new", BTC, [at(0)])]) == {"okx": 1}
+    journal.replaced([("p", "new", BTC, [at(0)])])
     assert journal.digest("p") == ("new", None)
     assert [one.open_time for one in journal.waiting(BTC, Millis(NOON - NOON % 86_400_000))] == [at(1)]
     journal.replacing({"p": "newer"})

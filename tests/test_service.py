@@ -7,7 +7,7 @@ import sqlite3
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
-from trio_candles.model import DAY, MINUTE, Millis, Series, day_name
+from trio_candles.model import DAY, MINUTE, Candle, Millis, Series, Source, day_name
 from trio_candles.store.store import Store, StoreUnavailable, open_store
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
@@ -93,6 +93,20 @@ async def test_flushes_come_every_sixty_seconds_and_the_last_one_leaves_nothing_
         assert books.one("SELECT value FROM meta WHERE key = 'stopped_at_ms'") is not None
     assert not list((tmp_path / ".tmp").iterdir())
     assert not list(tmp_path.glob("journal.sqlite3-*"))
+
+
+async def test_what_waits_of_a_venue_that_is_not_collected_any_more_comes_into_its_file(autojump_clock, tmp_path):
+    series, minute = Series("okx", "BTC-USDT"), Millis(NOON - 10 * MINUTE)
+    with open_store(tmp_path) as store:
+        store.expect([series], minute, minute)
+        one = Candle(
+            series, minute, 3.0, 4.0, 2.0, 3.0, 1.0, None, None, None, Source.REST, NOON, Millis(minute + MINUTE)
+        )
+        store.commit([one], NOON)
+    async with collecting(tmp_path, {"kraken": ("ETH/USD",)}) as world:
+        await trio.sleep(70)
+        assert world.service.board.venues.keys() == {"kraken"}
+    assert list(rows_on_disk(tmp_path, series)) == [minute]
 
 
 async def test_a_restart_knows_the_time_between_as_a_gap_and_goes_on(autojump_clock, tmp_path):

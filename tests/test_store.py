@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from disks import PowerCut
 
-from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
+from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Page, Reason, Series, Source, Unsure
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, LocalDisk
@@ -585,6 +585,34 @@ def test_a_folder_where_a_day_file_belongs_keeps_only_that_day_waiting(tmp_path)
         (tmp_path / BEFORE).rmdir()
         assert flush(store).saved == {"okx": 3}
     check(tmp_path, candles(-3, 2))
+
+
+@pytest.mark.parametrize("again", ["the next flush", "the next start"])
+def test_what_rest_replaces_after_a_flush_that_failed_half_way_comes_into_its_file(tmp_path, again):
+    def told(minute, price, asked):
+        one = candle(minute, price, source=Source.REST, ingest_time=Millis(asked))
+        return Page(BTC, at(minute), at(minute + 1), (one,), ())
+
+    with open_store(tmp_path, disk := Refusing("BTC-USDT")) as store:
+        expect(store, since=0, now=0)
+        store.commit(candles(0, 1), LATE)
+        assert flush(store).saved == {"okx": 1}
+        store.commit(candles(1, 4), LATE)
+        disk.calls = ("sync_folder",)
+        assert flush(store).error
+        assert on_disk(tmp_path)[AFTER] == [0, 1, 2, 3]  # the file is in its place, and nobody knows how firmly
+        disk.calls = ()
+        for asked in (LATE, LATE + MINUTE):
+            judged = store.commit([told(1, 7.0, asked)], Millis(asked))
+        assert len(judged.replaced) == 1
+        if again == "the next flush":
+            assert flush(store).saved == {"okx": 2}
+    with open_store(tmp_path) as store:
+        assert flush(store).error is None
+        content = LOCAL_DISK.read(tmp_path / AFTER)
+        table = dayfiles.read(content, dayfiles.day_file(AFTER, BTC))
+        assert table.column("open").to_pylist()[1] == 7.0
+        assert store.waiting() == []
 
 
 def test_a_full_disk_is_told_once_and_every_file_waits(tmp_path):

@@ -20,6 +20,7 @@ from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Verdict
 from trio_candles.network import wall_floor
 from trio_candles.status import Board
 from trio_candles.store.dayfiles import DayFile
+from trio_candles.store.flushing import Flushed
 from trio_candles.store.journal import Judged
 from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
@@ -257,8 +258,7 @@ class _Writer:
         while rest:
             flushed = await self._offload(self._store.flush, rest[:FILES_AT_ONCE])
             rest[:FILES_AT_ONCE] = flushed.rest
-            for venue, rows in flushed.saved.items():
-                self._board.venues[venue].saved += rows
+            self._count_saved(flushed)
             held += flushed.held
             behind.update(flushed.held, flushed.failed)
             failed = failed or flushed.error
@@ -281,6 +281,7 @@ class _Writer:
         while rest and trio.current_time() < until:
             flushed = await self._offload(self._store.flush, rest[:DAYS_AT_ONCE])
             rest[:DAYS_AT_ONCE] = flushed.rest
+            self._count_saved(flushed)
             held += flushed.held
             failed = failed or flushed.error
             self.take_waiting(batches)
@@ -293,6 +294,11 @@ class _Writer:
             self._unwell("aggregates", failed, "they stay behind their minutes")
         else:
             self._well("aggregates")
+
+    def _count_saved(self, flushed: Flushed) -> None:
+        for venue, rows in flushed.saved.items():
+            if venue in self._board.venues:  # what waited of one that is not collected any more is saved, not shown
+                self._board.venues[venue].saved += rows
 
     def _tell(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:

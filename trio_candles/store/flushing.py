@@ -67,6 +67,8 @@ class _Replacement:
     digest: str
     minutes: list[Millis]
     """Those that wait for it; of an aggregate, none."""
+    new: int = 0
+    """How many of them are not in the file that it replaces."""
 
 
 @attrs.define
@@ -123,11 +125,13 @@ class Flusher:
                 with _each_for_itself([one.file for one in some], flushed):
                     self._disk.sync_folder(folder)
                     durable += some
-            saved = self._journal.replaced(
+            self._journal.replaced(
                 [(one.file.path, one.digest, one.file.series, one.minutes) for one in durable],
                 [(day.file.series, day.file.day) for day in days if day.derived and _all_of(day, durable)],
             )
-            flushed.count(saved)
+            for one in durable:
+                if one.minutes:
+                    flushed.count({one.file.series.venue: one.new})
         finally:
             for one in (one for day in days for one in day.replacements):
                 with _each_for_itself([], flushed):
@@ -143,16 +147,17 @@ class Flusher:
         if candles:
             old = self._shelf.believed(file)
             table = dayfiles.merged(old, candles, self._journal.replaced_minutes(file.series, file.day))
-            day.replacements.append(self._beside(file, table, minutes, new=old is None))
+            new = table.num_rows - (0 if old is None else old.num_rows)
+            day.replacements.append(attrs.evolve(self._beside(file, table, minutes, anew=old is None), new=new))
         day.derived = self._derive(day, table, minutes, flushed)
 
-    def _beside(self, file: DayFile, table: pa.Table, minutes: list[Millis], *, new: bool) -> _Replacement:
-        """*table*, durable beside the place of *file*."""
+    def _beside(self, file: DayFile, table: pa.Table, minutes: list[Millis], *, anew: bool) -> _Replacement:
+        """*table*, durable beside the place of *file*; *anew*: where there is none yet."""
         content = dayfiles.encode(table)
         if not dayfiles.read(content, file).equals(table):
             raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
         folder, _, name = file.path.rpartition("/")
-        if new:
+        if anew:
             dayfiles.make_folder(self._disk, self._root, folder)
         temporary = self._root / TMP / f"{folder.replace('/', '_')}_{name}"
         self._disk.remove(temporary)  # if the last flush could not
@@ -206,7 +211,7 @@ class Flusher:
             return False
         table = aggregates.derived(one, old, minutes)
         if table is not None and table.num_rows:
-            day.replacements.append(self._beside(one.file, table, [], new=old is None))
+            day.replacements.append(self._beside(one.file, table, [], anew=old is None))
         elif table is not None:
             day.replacements.append(_Replacement(one.file, None, ABSENT, []))
         return True

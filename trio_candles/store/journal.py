@@ -318,29 +318,22 @@ class Journal:
         self,
         files: Iterable[tuple[str, str, Series, Sequence[Millis]]],
         derived: Iterable[tuple[Series, Millis]] = (),
-    ) -> Counter[str]:
+    ) -> None:
         """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer. Of the *derived*
         days so is every aggregate.
-
-        How many minutes waited until now, by venue; those that REST has replaced were there before.
         """
-        saved: Counter[str] = Counter()
         with self._transaction():
             for path, digest, series, minutes in files:
                 if digest == ABSENT:
                     self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
                 else:
                     self._db.execute("INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", (path, digest))
-                if minutes:
-                    rows = self._db.executemany(
-                        "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
-                        [(self._entries[series].id, minute) for minute in minutes],
-                    )
-                    anew = self._revisions.replaced(self._entries[series].id, minutes[0], Millis(minutes[-1] + MINUTE))
-                    saved[series.venue] += rows.rowcount - len(anew.intersection(minutes))
+                self._db.executemany(
+                    "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
+                    [(self._entries[series].id, minute) for minute in minutes],
+                )
             for series, day in derived:
                 self._underived.forget(self._entries[series].id, day)
-        return saved
 
     def not_replaced(self, path: str) -> None:
         """The replacement of *path* did not happen; the file is what it was."""

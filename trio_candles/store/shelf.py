@@ -133,7 +133,7 @@ class Shelf:
     def settle(self, file: DayFile) -> Counter[str]:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.
 
-        How many of its minutes had waited for that, by venue.
+        How many minutes are new in it, by venue; those that REST has replaced at any time are not counted.
         """
         digest, pending = self._journal.digest(file.path)
         content = self.content(file.path)
@@ -141,9 +141,14 @@ class Shelf:
         if pending is not None and pending == (actual or ABSENT):
             with suppress(FileNotFoundError, NotADirectoryError) if content is None else nullcontext():
                 self._disk.sync_folder((self._root / file.path).parent)
-            minutes = dayfiles.times_in(dayfiles.read(content, file)) if content is not None and file.is_base else []
+            minutes = self._arrived(file, content) if content is not None and file.is_base else []
             log.warning("finished the replacement of %s, which had been interrupted", file.path)
-            return self._journal.replaced([(file.path, pending, file.series, minutes)])
+            self._journal.replaced([(file.path, pending, file.series, minutes)])
+            if not minutes:
+                return Counter()
+            return Counter(
+                {file.series.venue: len(set(minutes) - self._journal.replaced_minutes(file.series, file.day))}
+            )
         if actual == digest:
             if pending is not None:
                 self._journal.not_replaced(file.path)
@@ -152,6 +157,12 @@ class Shelf:
         else:
             self.give_up(DayFileBroken(file.path, "its digest is not the ledger's"))
         return Counter()
+
+    def _arrived(self, file: DayFile, content: bytes) -> list[Millis]:
+        """The minutes of *file* that wait as what they are in *content*. One that REST has replaced since waits on."""
+        waiting = dayfiles.table_of(self._journal.waiting(file.series, file.day)).to_pylist()
+        there = {row["open_time_ms"]: row for row in dayfiles.read(content, file).to_pylist()}
+        return [row["open_time_ms"] for row in waiting if row == there.get(row["open_time_ms"])]
 
 
 def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
