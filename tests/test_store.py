@@ -858,6 +858,65 @@ def test_a_held_file_waits_over_a_restart(tmp_path):
     check(tmp_path, some)
 
 
+class Denying(LocalDisk):
+    """Windows while it lets nobody make, read or remove the temporary files of day files; *code* is its own number."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__()
+        self.what, self.code = what, code
+
+    def _refuse(self, what: str, path: Path) -> None:
+        if what == self.what and path.name.endswith(".parquet"):
+            error = PermissionError(13, "Access is denied")
+            error.winerror = self.code
+            raise error
+
+    def write_new(self, path, content):
+        self._refuse("write", path)
+        super().write_new(path, content)
+
+    def read(self, path):
+        self._refuse("read a day file" if ".tmp" not in path.parts else "read back", path)
+        return super().read(path)
+
+    def remove(self, path):
+        self._refuse("remove", path)
+        super().remove(path)
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [("write", 5), ("write", 32), ("read back", 5), ("read back", 32), ("remove", 5), ("read a day file", 5)],
+)
+def test_what_windows_denies_beside_the_place_of_a_day_file_is_an_error_and_no_file_held_open(tmp_path, what, code):
+    some = start(tmp_path, None)
+    with open_store(tmp_path, disk := Denying("", code)) as store:
+        disk.what = what
+        flushed = flush(store)
+        assert flushed.held == []
+        assert BEFORE in flushed.failed
+        assert "Access is denied" in flushed.error
+        disk.what = ""
+        assert flush(store).error is None
+    check(tmp_path, some)
+
+
+def test_a_day_file_that_is_denied_to_its_replacement_is_held_open(tmp_path):
+    """What Windows says of replacing a file that somebody reads is not a sharing violation."""
+
+    class Denied(LocalDisk):
+        def replace(self, source, target):
+            error = PermissionError(13, "Access is denied")
+            error.winerror = 5
+            raise error
+
+    some = start(tmp_path, None)
+    with open_store(tmp_path, Denied()) as store:
+        flushed = flush(store)
+        assert (sorted(flushed.held), flushed.failed, flushed.error) == ([BEFORE, AFTER], [], None)
+    check(tmp_path, some)
+
+
 def test_a_folder_without_permission_is_an_error_and_not_a_held_file(tmp_path):
     class Forbidden(LocalDisk):
         def replace(self, source, target):

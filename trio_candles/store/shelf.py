@@ -18,7 +18,7 @@ import pyarrow as pa
 from trio_candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import Disk
+from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 
@@ -57,9 +57,13 @@ class Shelf:
         return dayfiles.read(content, file)
 
     def content(self, path: str) -> bytes | None:
-        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs."""
+        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs.
+
+        :class:`~trio_candles.store.disk.FileHeld` if another program lets nobody read it.
+        """
         try:
-            return self._disk.read(self._root / path)
+            with held_if(SHARING):
+                return self._disk.read(self._root / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
