@@ -119,6 +119,31 @@ def test_a_signal_before_anything_has_begun_ends_it_as_cleanly(home):
 
 
 @posix
+def test_a_signal_while_it_gets_ready_ends_it_before_it_has_begun(home):
+    (home / "early.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys
+            from trio_candles.signals import hold_signals
+
+            signals = hold_signals()
+            os.kill(os.getpid(), signal.SIGTERM)
+            from trio_candles.cli import run
+
+            sys.exit(run(sys.argv[1:], signals))
+            """
+        )
+    )
+    done = finished(home, "--simulate", "--data-dir", "d", command=[sys.executable, "early.py"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Venues:" not in done.stdout
+    assert "STATUS: STARTING" in done.stdout  # the final table
+    assert "asked to stop before anything was started" in (home / "logs" / "collector.log").read_text()
+    assert not list((home / "d").glob("journal.sqlite3-*"))
+    assert audited(home, "d")[0] == 0
+
+
+@posix
 def test_killed_at_once_it_loses_nothing_that_was_accepted_and_the_next_start_goes_on(home):
     running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7")
     running.wait_for("HEALTHY")

@@ -615,6 +615,45 @@ def test_a_journal_that_fails_ends_the_flush_for_the_whole_group(tmp_path):
     journal.close()
 
 
+# --- a start that is asked to stop
+
+
+class Asked(Exception):
+    """To stop."""
+
+
+class AskedAtStep:
+    """Goes on, but for the step of that number."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Asked
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_start_that_is_asked_to_stop_does_so_before_the_next_day_file_and_the_next_one_does_it_all(tmp_path, lost):
+    flushed_directory(tmp_path)
+    if lost:
+        (tmp_path / "journal.sqlite3").unlink()
+    asked = 0
+    for number in itertools.count(1):
+        disk = Failing()
+        try:
+            with open_store(tmp_path, disk, AskedAtStep(number)):
+                break
+        except Asked:
+            asked += 1
+        assert disk.calls.count("read") == number - 1
+        assert sorted(path.name for path in tmp_path.glob("journal*")) == ["journal.sqlite3"]
+        assert ledger(tmp_path, "PRAGMA journal_mode") == [("delete",)]
+    assert asked >= 2
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
 # --- starting where it cannot
 
 

@@ -33,8 +33,8 @@ from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
 from trio_candles.options import finite
 from trio_candles.service import Service, open_service
-from trio_candles.signals import Signals
-from trio_candles.status import banner, render
+from trio_candles.signals import Signals, StopAsked
+from trio_candles.status import Board, VenueBoard, banner, render
 from trio_candles.store.lock import Locked
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.venues import VENUES
@@ -103,11 +103,19 @@ def _run_with_console(
     with ExitStack() as stack:
         try:
             console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
-            store = stack.enter_context(open_store(planned.config.data_dir))
+            store = stack.enter_context(open_store(planned.config.data_dir, go_on=signals.go_on))
+            signals.go_on()
             store.claim(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
                 latest_ms=planned.time.now(),
             )  # fmt: skip
+        except StopAsked:
+            log.info("asked to stop before anything was started")
+            assert console is not None
+            names = [venue.name for venue in planned.config.enabled_venues]
+            board = Board(planned.time.now(), {name: VenueBoard(name, at_stop="[WAIT]") for name in names})
+            console.show(render(board, board.started), final=True)
+            return 0, console
         except Locked:
             print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
             return 3, console

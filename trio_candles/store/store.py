@@ -20,7 +20,7 @@ from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
-from trio_candles.store.rebuild import open_journal
+from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.schema import IDENTITY, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
 from trio_candles.store.shelf import Shelf
@@ -190,10 +190,11 @@ class Store:
         """The candle of *minute* in its day file; see :meth:`~trio_candles.store.shelf.Shelf.look_up`."""
         return self._shelf.look_up(series, minute)
 
-    def recover(self) -> None:
+    def recover(self, go_on: Callable[[], object]) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
         with _system_errors(self._root):
-            self._flusher.older = self._shelf.recover()
+            fill_if_lost(self._root, self._disk, self._journal, go_on)
+            self._flusher.older = self._shelf.recover(go_on)
             told = self._journal.meta().get(TIMEFRAMES, "")
             self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
 
@@ -221,8 +222,11 @@ def _system_errors(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
+def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] = lambda: None) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
+
+    *go_on* is called at every step of a recovery, which reads every day file; what it raises ends that and passes
+    through, with the directory in one piece as well.
 
     Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
     another version of this program made it or *root* is no directory, and :class:`StoreUnavailable` if the disk
@@ -237,13 +241,13 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
         with _system_errors(root):
             disk.make_folder(root / TMP)
             try:
-                journal = open_journal(root, disk, lambda series, minute: elsewhere[0](series, minute))
+                journal = open_journal(root, lambda series, minute: elsewhere[0](series, minute))
             except OtherFormat as error:
                 raise WrongDirectory(f"{root}: {error}") from error
         store = Store(root, journal, disk)
         elsewhere.append(store.look_up)
         try:
-            store.recover()
+            store.recover(go_on)
             yield store
         finally:
             try:
