@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -30,6 +31,7 @@ from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, LocalDisk
 from trio_candles.store.journal import Journal
 from trio_candles.store.lock import Locked
+from trio_candles.store.opening import prepare
 from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.validation import Rule
@@ -652,6 +654,49 @@ def test_a_start_that_is_asked_to_stop_does_so_before_the_next_day_file_and_the_
         assert ledger(tmp_path, "PRAGMA journal_mode") == [("delete",)]
     assert asked >= 2
     check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def reading(root: Path) -> sqlite3.Connection:
+    """A reader in the middle of its transaction."""
+    reader = sqlite3.connect(root / "journal.sqlite3", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM meta").fetchall()
+    return reader
+
+
+def test_a_start_waits_for_a_reader_that_was_there_first_and_says_so_once(tmp_path, caplog):
+    flushed_directory(tmp_path)
+    reader, attempts = reading(tmp_path), []
+
+    def go_on() -> None:
+        attempts.append(1)
+        if len(attempts) == 3:
+            reader.close()
+
+    with open_store(tmp_path, go_on=go_on):
+        assert len(attempts) >= 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "another program is reading the journal" in caplog.text
+    assert "up to 30 s" in caplog.text
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def test_a_start_that_waits_for_a_reader_can_be_stopped_and_has_touched_nothing(tmp_path):
+    flushed_directory(tmp_path)
+    with closing(reading(tmp_path)), pytest.raises(Asked), open_store(tmp_path, go_on=AskedAtStep(2)):
+        pass
+    assert ledger(tmp_path, "PRAGMA journal_mode") == [("delete",)]
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def test_a_reader_that_stays_is_named_a_lock_in_the_end(tmp_path):
+    flushed_directory(tmp_path)
+    with (
+        closing(reading(tmp_path)),
+        closing(sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)) as database,
+        pytest.raises(sqlite3.OperationalError, match="database is locked"),
+    ):
+        prepare(database, lambda: None, attempts=2)
 
 
 # --- starting where it cannot

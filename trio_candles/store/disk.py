@@ -6,6 +6,7 @@ tests hand in one that is full, that lies, that belongs to Windows, or that lose
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Container, Iterator
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import attrs
 
-__all__ = ["LOCAL_DISK", "REPLACING", "SHARING", "Disk", "FileHeld", "LocalDisk", "held_if"]
+__all__ = ["LOCAL_DISK", "REPLACING", "SHARING", "Disk", "FileHeld", "LocalDisk", "held_if", "is_closed"]
 
 
 class Disk(Protocol):
@@ -89,6 +90,15 @@ class LocalDisk:
 
 
 LOCAL_DISK = LocalDisk()
+
+
+def is_closed(error: OSError) -> bool:
+    """Whether *error* says that a place is closed to us (no permission, read-only, no folder): a mistake of whoever
+    named it, which no trying again mends.
+    """
+    if getattr(error, "winerror", None) in SHARING:
+        return False
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 class FileHeld(OSError):

@@ -28,7 +28,7 @@ __all__ = ["fill_if_lost", "open_journal"]
 log = logging.getLogger(__name__)
 
 
-def open_journal(root: Path, stored_elsewhere: StoredElsewhere) -> Journal:
+def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object]) -> Journal:
     """The journal of the data directory *root*; a new one, to be filled, if it is missing or not sound.
 
     ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
@@ -38,14 +38,14 @@ def open_journal(root: Path, stored_elsewhere: StoredElsewhere) -> Journal:
         _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
     try:
         try:
-            journal = Journal.open(path, stored_elsewhere)
+            journal = Journal.open(path, stored_elsewhere, go_on)
         except JournalBroken as error:
             # Damage stays; what a disk misread once does not, and is no reason to lose a ledger.
             log.warning("the journal seems to be broken (%s); it is read once more", error)
-            journal = Journal.open(path, stored_elsewhere)
+            journal = Journal.open(path, stored_elsewhere, go_on)
     except JournalBroken as error:
         log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
-        journal = Journal.open(path, stored_elsewhere)
+        journal = Journal.open(path, stored_elsewhere, go_on)
     return journal
 
 
