@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from world import check_against_truth, ledger, rows_on_disk
 
+from trio_candles.cli import exit_code
 from trio_candles.model import Series
 from trio_candles.simulator import Market
+from trio_candles.store.disk import LocalDisk
+from trio_candles.store.store import StoreUnavailable, open_store
 
 ROOT = Path(__file__).parent.parent
 RUN = [sys.executable, str(ROOT / "run.py")]
@@ -119,6 +125,31 @@ def test_a_signal_before_anything_has_begun_ends_it_as_cleanly(home):
 
 
 @posix
+def test_a_signal_while_it_gets_ready_ends_it_before_it_has_begun(home):
+    (home / "early.py").write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys
+            from trio_candles.signals import hold_signals
+
+            signals = hold_signals()
+            os.kill(os.getpid(), signal.SIGTERM)
+            from trio_candles.cli import run
+
+            sys.exit(run(sys.argv[1:], signals))
+            """
+        )
+    )
+    done = finished(home, "--simulate", "--data-dir", "d", command=[sys.executable, "early.py"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Venues:" not in done.stdout
+    assert "STATUS: STARTING" in done.stdout  # the final table
+    assert "asked to stop before anything was started" in (home / "logs" / "collector.log").read_text()
+    assert not list((home / "d").glob("journal.sqlite3-*"))
+    assert audited(home, "d")[0] == 0
+
+
+@posix
 def test_killed_at_once_it_loses_nothing_that_was_accepted_and_the_next_start_goes_on(home):
     running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7")
     running.wait_for("HEALTHY")
@@ -200,6 +231,63 @@ def test_a_directory_remembers_what_it_is_and_refuses_everything_else(home):
     with ledger(home / "d") as books:
         after = int(books.one("SELECT value FROM meta WHERE key = 'latest_ms'"))
     assert before + 30_000 <= after < before + 600_000  # its clock went on where it had stopped
+
+
+class Refusing(LocalDisk):
+    """Makes no folder, and says why."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.error = OSError(number, os.strerror(number))
+
+    def make_folder(self, path):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("ENOSPC", 1),
+        ("EIO", 1),
+        ("EMFILE", 1),
+        ("ENOENT", 1),
+        ("EACCES", 2),
+        ("EPERM", 2),
+        ("EROFS", 2),
+        ("ENOTDIR", 2),
+    ],
+)
+def test_a_place_that_is_closed_to_us_is_a_mistake_and_one_that_is_full_or_failing_is_not(tmp_path, name, code):
+    """Of the data directory, and of the log's, whose errors are the system's as they are."""
+    number = getattr(errno, name)
+    with pytest.raises(StoreUnavailable, match=os.strerror(number)) as caught, open_store(tmp_path, Refusing(number)):
+        pass
+    assert exit_code(caught.value) == exit_code(OSError(number, os.strerror(number))) == code
+
+
+def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_starts_us(tmp_path):
+    with open_store(tmp_path):
+        pass
+    journal = tmp_path / "journal.sqlite3"
+    with (
+        closing(sqlite3.connect(journal, isolation_level=None)) as holder,
+        closing(sqlite3.connect(journal, isolation_level=None, timeout=0)) as other,
+    ):
+        holder.executescript("BEGIN; SELECT * FROM meta")
+        with (
+            pytest.raises(StoreUnavailable, match="database is locked") as caught,
+            # Instead of waiting for as long as it takes, the last attempt is made by the test.
+            open_store(tmp_path, go_on=lambda: other.execute("PRAGMA journal_mode = WAL")),
+        ):
+            pass
+    assert exit_code(caught.value) == 1
+
+
+def test_a_file_where_the_logs_belong_is_a_mistake(home):
+    (home / "logs").write_text("")
+    done = finished(home, "--simulate")
+    assert (done.returncode, "logs" in done.stderr) == (2, True)
+    assert not (home / "data-simulated").exists()
 
 
 def test_without_a_network_every_venue_is_disconnected_and_it_stops_as_usual(home):

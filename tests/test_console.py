@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from trio_candles.console import QUEUED, open_console
+from trio_candles.console import LOG_FILES, QUEUED, RotatedFile, open_console
 from trio_candles.model import Millis
 from trio_candles.status import Board, VenueBoard, banner, render
 
@@ -167,6 +169,88 @@ def test_the_log_file_is_rotated_and_bounded(tmp_path, screens):
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 6
     assert max(sizes) <= 10_000
+
+
+class Tailed:
+    """A rotation while somebody has some of the files open, which on Windows keeps them from being renamed."""
+
+    def __init__(self, *open_files):
+        self.open_files, self.asked = open_files, []
+
+    def __call__(self, source, target):
+        self.asked.append((Path(source).name, Path(target).name))
+        if {Path(source).name, Path(target).name} & {*self.open_files}:
+            raise PermissionError(13, "The process cannot access the file because it is being used")
+        os.replace(source, target)
+
+
+class LogFile:
+    """A log of records of 10 bytes that is rotated at 100, and has five backups already."""
+
+    def __init__(self, folder, *open_files):
+        self.folder = folder
+        for number in range(1, LOG_FILES + 1):
+            (folder / f"collector.log.{number}").write_text(f"backup {number}\n")
+        self.handler = RotatedFile(folder / "collector.log", maxBytes=100, backupCount=LOG_FILES)
+        self.handler.rotator = self.tailed = Tailed(*open_files)
+        self.written = 0
+
+    def write(self, records, since=0.0):
+        """A record a second."""
+        for second in range(records):
+            told = f"{self.written:09}"
+            self.handler.handle(logging.makeLogRecord({"msg": told, "created": since + second}))
+            self.written += 1
+
+    def lines(self):
+        """What is in the files, oldest first."""
+        numbers = [f".{number}" for number in range(LOG_FILES, -1, -1)] + [""]
+        paths = [self.folder / f"collector.log{number}" for number in numbers]
+        return [line for path in paths if path.exists() for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    made = LogFile(tmp_path)
+    yield made
+    made.handler.close()
+
+
+def test_a_log_that_somebody_reads_goes_on_in_its_file_and_no_backup_is_lost(log_file, capsys):
+    log_file.tailed.open_files = ("collector.log",)
+    log_file.write(50)
+    expected = [f"backup {number}" for number in range(5, 0, -1)] + [f"{n:09}" for n in range(50)]
+    assert log_file.lines() == expected
+    assert log_file.tailed.asked == [("collector.log", "collector.log.0")]  # and not once a record
+    log_file.write(60, since=50.0)
+    assert len(log_file.tailed.asked) == 2
+    log_file.tailed.open_files = ()
+    log_file.write(5, since=200.0)
+    assert log_file.lines() == [*expected[1:], *(f"{n:09}" for n in range(50, 115))]
+    assert (log_file.folder / "collector.log").read_text().count("\n") == 5
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", range(1, LOG_FILES + 1))
+def test_a_backup_that_somebody_reads_costs_at_most_the_oldest_one(log_file, number):
+    """The backups before it wait until it is free, as often as that is tried."""
+    log_file.tailed.open_files = (f"collector.log.{number}",)
+    log_file.write(50)
+    log_file.write(50, since=1000.0)
+    log_file.tailed.open_files = ()
+    log_file.write(1, since=2000.0)
+    lines = log_file.lines()
+    assert lines == ["backup 3", "backup 2", "backup 1", *(f"{n:09}" for n in range(101))]  # of two rotations
+
+
+def test_a_log_that_can_be_written_again_says_the_next_time_that_it_cannot(log_file, capsys):
+    broken = SimpleNamespace(write=lambda text: [][0], tell=lambda: 0, seek=lambda *to: 0, flush=str, close=str)
+    for _ in range(2):
+        log_file.handler.stream, whole = broken, log_file.handler.stream
+        log_file.write(3)
+        log_file.handler.stream = whole
+        log_file.write(1)
+    assert capsys.readouterr().err == "the log file cannot be written: list index out of range\n" * 2
 
 
 def test_libraries_that_describe_every_frame_do_not_reach_the_log(tmp_path, screens):

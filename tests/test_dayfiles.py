@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from trio_candles.model import DAY, MINUTE, Candle, Millis, Series, Source
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import LOCAL_DISK, LocalDisk, is_held
+from trio_candles.store.disk import LOCAL_DISK, REPLACING, SHARING, FileHeld, LocalDisk, held_if
 from trio_candles.store.schema import digest_of
 from trio_candles.store.store import open_store
 
@@ -374,9 +374,13 @@ def test_what_lies_in_a_folder_that_is_none_is_nothing(tmp_path):
 
 def test_only_windows_own_codes_mean_that_a_file_is_held():
     error = PermissionError(13, "Permission denied")
-    assert not is_held(error)
-    error.winerror = 32
-    assert is_held(error)
+    with pytest.raises(PermissionError), held_if(REPLACING):
+        raise error
+    error.winerror = 5
+    with pytest.raises(PermissionError), held_if(SHARING):
+        raise error
+    with pytest.raises(FileHeld, match="Permission denied"), held_if(REPLACING):
+        raise error
 
 
 def test_a_year_has_a_file_a_day():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -30,6 +31,7 @@ from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, LocalDisk
 from trio_candles.store.journal import Journal
 from trio_candles.store.lock import Locked
+from trio_candles.store.opening import prepare
 from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.validation import Rule
@@ -643,6 +645,88 @@ def test_a_journal_that_fails_ends_the_flush_for_the_whole_group(tmp_path):
     journal.close()
 
 
+# --- a start that is asked to stop
+
+
+class Asked(Exception):
+    """To stop."""
+
+
+class AskedAtStep:
+    """Goes on, but for the step of that number."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Asked
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_start_that_is_asked_to_stop_does_so_before_the_next_day_file_and_the_next_one_does_it_all(tmp_path, lost):
+    flushed_directory(tmp_path)
+    if lost:
+        (tmp_path / "journal.sqlite3").unlink()
+    asked = 0
+    for number in itertools.count(1):
+        disk = Failing()
+        try:
+            with open_store(tmp_path, disk, AskedAtStep(number)):
+                break
+        except Asked:
+            asked += 1
+        assert disk.calls.count("read") == number - 1
+        assert sorted(path.name for path in tmp_path.glob("journal*")) == ["journal.sqlite3"]
+        assert ledger(tmp_path, "PRAGMA journal_mode") == [("delete",)]
+    assert asked >= 2
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def reading(root: Path) -> sqlite3.Connection:
+    """A reader in the middle of its transaction."""
+    reader = sqlite3.connect(root / "journal.sqlite3", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM meta").fetchall()
+    return reader
+
+
+def test_a_start_waits_for_a_reader_that_was_there_first_and_says_so_once(tmp_path, caplog):
+    flushed_directory(tmp_path)
+    reader, attempts = reading(tmp_path), []
+
+    def go_on() -> None:
+        attempts.append(1)
+        if len(attempts) == 3:
+            reader.close()
+
+    with open_store(tmp_path, go_on=go_on):
+        assert len(attempts) >= 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "another program is reading the journal" in caplog.text
+    assert "up to 30 s" in caplog.text
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def test_a_start_that_waits_for_a_reader_can_be_stopped_and_has_touched_nothing(tmp_path):
+    flushed_directory(tmp_path)
+    with closing(reading(tmp_path)), pytest.raises(Asked), open_store(tmp_path, go_on=AskedAtStep(2)):
+        pass
+    assert ledger(tmp_path, "PRAGMA journal_mode") == [("delete",)]
+    check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
+
+
+def test_a_reader_that_stays_is_named_a_lock_in_the_end(tmp_path):
+    flushed_directory(tmp_path)
+    with (
+        closing(reading(tmp_path)),
+        closing(sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)) as database,
+        pytest.raises(sqlite3.OperationalError, match="database is locked"),
+    ):
+        prepare(database, lambda: None, attempts=2)
+
+
 # --- starting where it cannot
 
 
@@ -883,6 +967,65 @@ def test_a_held_file_waits_over_a_restart(tmp_path):
     some = start(tmp_path, None)
     with open_store(tmp_path, HeldOpen(BEFORE)) as store:
         assert flush(store).held == [BEFORE]
+    check(tmp_path, some)
+
+
+class Denying(LocalDisk):
+    """Windows while it lets nobody make, read or remove the temporary files of day files; *code* is its own number."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__()
+        self.what, self.code = what, code
+
+    def _refuse(self, what: str, path: Path) -> None:
+        if what == self.what and path.name.endswith(".parquet"):
+            error = PermissionError(13, "Access is denied")
+            error.winerror = self.code
+            raise error
+
+    def write_new(self, path, content):
+        self._refuse("write", path)
+        super().write_new(path, content)
+
+    def read(self, path):
+        self._refuse("read a day file" if ".tmp" not in path.parts else "read back", path)
+        return super().read(path)
+
+    def remove(self, path):
+        self._refuse("remove", path)
+        super().remove(path)
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [("write", 5), ("write", 32), ("read back", 5), ("read back", 32), ("remove", 5), ("read a day file", 5)],
+)
+def test_what_windows_denies_beside_the_place_of_a_day_file_is_an_error_and_no_file_held_open(tmp_path, what, code):
+    some = start(tmp_path, None)
+    with open_store(tmp_path, disk := Denying("", code)) as store:
+        disk.what = what
+        flushed = flush(store)
+        assert flushed.held == []
+        assert BEFORE in flushed.failed
+        assert "Access is denied" in flushed.error
+        disk.what = ""
+        assert flush(store).error is None
+    check(tmp_path, some)
+
+
+def test_a_day_file_that_is_denied_to_its_replacement_is_held_open(tmp_path):
+    """What Windows says of replacing a file that somebody reads is not a sharing violation."""
+
+    class Denied(LocalDisk):
+        def replace(self, source, target):
+            error = PermissionError(13, "Access is denied")
+            error.winerror = 5
+            raise error
+
+    some = start(tmp_path, None)
+    with open_store(tmp_path, Denied()) as store:
+        flushed = flush(store)
+        assert (sorted(flushed.held), flushed.failed, flushed.error) == ([BEFORE, AFTER], [], None)
     check(tmp_path, some)
 
 

@@ -3,8 +3,10 @@
 ======= ==========================================================================================
 0       stopped cleanly, by a signal or after ``--duration``
 1       an unexpected failure (its traceback is on the console and in the log), a disk that is full or
-        failing at the start, or not all could be written in time (what is missing is named on stderr)
-2       bad configuration or usage, or a data directory that belongs to another kind of run
+        failing at the start, a journal that others do not let go of, or not all could be written in
+        time (what is missing is named on stderr)
+2       bad configuration or usage, or a data directory that belongs to another kind of run or is closed
+        to us (no permission, read-only, no directory)
 3       another collector holds the data directory
 130     a second SIGINT
 ======= ==========================================================================================
@@ -33,8 +35,9 @@ from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
 from trio_candles.options import finite
 from trio_candles.service import Service, open_service
-from trio_candles.signals import Signals
-from trio_candles.status import banner, render
+from trio_candles.signals import Signals, StopAsked
+from trio_candles.status import Board, VenueBoard, banner, render
+from trio_candles.store.disk import is_closed
 from trio_candles.store.lock import Locked
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.venues import VENUES
@@ -103,19 +106,37 @@ def _run_with_console(
     with ExitStack() as stack:
         try:
             console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
-            store = stack.enter_context(open_store(planned.config.data_dir))
+            store = stack.enter_context(open_store(planned.config.data_dir, go_on=signals.go_on))
+            signals.go_on()
             store.claim(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
                 latest_ms=planned.time.now(),
             )  # fmt: skip
+        except StopAsked:
+            log.info("asked to stop before anything was started")
+            assert console is not None
+            names = [venue.name for venue in planned.config.enabled_venues]
+            board = Board(planned.time.now(), {name: VenueBoard(name, at_stop="[WAIT]") for name in names})
+            console.show(render(board, board.started), final=True)
+            return 0, console
         except Locked:
             print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
             return 3, console
         except (WrongDirectory, OSError) as error:
             print(error, file=sys.stderr)
-            # A disk that is full or failing is no mistake of whoever started us: a supervisor may try again.
-            return 1 if isinstance(error, StoreUnavailable) and error.disk_is_ill else 2, console
+            return exit_code(error), console
         return _run(planned, store, console, signals, venues), console
+
+
+def exit_code(error: WrongDirectory | OSError) -> int:
+    """2 for a mistake of whoever started us; 1 where a supervisor may try again: a disk full or failing, a lock."""
+    match error:
+        case StoreUnavailable():
+            return 2 if error.closed else 1
+        case OSError():
+            # The log's directory; "exists" is a file in its place.
+            return 2 if is_closed(error) or isinstance(error, FileExistsError | IsADirectoryError) else 1
+    return 2
 
 
 def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, Venue]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import math
 import os
 import queue
 import sys
@@ -22,12 +23,14 @@ import attrs
 
 from trio_candles.model import utc_text
 
-__all__ = ["Console", "open_console"]
+__all__ = ["Console", "RotatedFile", "open_console"]
 
 QUEUED = 10_000
 """Records and tables; some megabytes."""
 LOG_BYTES = 20_000_000
 LOG_FILES = 5
+ROTATION_SECONDS = 60.0
+"""From a rotation that failed to the next try."""
 GOODBYE_SECONDS = 0.5
 """Wall seconds for the thread to write what is left when we end."""
 
@@ -79,15 +82,61 @@ class _Queue(logging.Handler):
         self._console.put(record)
 
 
-class _File(logging.handlers.RotatingFileHandler):
-    """A log file that cannot be written (a full disk) is said once on stderr, not with a traceback a record."""
+class RotatedFile(logging.handlers.RotatingFileHandler):
+    """A log file that cannot be written (a full disk) is said once on stderr, not with a traceback a record.
 
-    broken = False
+    On Windows a file that somebody reads cannot be renamed: then the rotation waits, and costs nothing that is
+    written. The full file is moved away first, to number 0, and only what is there already moves the backups on.
+    """
+
+    _broken = False
+    _told = False
+    _asked_at = 0.0
+    _failed_at = -math.inf
+    """On the clock of the records, which say when they were made."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told, self._broken = self._broken, False
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not self.broken:
-            self.broken = True
+        self._broken = True
+        if not self._told:
             print(f"the log file cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        self._asked_at = record.created
+        # Either way: a clock that was set back must not put it off for long.
+        waits = abs(self._asked_at - self._failed_at) < ROTATION_SECONDS
+        return not waits and bool(super().shouldRollover(record))
+
+    def doRollover(self) -> None:
+        # Forgotten before it is closed or opened, which may fail: the next record opens what it finds.
+        stream, self.stream = self.stream, None
+        if stream:
+            stream.close()
+        try:
+            if os.path.exists(self._numbered(0)):
+                self._move_on()  # as the last rotation could not
+            self.rotate(self.baseFilename, self._numbered(0))
+            self._move_on()
+        except OSError:
+            self._failed_at = self._asked_at
+        self.stream = self._open()
+
+    def _move_on(self) -> None:
+        """Make number 0 the first backup; the last one goes only if there is no free number before it."""
+        numbers = range(1, self.backupCount)
+        free = next((n for n in numbers if not os.path.exists(self._numbered(n))), self.backupCount)
+        for number in range(free - 1, -1, -1):
+            self.rotate(self._numbered(number), self._numbered(number + 1))
+
+    def rotate(self, source: str, dest: str) -> None:
+        # Unlike os.rename, it replaces on Windows too.
+        (self.rotator or os.replace)(source, dest)
+
+    def _numbered(self, number: int) -> str:
+        return f"{self.baseFilename}.{number}"
 
 
 class Console:
@@ -180,7 +229,7 @@ def open_console(
     OSError if the log file cannot be opened.
     """
     log_dir.mkdir(parents=True, exist_ok=True)
-    file = _File(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file = RotatedFile(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     file.setFormatter(_Stamp(at, names=True))
     console = Console(out or sys.stdout, err or sys.stderr, level, file, _Stamp(at, names=False))
     handler = _Queue(console)

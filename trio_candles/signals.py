@@ -11,7 +11,11 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
-__all__ = ["Signals", "hold_signals"]
+__all__ = ["Signals", "StopAsked", "hold_signals"]
+
+
+class StopAsked(Exception):
+    """A stop was asked for before there was anything to stop."""
 
 
 class Signals:
@@ -26,6 +30,11 @@ class Signals:
         self._tell = callback
         if self.asked:
             callback()
+
+    def go_on(self) -> None:
+        """Return, or raise :class:`StopAsked`: for a start that takes long, at every step."""
+        if self.asked:
+            raise StopAsked
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Python's signal handler."""

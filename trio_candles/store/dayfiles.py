@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trio_candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
-from trio_candles.store.disk import Disk
+from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.schema import COLUMNS, QUARANTINE, digest_of
 
 __all__ = [
@@ -275,7 +275,8 @@ def set_aside(disk: Disk, root: Path, path: str) -> str:
     name = path.replace("/", "_")
     number = next(n for n in range(len(taken) + 1) if f"{name}.{n}" not in taken)
     target = f"{QUARANTINE}/{name}.{number}"
-    disk.replace(root / path, root / target)
+    with held_if(SHARING):
+        disk.replace(root / path, root / target)
     # In this order, or a power cut could find the file in neither place.
     for folder in (root, root / QUARANTINE, (root / path).parent):
         disk.sync_folder(folder)

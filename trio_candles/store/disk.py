@@ -6,15 +6,17 @@ tests hand in one that is full, that lies, that belongs to Windows, or that lose
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 
-__all__ = ["LOCAL_DISK", "Disk", "LocalDisk", "is_held"]
+__all__ = ["LOCAL_DISK", "REPLACING", "SHARING", "Disk", "FileHeld", "LocalDisk", "held_if", "is_closed"]
 
 
 class Disk(Protocol):
@@ -90,7 +92,31 @@ class LocalDisk:
 LOCAL_DISK = LocalDisk()
 
 
-def is_held(error: OSError) -> bool:
-    """Whether *error* is Windows saying that another program has the file open."""
-    # Access denied (what replacing an open file gives), sharing violation, lock violation.
-    return getattr(error, "winerror", None) in {5, 32, 33}
+def is_closed(error: OSError) -> bool:
+    """Whether *error* says that a place is closed to us (no permission, read-only, no folder): a mistake of whoever
+    named it, which no trying again mends.
+    """
+    if getattr(error, "winerror", None) in SHARING:
+        return False
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+class FileHeld(OSError):
+    """Another program has the day file open (Windows); it is read, or replaced, once it is free."""
+
+
+SHARING = {32, 33}
+"""Windows' numbers for an open file: sharing violation, lock violation."""
+REPLACING = SHARING | {5}
+"""Replacing or removing an open file gives "access denied" too, which anywhere else is just that."""
+
+
+@contextmanager
+def held_if(codes: Container[object]) -> Iterator[None]:
+    """Around a call on a day file in its place: :class:`FileHeld` if Windows gives one of *codes* for it."""
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "winerror", None) in codes:
+            raise FileHeld(str(error)) from error
+        raise

@@ -22,7 +22,7 @@ import pyarrow as pa
 from trio_candles.model import Millis, Timeframe
 from trio_candles.store import aggregates, dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import Disk, is_held
+from trio_candles.store.disk import REPLACING, Disk, FileHeld, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 from trio_candles.store.shelf import Shelf
@@ -115,7 +115,7 @@ class Flusher:
             )
             for one in prepared:
                 target = self._root / one.file.path
-                with _each_for_itself([one.file], flushed):
+                with _each_for_itself([one.file], flushed), held_if(REPLACING):
                     if one.temporary is None:
                         self._disk.remove(target)
                     else:
@@ -231,10 +231,9 @@ def _each_for_itself(files: Sequence[DayFile], flushed: Flushed) -> Iterator[Non
     """Leave *files* for a later flush if the disk refuses them, or if another program has one open (Windows)."""
     try:
         yield
+    except FileHeld:
+        flushed.held += [file.path for file in files]
     except OSError as error:
         paths = [file.path for file in files]
-        if is_held(error):
-            flushed.held += paths
-        else:
-            flushed.failed += paths
-            flushed.note(f"{', '.join(paths) or TMP}: {type(error).__name__}: {error}")
+        flushed.failed += paths
+        flushed.note(f"{', '.join(paths) or TMP}: {type(error).__name__}: {error}")

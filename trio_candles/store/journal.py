@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,8 +54,8 @@ class Journal:
         )
 
     @classmethod
-    def open(cls, path: Path, stored_elsewhere: StoredElsewhere) -> Journal:
-        """Open *path*, made anew if it does not exist or is empty.
+    def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
+        """Open *path*, made anew if it does not exist or is empty; *go_on* may end the waiting for a reader.
 
         :class:`JournalBroken` if it is no sound journal, :class:`OtherFormat` if it is another version's, and
         ``sqlite3.OperationalError`` if it cannot be opened now (no permission, somebody else's lock).
@@ -63,7 +63,7 @@ class Journal:
         # Whoever calls holds the only reference and never calls twice at once, but from changing threads.
         database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5.0)
         try:
-            prepare(database)
+            prepare(database, go_on)
             journal = cls(database, stored_elsewhere)
             journal._read_through()
         except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, LedgerBroken) as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 
 from trio_candles.store.schema import FORMAT, TABLES, UPGRADES, candle_checksum
@@ -21,6 +23,12 @@ class OtherFormat(Exception):
     """The journal is of another version of this program; refused, never guessed at."""
 
 
+log = logging.getLogger(__name__)
+
+ATTEMPT_MS = 500
+ATTEMPTS = 60
+"""Half a minute for a reader that was there first. Between two attempts we can be stopped, and other readers begin."""
+
 _READ_FAILED = re.compile(r"error code=([0-9]+)")
 """A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
 
@@ -31,10 +39,10 @@ def is_of_the_moment(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
 
 
-def prepare(database: sqlite3.Connection) -> None:
+def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int = ATTEMPTS) -> None:
     """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
     fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-    database.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(database, go_on, attempts)
     database.execute("PRAGMA synchronous = FULL")
     if fresh:
         database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
@@ -59,3 +67,26 @@ def prepare(database: sqlite3.Connection) -> None:
         model.executescript(TABLES)
         if database.execute(tables).fetchall() != model.execute(tables).fetchall():
             raise sqlite3.DatabaseError("other tables than ours")
+
+
+def _write_ahead(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int) -> None:
+    """Take the journal, which lies at rest, to where readers are in nobody's way: for that step they all are.
+
+    *go_on* is called between two attempts, and may raise.
+    """
+    (usual,) = database.execute("PRAGMA busy_timeout").fetchone()
+    database.execute(f"PRAGMA busy_timeout = {ATTEMPT_MS}")
+    for attempt in range(attempts):
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or attempt + 1 == attempts:
+                raise
+            if not attempt:
+                log.warning(
+                    "another program is reading the journal (an audit, a backup?); waiting up to %d s for it to end",
+                    attempts * ATTEMPT_MS // 1000,
+                )
+            go_on()
+    database.execute(f"PRAGMA busy_timeout = {usual}")

@@ -11,7 +11,7 @@ was lost, or one whose rebuilding was cut short, which comes to the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -23,13 +23,13 @@ from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
 from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
 
-__all__ = ["open_journal"]
+__all__ = ["fill_if_lost", "open_journal"]
 
 log = logging.getLogger(__name__)
 
 
-def open_journal(root: Path, disk: Disk, stored_elsewhere: StoredElsewhere) -> Journal:
-    """The journal of the data directory *root*, rebuilt from its day files if it is missing or not sound.
+def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object]) -> Journal:
+    """The journal of the data directory *root*; a new one, to be filled, if it is missing or not sound.
 
     ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
     """
@@ -38,20 +38,14 @@ def open_journal(root: Path, disk: Disk, stored_elsewhere: StoredElsewhere) -> J
         _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
     try:
         try:
-            journal = Journal.open(path, stored_elsewhere)
+            journal = Journal.open(path, stored_elsewhere, go_on)
         except JournalBroken as error:
             # Damage stays; what a disk misread once does not, and is no reason to lose a ledger.
             log.warning("the journal seems to be broken (%s); it is read once more", error)
-            journal = Journal.open(path, stored_elsewhere)
+            journal = Journal.open(path, stored_elsewhere, go_on)
     except JournalBroken as error:
         log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
-        journal = Journal.open(path, stored_elsewhere)
-    if not journal.spans() and not journal.digests():
-        try:
-            _rebuild(root, disk, journal)
-        except BaseException:
-            journal.abandon()
-            raise
+        journal = Journal.open(path, stored_elsewhere, go_on)
     return journal
 
 
@@ -86,13 +80,19 @@ class _Stored:
                 self.spans.append((minute, Millis(minute + MINUTE)))
 
 
-def _rebuild(root: Path, disk: Disk, journal: Journal) -> None:
-    """Fill the empty *journal* from the day files, if there are any."""
+def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], object]) -> None:
+    """Fill *journal* from the day files if it is empty and there are any.
+
+    *go_on* is called before each file and may raise: the next start begins anew.
+    """
+    if journal.spans() or journal.digests():
+        return
     digests: dict[str, str] = {}
     files: list[DayFile] = []
     stored: dict[str, _Stored] = {}
     refused, latest = 0, 0
     for folder, name, day in _day_files(root, disk):
+        go_on()
         path = f"{folder}/{name}"
         content = disk.read(root / path)
         known = stored.setdefault(folder, _Stored(day))

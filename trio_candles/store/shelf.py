@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from trio_candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import Disk
+from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 
@@ -57,9 +57,13 @@ class Shelf:
         return dayfiles.read(content, file)
 
     def content(self, path: str) -> bytes | None:
-        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs."""
+        """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs.
+
+        :class:`~trio_candles.store.disk.FileHeld` if another program lets nobody read it.
+        """
         try:
-            return self._disk.read(self._root / path)
+            with held_if(SHARING):
+                return self._disk.read(self._root / path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -106,17 +110,20 @@ class Shelf:
         files = {path: _day_file(path, folders) for path in self._journal.digests()}
         return {path: file for path, file in files.items() if file is not None}
 
-    def recover(self) -> set[Timeframe]:
+    def recover(self, go_on: Callable[[], object]) -> set[Timeframe]:
         """Finish what a crash left: replacements under way, temporary files, day files that changed since.
 
+        *go_on* is called before each file and may raise: the next start does the others.
         The higher timeframes of which there are day files.
         """
         for name in self._disk.names(self._root / TMP):
             self._disk.remove(self._root / TMP / name)
         folders, known = self.folders(), self.known()
         for file in known.values():
+            go_on()
             self.settle(file)
         for path in [path for path in self._on_disk(folders) if path not in known]:
+            go_on()
             if _day_file(path, folders) is not None:
                 self.give_up(DayFileBroken(path, "the ledger does not know it"))
         names = {file.series.timeframe for file in known.values() if not file.is_base}

@@ -6,8 +6,8 @@ not as they should be in :mod:`trio_candles.store.shelf`.
 
 from __future__ import annotations
 
-import errno
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,13 +16,13 @@ from pathlib import Path
 from trio_candles.model import Candle, Finding, Gap, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
 from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
-from trio_candles.store.rebuild import open_journal
+from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.revisions import Doubtful, Unconfirmed
-from trio_candles.store.schema import IDENTITY, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
+from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
 from trio_candles.store.shelf import Shelf
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
@@ -33,12 +33,10 @@ log = logging.getLogger(__name__)
 class StoreUnavailable(OSError):
     """The disk does not take what it is given; nothing was accepted, and asking again later may help."""
 
-    @property
-    def disk_is_ill(self) -> bool:
-        """Whether the disk is full or failing, and not merely closed to us (no permission, read-only)."""
-        code = getattr(self.__cause__, "sqlite_errorcode", 0) & 0xFF
-        number = getattr(self.__cause__, "errno", None)
-        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) or number in (errno.ENOSPC, errno.EIO)
+    def __init__(self, told: str, *, closed: bool = False) -> None:
+        super().__init__(told)
+        self.closed = closed
+        """Whether it is merely closed to us (see :func:`~trio_candles.store.disk.is_closed`), and not full or ill."""
 
 
 class WrongDirectory(Exception):
@@ -190,10 +188,11 @@ class Store:
         """The candle of *minute* in its day file; see :meth:`~trio_candles.store.shelf.Shelf.look_up`."""
         return self._shelf.look_up(series, minute)
 
-    def recover(self) -> None:
+    def recover(self, go_on: Callable[[], object]) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
         with _system_errors(self._root):
-            self._flusher.older = self._shelf.recover()
+            fill_if_lost(self._root, self._disk, self._journal, go_on)
+            self._flusher.older = self._shelf.recover(go_on)
             told = self._journal.meta().get(TIMEFRAMES, "")
             self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
 
@@ -216,13 +215,24 @@ def _system_errors(root: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         if isinstance(error, OSError) or is_of_the_moment(error):
-            raise StoreUnavailable(f"{root}: {type(error).__name__}: {error}") from error
+            closed = is_closed(error) if isinstance(error, OSError) else _is_closed_journal(root / JOURNAL, error)
+            raise StoreUnavailable(f"{root}: {type(error).__name__}: {error}", closed=closed) from error
         raise
 
 
+def _is_closed_journal(path: Path, error: sqlite3.OperationalError) -> bool:
+    code = error.sqlite_errorcode & 0xFF
+    if code == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why
+        return not os.access(path if path.exists() else path.parent, os.R_OK | os.W_OK)
+    return code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
+
+
 @contextmanager
-def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
+def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] = lambda: None) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
+
+    *go_on* is called while a reader is waited for, and at every step of a recovery, which reads every day file; what
+    it raises ends that and passes through, with the directory in one piece as well.
 
     Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
     another version of this program made it or *root* is no directory, and :class:`StoreUnavailable` if the disk
@@ -237,13 +247,13 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK) -> Iterator[Store]:
         with _system_errors(root):
             disk.make_folder(root / TMP)
             try:
-                journal = open_journal(root, disk, lambda series, minute: elsewhere[0](series, minute))
+                journal = open_journal(root, lambda series, minute: elsewhere[0](series, minute), go_on)
             except OtherFormat as error:
                 raise WrongDirectory(f"{root}: {error}") from error
         store = Store(root, journal, disk)
         elsewhere.append(store.look_up)
         try:
-            store.recover()
+            store.recover(go_on)
             yield store
         finally:
             try:
