@@ -228,6 +228,28 @@ async def test_a_refused_symbol_is_asked_for_again_and_collected_once_it_is_list
     assert not any(m >= minute(7) for m in gaps if m < minute(14))
 
 
+async def test_a_connection_whose_symbols_are_all_refused_is_made_again_within_a_minute(
+    autojump_clock, tmp_path, caplog
+):
+    """A venue drops a connection that it subscribed nothing on; what it refuses may be listed again by then."""
+    caplog.set_level(logging.INFO)
+    async with collecting(tmp_path, {"kraken": ("BTC/USD",)}) as world:
+        exchange = world.exchanges["kraken"]
+        exchange.faults.refused_symbols = {"BTC/USD"}
+        exchange.drop_connections()
+        for at in (20, 90, 160):
+            await sleep_until(at)
+            exchange.drop_connections()
+        exchange.faults.refused_symbols = set()
+        await sleep_until(400)
+    times = lived(exchange)
+    assert len(times) == 4
+    assert all(later[0] - earlier[1] <= 60.5 for earlier, later in pairwise(times))
+    assert check_against_truth(tmp_path, world.market, Series("kraken", "BTC/USD"))["candles"] >= 2
+    # Asked for before its time, because nothing else was left to ask for: its refusal is no news.
+    assert len([one for one in caplog.records if one.levelno == logging.ERROR and "refused" in one.message]) == 1
+
+
 async def test_more_symbols_than_a_connection_carries_are_spread_over_several(autojump_clock, tmp_path):
     symbols = tuple(f"SIM{n:03}/USD" for n in range(450))
     async with collecting(tmp_path, {"kraken": symbols}) as world:
