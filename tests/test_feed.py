@@ -6,13 +6,18 @@ import json
 import logging
 from itertools import pairwise
 
+import attrs
 import pytest
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
-from trio_candles.feed import leaves
-from trio_candles.model import MINUTE, Series
+from trio_candles.desk import Desk
+from trio_candles.feed import leaves, watch
+from trio_candles.model import MINUTE, Millis, Series
+from trio_candles.network import Network
 from trio_candles.simulator import Market, SimulatedExchange
+from trio_candles.status import VenueBoard
+from trio_candles.subscriptions import Feed
 from trio_candles.venues import VENUES
 from trio_candles.venues.coinbase import Coinbase
 from trio_candles.venues.kraken import Kraken
@@ -628,3 +633,49 @@ async def test_a_quiet_product_whose_heartbeats_prove_that_nothing_is_missing_co
     async with collecting(tmp_path, {"coinbase": ("SOL-USD",)}) as world:
         await trio.sleep(3600)
         assert world.service.board.venues["coinbase"].reconnects == 0
+
+
+# --- the clock ---------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Drifting:
+    """A clock that runs away from trio's by *ppm* microseconds a second, and that may be set."""
+
+    ppm: float = 0.0
+    speed: float = 1.0
+    ahead: float = 0.0
+    """Seconds."""
+
+    def now(self) -> Millis:
+        return Millis(round(1000 * (NOON / 1000 + trio.current_time() * (1 + self.ppm / 1e6) + self.ahead)))
+
+
+async def nobody(*_: object) -> None:
+    raise OSError("there is nobody to dial")
+
+
+def watched(time: Drifting) -> Feed:
+    """A venue without a connection: its watchdog has nothing to watch but the clock."""
+    return Feed(VENUES["okx"], "ws://nowhere", Desk(VenueBoard("okx"), {}), Network(nobody), time)
+
+
+@pytest.mark.parametrize("ppm", [-1000.0, 1000.0])
+async def test_a_clock_that_drifts_is_not_taken_for_one_that_jumps(autojump_clock, caplog, ppm):
+    """Where nothing disciplines the monotonic clock, 30 ppm are 2.6 s a day; here as much comes in less than an hour."""
+    with trio.move_on_after(3600):
+        await watch(watched(Drifting(ppm)))
+    assert not [record.message for record in caplog.records if "jumped" in record.message]
+
+
+@pytest.mark.parametrize("by", [-2.5, 2.5])
+async def test_a_jump_between_two_looks_is_told_once(autojump_clock, caplog, by):
+    time = Drifting()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, watched(time))
+        await trio.sleep(10)
+        time.ahead += by
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    (said,) = [record.message for record in caplog.records if "jumped" in record.message]
+    assert f"the clock jumped by {by:+.1f} s" in said

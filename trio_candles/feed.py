@@ -62,7 +62,8 @@ HEALTHY_SECONDS = 60.0
 LONGEST_WAIT = 60.0
 """For a reconnection, as promised."""
 DRIFT_SECONDS = 2.0
-"""Between trio's clock and the service's: more means that the machine slept, or its clock was set."""
+"""Between trio's clock and the service's, from one look to the next: more means that the machine slept, or its clock
+was set. Over a day they may well drift so far apart."""
 TICK = 1.0
 
 
@@ -252,9 +253,9 @@ async def watch(feed: Feed) -> None:
                 line.forgive(late)
             log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
             continue
-        jumped = feed.time.now() / 1000 - trio.current_time() - drift
+        before, drift = drift, feed.time.now() / 1000 - trio.current_time()
+        jumped = drift - before
         if abs(jumped) > feed.floor(DRIFT_SECONDS):
-            drift += jumped
             log.error("%s: the clock jumped by %+.1f s (suspended, or set); reconnecting", feed.venue.name, jumped)
             for line in feed.lines.values():
                 line.hang_up("the clock jumped")
