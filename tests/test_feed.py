@@ -619,6 +619,23 @@ async def test_a_connection_that_beats_and_brings_no_data_is_made_anew(autojump_
         check_against_truth(tmp_path, world.market, Series(venue, symbol))
 
 
+@pytest.mark.parametrize("silent_from", [0, 300])
+async def test_a_new_connection_that_brings_nothing_either_makes_nothing_fresh(autojump_clock, tmp_path, silent_from):
+    """Stale counts from the last data, or from when the venue first came up, whatever was reconnected since."""
+    async with collecting(tmp_path, {"kraken": ("BTC/USD",)}) as world:
+        exchange, board = world.exchanges["kraken"], world.service.board.venues["kraken"]
+        await sleep_until(silent_from)
+        exchange.faults.silent = True
+        await sleep_until(silent_from + 170)
+        exchange.drop_connections()
+        await sleep_until(silent_from + 190)
+        assert board.reconnects
+        assert board.status(world.time.now()) == "[STALE (3m)]"
+        exchange.faults.silent = False
+        await sleep_until(silent_from + 600)
+        assert board.status(world.time.now()) == "[OK]"
+
+
 async def test_a_quiet_market_costs_ever_fewer_connections(autojump_clock, tmp_path):
     """Kraken says nothing of a pair without trades: after two minutes we look, then after four, eight..."""
     market = Market(7)

@@ -152,7 +152,7 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
         heard = dict.fromkeys(symbols, now)
         line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard, now)
         board.lines_up += 1
-        if board.connected:
+        if board.connected and board.up_since is None:
             board.up_since = feed.time.now()
         log.info("%s/%d: connected to %s", feed.venue.name, number, feed.url)
         try:
