@@ -679,7 +679,7 @@ def watched(time: Drifting) -> Feed:
 
 @pytest.mark.parametrize("ppm", [-1000.0, 1000.0])
 async def test_a_clock_that_drifts_is_not_taken_for_one_that_jumps(autojump_clock, caplog, ppm):
-    """Where nothing disciplines the monotonic clock, 30 ppm are 2.6 s a day; here as much comes in less than an hour."""
+    """Where nothing disciplines the monotonic clock, 30 ppm are 2.6 s a day; here they come in less than an hour."""
     with trio.move_on_after(3600):
         await watch(watched(Drifting(ppm)))
     assert not [record.message for record in caplog.records if "jumped" in record.message]
