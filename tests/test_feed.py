@@ -6,13 +6,18 @@ import json
 import logging
 from itertools import pairwise
 
+import attrs
 import pytest
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
-from trio_candles.feed import leaves
-from trio_candles.model import MINUTE, Series
+from trio_candles.desk import Desk
+from trio_candles.feed import leaves, watch
+from trio_candles.model import MINUTE, Millis, Series
+from trio_candles.network import Network
 from trio_candles.simulator import Market, SimulatedExchange
+from trio_candles.status import VenueBoard
+from trio_candles.subscriptions import Feed
 from trio_candles.venues import VENUES
 from trio_candles.venues.coinbase import Coinbase
 from trio_candles.venues.kraken import Kraken
@@ -226,6 +231,28 @@ async def test_a_refused_symbol_is_asked_for_again_and_collected_once_it_is_list
     with ledger(tmp_path) as books:
         assert books.opened(series)[minute(1)] == "refused"
     assert not any(m >= minute(7) for m in gaps if m < minute(14))
+
+
+async def test_a_connection_whose_symbols_are_all_refused_is_made_again_within_a_minute(
+    autojump_clock, tmp_path, caplog
+):
+    """A venue drops a connection that it subscribed nothing on; what it refuses may be listed again by then."""
+    caplog.set_level(logging.INFO)
+    async with collecting(tmp_path, {"kraken": ("BTC/USD",)}) as world:
+        exchange = world.exchanges["kraken"]
+        exchange.faults.refused_symbols = {"BTC/USD"}
+        exchange.drop_connections()
+        for at in (20, 90, 160):
+            await sleep_until(at)
+            exchange.drop_connections()
+        exchange.faults.refused_symbols = set()
+        await sleep_until(400)
+    times = lived(exchange)
+    assert len(times) == 4
+    assert all(later[0] - earlier[1] <= 60.5 for earlier, later in pairwise(times))
+    assert check_against_truth(tmp_path, world.market, Series("kraken", "BTC/USD"))["candles"] >= 2
+    # Asked for before its time, because nothing else was left to ask for: its refusal is no news.
+    assert len([one for one in caplog.records if one.levelno == logging.ERROR and "refused" in one.message]) == 1
 
 
 async def test_more_symbols_than_a_connection_carries_are_spread_over_several(autojump_clock, tmp_path):
@@ -592,6 +619,23 @@ async def test_a_connection_that_beats_and_brings_no_data_is_made_anew(autojump_
         check_against_truth(tmp_path, world.market, Series(venue, symbol))
 
 
+@pytest.mark.parametrize("silent_from", [0, 300])
+async def test_a_new_connection_that_brings_nothing_either_makes_nothing_fresh(autojump_clock, tmp_path, silent_from):
+    """Stale counts from the last data, or from when the venue first came up, whatever was reconnected since."""
+    async with collecting(tmp_path, {"kraken": ("BTC/USD",)}) as world:
+        exchange, board = world.exchanges["kraken"], world.service.board.venues["kraken"]
+        await sleep_until(silent_from)
+        exchange.faults.silent = True
+        await sleep_until(silent_from + 170)
+        exchange.drop_connections()
+        await sleep_until(silent_from + 190)
+        assert board.reconnects
+        assert board.status(world.time.now()) == "[STALE (3m)]"
+        exchange.faults.silent = False
+        await sleep_until(silent_from + 600)
+        assert board.status(world.time.now()) == "[OK]"
+
+
 async def test_a_quiet_market_costs_ever_fewer_connections(autojump_clock, tmp_path):
     """Kraken says nothing of a pair without trades: after two minutes we look, then after four, eight..."""
     market = Market(7)
@@ -606,3 +650,49 @@ async def test_a_quiet_product_whose_heartbeats_prove_that_nothing_is_missing_co
     async with collecting(tmp_path, {"coinbase": ("SOL-USD",)}) as world:
         await trio.sleep(3600)
         assert world.service.board.venues["coinbase"].reconnects == 0
+
+
+# --- the clock ---------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Drifting:
+    """A clock that runs away from trio's by *ppm* microseconds a second, and that may be set."""
+
+    ppm: float = 0.0
+    speed: float = 1.0
+    ahead: float = 0.0
+    """Seconds."""
+
+    def now(self) -> Millis:
+        return Millis(round(1000 * (NOON / 1000 + trio.current_time() * (1 + self.ppm / 1e6) + self.ahead)))
+
+
+async def nobody(*_: object) -> None:
+    raise OSError("there is nobody to dial")
+
+
+def watched(time: Drifting) -> Feed:
+    """A venue without a connection: its watchdog has nothing to watch but the clock."""
+    return Feed(VENUES["okx"], "ws://nowhere", Desk(VenueBoard("okx"), {}), Network(nobody), time)
+
+
+@pytest.mark.parametrize("ppm", [-1000.0, 1000.0])
+async def test_a_clock_that_drifts_is_not_taken_for_one_that_jumps(autojump_clock, caplog, ppm):
+    """Where nothing disciplines the monotonic clock, 30 ppm are 2.6 s a day; here they come in less than an hour."""
+    with trio.move_on_after(3600):
+        await watch(watched(Drifting(ppm)))
+    assert not [record.message for record in caplog.records if "jumped" in record.message]
+
+
+@pytest.mark.parametrize("by", [-2.5, 2.5])
+async def test_a_jump_between_two_looks_is_told_once(autojump_clock, caplog, by):
+    time = Drifting()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, watched(time))
+        await trio.sleep(10)
+        time.ahead += by
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    (said,) = [record.message for record in caplog.records if "jumped" in record.message]
+    assert f"the clock jumped by {by:+.1f} s" in said

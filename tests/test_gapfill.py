@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Callable
+
+import attrs
+import httpx
 import pytest
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger
@@ -152,3 +158,57 @@ async def test_filling_switched_off_still_knows_every_gap(autojump_clock, tmp_pa
         await sleep_until(600)
         assert not world.exchanges["okx"].requests
     assert len(gaps_of(tmp_path, Series("okx", "BTC-USDT"))) >= 72
+
+
+# --- candles against the rules ------------------------------------------------------------------------------
+
+
+@attrs.define
+class Impossible(httpx.AsyncBaseTransport):
+    """The simulated venues, but OKX's highest price of some minutes is far below the lowest."""
+
+    venues: httpx.AsyncBaseTransport
+    holds: Callable[[int], bool]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self.venues.handle_async_request(request)
+        if "candles" not in request.url.path:
+            return response
+        document = json.loads(await response.aread())
+        for row in document["data"]:
+            if self.holds(int(row[0])):
+                row[2] = "0.01"
+        return httpx.Response(response.status_code, json=document)
+
+
+async def test_a_rest_candle_against_the_rules_is_counted_and_told_with_the_candle(autojump_clock, tmp_path, caplog):
+    """For a gap its minute stays one; of a stored minute, with which it is compared, it changes nothing."""
+    caplog.set_level(logging.DEBUG, "trio_candles.writer")
+    bad = {minute(-5), minute(2)}
+    async with collecting(
+        tmp_path,
+        {"okx": ("BTC-USDT",)},
+        fill=True,
+        lookback_days=0.01,
+        wrap_rest=lambda venues: Impossible(venues, bad.__contains__),
+    ) as world:
+        board = world.service.board.venues["okx"]
+        await sleep_until(20)
+        assert board.rejected == {"high_below_low": 1}
+        await sleep_until(15 * 60)
+        with ledger(tmp_path) as books:
+            assert list(books.gaps(Series("okx", "BTC-USDT"))).count(minute(-5)) == 1
+        bad.clear()
+        times = board.rejected["high_below_low"]
+        assert board.received == 14
+        await sleep_until(30 * 60)
+        assert board.rejected == {"high_below_low": times}
+    said = [one for one in caplog.records if "rejected (high_below_low)" in one.message]
+    # Whoever asks again hears it again: counted, and told where it disturbs nobody.
+    assert len(said) == times > 3
+    loud = [one.message for one in said if one.levelno == logging.WARNING]
+    assert [str(at) in text for at, text in zip((minute(-5), minute(2)), loud, strict=True)] == [True, True]
+    check_against_truth(tmp_path, world.market, Series("okx", "BTC-USDT"))
+    with ledger(tmp_path) as books:
+        assert not [m for m in books.gaps(Series("okx", "BTC-USDT")) if m < minute(25)]
+        assert books.one("SELECT count FROM rejection WHERE reason = ?", "high_below_low") == times

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import attrs
 import msgspec
 import pytest
 from history_peer import NOON, Peer, drive, minutes_of, whys
 
-from trio_candles.model import DAY, MINUTE, Millis, Series
+from trio_candles.model import DAY, MINUTE, Millis, Series, Trade
 from trio_candles.simulator import FOREVER, Market, RestFault
 from trio_candles.venues.coinbase_history import CoinbaseHistory
+from trio_candles.venues.findings import Findings
 from trio_candles.venues.history import (
     Answer,
     Request,
@@ -76,6 +79,25 @@ def test_a_row_that_breaks_a_rule_is_missing_by_the_rules_name(row, why):
     filled = drive(fill, rows(LATER, [DAY_AGO // 1000, *row]))
     assert filled.candles == ()
     assert whys(filled) == {why}
+    assert [(candle.open_time, rule) for candle, rule in filled.rejected] == [(DAY_AGO, why)]
+
+
+def test_a_minute_is_rejected_once_and_an_unsettled_one_not_at_all():
+    fill = CoinbaseHistory().fill(SERIES, NOON - 2 * MINUTE, NOON, NOON)
+    late, young = (NOON - 2 * MINUTE) // 1000, (NOON - MINUTE) // 1000
+    filled = drive(fill, rows([young + 60, 1, 1, 1, 1, 1], *([at, 4, 1, 2, 3, 1] for at in (young, late, late))))
+    assert [(candle.open_time, rule) for candle, rule in filled.rejected] == [(late * 1000, "high_below_low")]
+
+
+def test_a_candle_of_trades_that_breaks_a_rule_is_rejected_however_often_they_are_told():
+    findings = Findings(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
+    times = [DAY_AGO - 5_000, DAY_AGO + 5_000, DAY_AGO + MINUTE + 5_000]
+    trades = [Trade(7 + n, Millis(time), Decimal(0), Decimal(1)) for n, time in enumerate(times)]
+    findings.trades(trades)
+    findings.trades(trades)
+    filled = findings.filled()
+    assert whys(filled) == {"nonpositive_price"}
+    assert [(candle.open_time, rule) for candle, rule in filled.rejected] == [(DAY_AGO, "nonpositive_price")]
 
 
 def test_rows_that_contradict_each_other_are_missing_and_repeated_ones_are_not():

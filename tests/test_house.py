@@ -79,7 +79,7 @@ SIDEWAYS = {
         "trio_candles.venues.kraken_history",
         "trio_candles.venues.okx_history",
     },
-    "trio_candles.venues.history": {"trio_candles.venues.protocol"},
+    "trio_candles.venues.history": {"trio_candles.validation", "trio_candles.venues.protocol"},
     "trio_candles.venues.findings": {"trio_candles.assembly"},
     "trio_candles.venues.coinbase_history": {"trio_candles.venues.answers", "trio_candles.venues.findings"},
     "trio_candles.venues.kraken_history": {"trio_candles.venues.answers", "trio_candles.venues.findings"},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_journal import BTC, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
 
 from trio_candles.model import MINUTE, Attempt, Candle, Listed, Millis, Page, Reason, Source
+from trio_candles.validation import Rule
 
 NOW = at(200)
 LATER = at(202)
@@ -64,8 +65,10 @@ def test_neighbours_are_one_event_in_the_history_of_their_gap(journal):
 
 def test_a_row_that_breaks_a_rule_closes_nothing(journal):
     broken = attrs.evolve(rest(2), high=1.0)
-    journal.commit([page(1, 4, rest(1), broken, rest(3))], NOW)
+    judged = journal.commit([page(1, 4, rest(1), broken, rest(3))], NOW)
     assert kinds(journal) == "CCGCCEEC"
+    assert judged.rejected == [(broken, Rule.HIGH_BELOW_LOW)]
+    assert rows(journal, "SELECT reason, count FROM rejection") == [("high_below_low", 1)]
 
 
 # --- whose page is it?

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
+import httpx
 import pyarrow.parquet as pq
 
 from trio_candles.clock import SimulatedTime
@@ -105,6 +106,7 @@ async def collecting(
     market: Market | None = None,
     venues: Mapping[str, Venue] = VENUES,
     wrap: Callable[[Store], Store] = lambda store: store,
+    wrap_rest: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] = lambda transport: transport,
     venue_clock_ahead: int = 0,
 ) -> AsyncIterator[World]:
     """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero."""
@@ -126,7 +128,7 @@ async def collecting(
             ),
         )
         with open_store(root) as store:
-            network = Network(exchanges.dial, transport=exchanges.transport)
+            network = Network(exchanges.dial, transport=wrap_rest(exchanges.transport))
             store = wrap(store)
             async with open_service(
                 config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues

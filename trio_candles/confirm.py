@@ -118,7 +118,10 @@ async def compare(history: History, rest: Rest, desk: Desk, question: _Question,
         filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using))
     except (Refusal, Misunderstood) as error:
         log.info("%s cannot be confirmed now: %s", series, printable(str(error)))
+        if isinstance(error, Refusal) and error.proven is not None:
+            desk.reject(error.proven.rejected)
         return isinstance(error, (Throttled, Unavailable))
+    desk.reject(filled.rejected)
     desk.add([
         Page(
             series, question.since, question.until, filled.candles, filled.empties,

@@ -28,6 +28,7 @@ from trio_candles.model import (
     Verdict,
 )
 from trio_candles.status import VenueBoard
+from trio_candles.validation import Rule
 from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
 
 __all__ = ["Desk", "collapsed", "open_desk"]
@@ -96,6 +97,12 @@ class Desk:
     def add(self, outcomes: Iterable[Finding]) -> None:
         """Let what REST said wait for the writer; it is no candle that the feed yielded."""
         self.outbox.extend(outcomes)
+        if self.outbox:
+            self.filled.set()
+
+    def reject(self, rejected: Iterable[tuple[Candle, Rule]]) -> None:
+        """Let what REST said against the rules wait to be counted and logged; RECV counts the feed's candles only."""
+        self.outbox.extend(Rejected(candle, rule) for candle, rule in rejected)
         if self.outbox:
             self.filled.set()
 

@@ -59,8 +59,11 @@ log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS = 60.0
 """A connection that lasted so long was a good one: the next attempt starts without delay's history."""
+LONGEST_WAIT = 60.0
+"""For a reconnection, as promised."""
 DRIFT_SECONDS = 2.0
-"""Between trio's clock and the service's: more means that the machine slept, or its clock was set."""
+"""Between trio's clock and the service's, from one look to the next: more means that the machine slept, or its clock
+was set. Over a day they may well drift so far apart."""
 TICK = 1.0
 
 
@@ -118,7 +121,6 @@ async def keep_listening(feed: Feed, number: int, symbols: tuple[str, ...], conn
     """Listen to *symbols* for ever, on one connection after another."""
     first = True
     while True:
-        await _wait_until_wanted(feed, symbols)
         await connects.take()
         if not first:
             feed.desk.board.reconnects += 1
@@ -130,14 +132,15 @@ async def keep_listening(feed: Feed, number: int, symbols: tuple[str, ...], conn
             log.warning("%s/%d: %s", feed.venue.name, number, "; ".join(str(lost) for lost in leaves(group)))
         if trio.current_time() - began >= HEALTHY_SECONDS:
             backoff.reset()
-        delay = backoff.next()
+        delay = max(backoff.next(), _unwanted_seconds(feed, symbols))
         log.info("%s/%d: next attempt in %.1f s", feed.venue.name, number, delay)
         await trio.sleep(delay)
 
 
-async def _wait_until_wanted(feed: Feed, symbols: Iterable[str]) -> None:
-    """A connection on which every symbol is refused is not worth making; venues close it anyway."""
-    await trio.sleep_until(min(feed.refused_until.get(symbol, 0.0) for symbol in symbols))
+def _unwanted_seconds(feed: Feed, symbols: Iterable[str]) -> float:
+    """How long a connection of *symbols* is not worth making: all are refused, and venues close it anyway."""
+    wanted = min(feed.refused_until.get(symbol, 0.0) for symbol in symbols)
+    return min(wanted - trio.current_time(), LONGEST_WAIT)
 
 
 async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
@@ -149,12 +152,13 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
         heard = dict.fromkeys(symbols, now)
         line = feed.lines[number] = Line(number, symbols, say, nursery.cancel_scope, now, heard, now)
         board.lines_up += 1
-        if board.connected:
+        if board.connected and board.up_since is None:
             board.up_since = feed.time.now()
         log.info("%s/%d: connected to %s", feed.venue.name, number, feed.url)
         try:
             nursery.start_soon(speak, socket, said, feed.limits, name=f"{feed.venue.name}/speaker {number}")
-            ask(feed, line, [symbol for symbol in symbols if feed.refused_until.get(symbol, 0.0) <= now])
+            # If all are refused they are all asked for again: on a new connection there is nothing else to say.
+            ask(feed, line, [one for one in symbols if feed.refused_until.get(one, 0.0) <= now] or symbols)
             await hear(feed, line, socket)
         finally:
             del feed.lines[number]
@@ -249,9 +253,9 @@ async def watch(feed: Feed) -> None:
                 line.forgive(late)
             log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
             continue
-        jumped = feed.time.now() / 1000 - trio.current_time() - drift
+        before, drift = drift, feed.time.now() / 1000 - trio.current_time()
+        jumped = drift - before
         if abs(jumped) > feed.floor(DRIFT_SECONDS):
-            drift += jumped
             log.error("%s: the clock jumped by %+.1f s (suspended, or set); reconnecting", feed.venue.name, jumped)
             for line in feed.lines.values():
                 line.hang_up("the clock jumped")

@@ -168,9 +168,11 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     """Ask about *job* and pass on what is proven; whether the venue was not well."""
     error, unwell, filled, believed = "", False, None, filler.may_believe(job)
     try:
-        filled = await ask(filler, rest, job)
+        filled = await ask(filler, rest, desk, job)
     except Refusal as refusal:
         error = f"{type(refusal).__name__}: {refusal}"
+        if refusal.proven is not None:
+            desk.reject(refusal.proven.rejected)
         filled = refusal.proven if believed else None
         unwell = isinstance(refusal, (Throttled, Unavailable))
     except Misunderstood as misunderstood:
@@ -194,14 +196,16 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     return unwell
 
 
-async def ask(filler: _Filler, rest: Rest, job: _Job) -> Filled:
+async def ask(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> Filled:
     """What the venue says of *job*.
 
     Where its answers do not name their market, the first one about a series has nothing stored to be held against, and
-    others may not: they are asked for twice, and believed if both times the same was said.
+    others may not: they are asked for twice, and believed if both times the same was said. What breaks a rule is
+    rejected whether they are believed or not.
     """
     history = filler.history
     filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+    desk.reject(filled.rejected)
     if filled.candles and not filler.may_believe(job):
         again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
         known = {candle.open_time: candle for candle in filled.candles}

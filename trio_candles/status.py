@@ -68,6 +68,7 @@ class VenueBoard:
     last_data: Millis | None = None
     """When market data (no heartbeat) last came."""
     up_since: Millis | None = None
+    """When every connection was first up in this run."""
     at_stop: str | None = None
     """The table's word when the collector was asked to stop: saying goodbye is no disconnection."""
 
@@ -87,7 +88,8 @@ class VenueBoard:
             return self.at_stop
         if not self.connected:
             return "[DISC]"
-        quiet_since = max(self.last_data or 0, self.up_since or 0)
+        # No reconnection makes a venue fresh: one that lives, and brings nothing, is made anew every few minutes.
+        quiet_since = self.last_data or self.up_since or 0
         if now - quiet_since >= STALE_AFTER:
             return f"[STALE ({(now - quiet_since) // 60_000}m)]"
         return "[OK]" if self.received else "[WAIT]"

@@ -251,14 +251,17 @@ def _awaited(line: Line) -> Iterable[Request]:
 
 
 def _refuse(feed: Feed, line: Line, symbol: str, text: str) -> None:
-    request = line.requests[symbol]
+    request, now = line.requests[symbol], trio.current_time()
+    early = now < feed.refused_until.get(symbol, 0.0)  # a new connection had nothing else to ask for: no news
     if not request.refused:
-        log.error(
-            "%s/%d: %s is refused: %s; its minutes are gaps, it is asked for again every %.0f minutes",
+        log.log(
+            logging.INFO if early else logging.ERROR,
+            "%s/%d: %s is refused: %s; its minutes are gaps, it is asked for again within %.0f minutes",
             feed.venue.name, line.number, symbol, text, REFUSED_SECONDS / 60,
         )  # fmt: skip
     request.refused = True
-    feed.refused_until[symbol] = trio.current_time() + REFUSED_SECONDS
+    if not early:
+        feed.refused_until[symbol] = now + REFUSED_SECONDS
     feed.desk.assemblers[symbol].refused(text)
 
 

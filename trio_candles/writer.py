@@ -16,7 +16,7 @@ import trio
 
 from trio_candles.assembly import Rejected
 from trio_candles.clock import Time
-from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Verdict
+from trio_candles.model import DAY, Candle, Finding, Gap, Millis, Source, Verdict
 from trio_candles.network import wall_floor
 from trio_candles.status import Board
 from trio_candles.store.dayfiles import DayFile
@@ -46,6 +46,8 @@ DAYS_AT_ONCE = 16
 """Such days between two commits: each may have six files to read and to write."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
+REJECTIONS_KEPT = 10_000
+"""REST candles whose rejection has been logged: told again by the venue, they are no news."""
 HELD_LONG = 60_000
 """Ms after which a day file that another program holds open is worth a warning."""
 
@@ -158,6 +160,7 @@ class _Writer:
     gaps_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
+    _rejections: set[tuple[object, ...]] = attrs.field(factory=set)
 
     def take(self, batch: Batch) -> None:
         for outcome in batch:
@@ -315,8 +318,20 @@ class _Writer:
 
     def _reject(self, candle: Candle, rule: Rule) -> None:
         self._board.venues[candle.series.venue].rejected[rule.value] += 1
-        level = logging.DEBUG if rule is Rule.DUPLICATE else logging.WARNING
+        level = logging.DEBUG if rule is Rule.DUPLICATE or self._knows(candle, rule) else logging.WARNING
         log.log(level, "rejected (%s): %s", rule.value, candle)
+
+    def _knows(self, candle: Candle, rule: Rule) -> bool:
+        """Whether the same has been told before: REST is asked again and again about a minute that stays a gap."""
+        if candle.source is not Source.REST:
+            return False
+        if len(self._rejections) >= REJECTIONS_KEPT:
+            self._rejections.clear()
+        numbers = (candle.open, candle.high, candle.low, candle.close, candle.volume)
+        told = (candle.series, candle.open_time, rule, *numbers)
+        known = told in self._rejections
+        self._rejections.add(told)
+        return known
 
     def _unwell(self, part: str, error: str, consequence: str) -> None:
         if self._board.store_errors.get(part) != error:

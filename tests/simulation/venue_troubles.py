@@ -57,13 +57,12 @@ async def notice(site: Site, seconds: float, limit: float, what: str, word: str)
     if seconds <= limit + 1:
         return
     world, service, began, clock = site.world, site.world.service, site.world.time.now(), site.world.time.ahead
-    lines = site.exchange.open_connections
     await trio.sleep(limit)
     if service is None or world.service is not service or world.time.ahead != clock:
         return
     board = service.board.venues[site.venue]
-    if what == "staleness" and ((board.last_data or 0) > began + 1000 or lines != site.exchange.open_connections):
-        return  # what had been delayed still came, or there was another connection
+    if what == "staleness" and (board.last_data or board.up_since or began) > began + 1000:
+        return  # what had been delayed still came, or the venue came up only then
     status = board.status(world.time.now())
     world.fired[f"noticed {what}"] += 1
     if not status.startswith((word, "[DISC]")):

@@ -204,7 +204,13 @@ class Verdicts:
 
     def _fill(self, entry: Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> None:
         """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history."""
-        good = [candle for candle in candles if broken_rule(candle, now) is None]
+        good: list[Candle] = []
+        for candle in candles:
+            rule = broken_rule(candle, now)
+            if rule is None:
+                good.append(candle)
+            else:  # as above: only a clock that stepped back since the answer was read can bring it here
+                judged.rejected.append((candle, rule))
         start = 0
         for end in range(1, len(good) + 1):
             if end == len(good) or good[end].open_time != good[end - 1].close_time:

@@ -13,7 +13,7 @@ import attrs
 
 from trio_candles.assembly import fold_trades
 from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
-from trio_candles.validation import broken_rule
+from trio_candles.validation import Rule, broken_rule
 from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
 from trio_candles.venues.protocol import Misunderstood
 
@@ -50,6 +50,7 @@ class Findings:
     _built: dict[Millis, Candle] = attrs.field(factory=dict)
     listed: tuple[Millis, str] | None = None
     """When the market began, and how that is known."""
+    _rejected: dict[Millis, tuple[Candle, Rule]] = attrs.field(factory=dict)
     _blanks: list[Empty] = attrs.field(factory=list)
     """Spans without a trade, by ids; ascending and disjoint, as the trades prove them."""
 
@@ -64,15 +65,19 @@ class Findings:
     # --- what is said
 
     def row(self, candle: Candle) -> None:
-        """The venue states *candle*; unsettled it is ignored, against the rules it is a doubt."""
+        """The venue states *candle*; unsettled it is ignored, against the rules it is rejected."""
         minute = floor_to(candle.open_time, MINUTE)
         if minute >= self.settled:
             return
+        if not self._rejects(minute, candle):
+            self._state(minute, candle)
+
+    def _rejects(self, minute: Millis, candle: Candle) -> bool:
         rule = broken_rule(candle, self.now)
         if rule is not None:
+            self._rejected.setdefault(minute, (candle, rule))
             self.doubt(minute, rule.value)
-        else:
-            self._state(minute, candle)
+        return rule is not None
 
     def zero_row(self, minute: Millis) -> None:
         """The venue states that nothing traded in *minute*."""
@@ -112,9 +117,7 @@ class Findings:
         self._built = {verdict.open_time: verdict for verdict in verdicts if isinstance(verdict, Candle)}
         self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=_since)
         for minute, candle in self._built.items():
-            rule = broken_rule(candle, self.now)
-            if rule is not None:
-                self.doubt(minute, rule.value)
+            self._rejects(minute, candle)
 
     # --- what it comes to
 
@@ -152,12 +155,13 @@ class Findings:
 
     def filled(self) -> Filled:
         """Every minute that was asked for, once; and whatever else was proved."""
+        rejected = tuple(pair for _, pair in sorted(self._rejected.items()))
         if self._unlike > self._alike:
             # The same as below: of two answers to one fill one may be of another market, and its other rows with it.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),))
+            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),), rejected=rejected)
         if self._most_agree() is False:
             # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),))
+            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
         candles: list[Candle] = []
         bare: list[tuple[Millis, str]] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
@@ -179,6 +183,7 @@ class Findings:
             tuple(sorted(empties, key=_since)),
             tuple(Missing(*span) for span in _joined(missing)),
             self.listed,
+            rejected,
         )
 
     def _agree(self, minute: Millis) -> bool | None:

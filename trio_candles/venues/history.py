@@ -30,6 +30,7 @@ import attrs
 import msgspec
 
 from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.validation import Rule
 from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
 
 __all__ = [
@@ -169,6 +170,8 @@ class Filled:
     """Ascending, disjoint; of minutes that were asked for only."""
     listed: tuple[Millis, str] | None = None
     """The minute in which the venue's market of the series began, and how that is known."""
+    rejected: tuple[tuple[Candle, Rule], ...] = ()
+    """Settled candles that break a rule, and which: to be counted and logged. One of a minute at most."""
 
 
 Fill = Generator[Request, Answer, Filled]
