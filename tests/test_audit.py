@@ -577,6 +577,19 @@ def test_a_candle_in_the_journal_obeys_the_rules(sound: Directory) -> None:
     assert place(only(sound.audit())) == ("invalid_candle", JOURNAL, MARK, MARK + MINUTE)
 
 
+@pytest.mark.parametrize("column", ["open", "volume", "quote_volume", "trades_count", "ingest_ms", "checksum"])
+def test_a_plausible_value_that_has_changed_in_the_journal_does_not_match_its_checksum(
+    sound: Directory, column: str
+) -> None:
+    sound.sql(f"UPDATE series SET mark_ms = {MARK + MINUTE} WHERE id = 1")
+    sound.wait(1, [row(MARK)])
+    assert sound.audit().ok
+    sound.sql(f"UPDATE candle SET {column} = {column} + CASE WHEN {column} < 1 THEN 0.0001 ELSE 1 END")
+    violation = only(sound.audit())
+    assert place(violation) == ("ledger_corrupt", JOURNAL, MARK, MARK + MINUTE)
+    assert "checksum" in violation.detail
+
+
 def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: Directory) -> None:
     """Unless it is on record that REST corrected the stored one."""
     sound.wait(1, [row(AT, close=row(AT)["high"]), row(AT + MINUTE)])

@@ -1,7 +1,7 @@
 """What a venue was asked for: every subscription is acknowledged, asked for again, or loudly refused.
 
 A symbol is asked for with the others; without an acknowledgement once more so, then in a message of its own, and
-then it counts as refused: an error in the log, gaps in the ledger, and another attempt every five minutes. A named
+then it counts as refused: an error in the log, gaps in the ledger, and another attempt within five minutes. A named
 refusal takes one symbol out of the message that it spoiled; the rest is asked for again at once, still together.
 
 Of a symbol that falls silent, the venue's limits say whether that proves a fault (Coinbase beats once a second for
