@@ -14,6 +14,7 @@ from trio_candles.simulator import FOREVER, Market, RestFault
 from trio_candles.venues.coinbase_history import CoinbaseHistory
 from trio_candles.venues.findings import Findings
 from trio_candles.venues.history import (
+    ABSENT,
     Answer,
     Request,
     Throttled,
@@ -238,6 +239,24 @@ def test_a_hole_among_the_ids_proves_nothing_around_it():
 
     filled = Peer("coinbase", spoil=spoil).fill("BTC-USD", DAY_AGO, DAY_AGO + 20 * MINUTE, by_trades=True)
     assert [(part.since, part.why) for part in filled.missing] == [(DAY_AGO + 10 * MINUTE, Why.ID_HOLE)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[", b"[]", b'[{"time":"2026-01-01T00:00:00Z","trade_id":7,"price":"1","size":"1"}]']
+)
+def test_minutes_whose_trades_could_not_be_read_a_second_time_are_not_called_absent(body):
+    """Seen so twice they would be given up for ever."""
+    asked = []
+
+    def spoil(request, answer):
+        asked.append(request)
+        return attrs.evolve(answer, body=body) if len(asked) > 1 and request.params == asked[-2].params else answer
+
+    peer = Peer("coinbase", spoil=spoil)
+    filled = peer.fill("BTC-USD", DAY_AGO, DAY_AGO + 3 * MINUTE, by_trades=True)
+    assert asked[-1].params == asked[-2].params, "the last page is the one that was read again"
+    assert minutes_of(filled.missing, DAY_AGO, DAY_AGO + 3 * MINUTE)
+    assert not whys(filled) & ABSENT
 
 
 def test_a_row_that_differs_from_its_trades_is_missing():

@@ -122,10 +122,13 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         return
     walk = _Walk(findings.now)
     try:
-        yield from _search(findings, walk, product, spans)
+        reached = yield from _search(findings, walk, product, spans)
         for after in walk.doubtful(findings):
             answer = yield _ask_trades(product, after)
             walk.hear(answer, after)
+        for since, end in reached:  # said only now: trades that nobody vouched for for want of an answer are no holes
+            findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
+            findings.excuse(since, end, Why.ID_HOLE)
     finally:
         findings.trades(walk.believed(findings))
         first = walk.known.get(1)
@@ -172,13 +175,14 @@ def _candle(findings: Findings, row: _Row) -> Candle:
 
 def _search(
     findings: Findings, walk: _Walk, product: str, spans: Sequence[tuple[Millis, Millis]]
-) -> Generator[Request, Answer, None]:
-    """Read the trades of *spans*, newest first, and one trade on either side of each."""
+) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
+    """Read the trades of *spans*, newest first, and one trade on either side of each; which were reached."""
     answer = yield _ask_trades(product, None)
     walk.hear(answer, None)
     findings.heard = True
     left = _REQUESTS - 2
     newest = walk.newest()
+    reached: list[tuple[Millis, Millis]] = []
     for since, until in reversed(spans):
         end = min(until, floor_to(newest - GRACE, MINUTE))
         findings.excuse(max(since, end), until, Why.NO_TRADE_AFTER if newest else Why.NO_TRADES)
@@ -187,13 +191,13 @@ def _search(
         step = 0
         while (after := walk.next(since, end, step)) is not None:
             if not left:
-                findings.excuse(findings.since, findings.until, Why.NOT_REACHED)
-                return
+                findings.excuse(findings.since, end, Why.NOT_REACHED)
+                return reached
             left, step = left - 1, step + 1
             answer = yield _ask_trades(product, after)
             walk.hear(answer, after)
-        findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
-        findings.excuse(since, end, Why.ID_HOLE)
+        reached.append((since, end))
+    return reached
 
 
 def _ask_trades(product: str, after: int | None) -> Request:
