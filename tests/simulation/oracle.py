@@ -144,7 +144,7 @@ class _Series:
         )  # fmt: skip
         for minute, row in self.rows.items():
             differs = row["volume"] and case.record.revised_row(self.venue, self.symbol, minute)
-            differs = differs and row["source"] == "websocket"
+            differs = differs and row["source"] == "websocket" and not self._is_outvoted()
             if differs and minute not in told and case.is_settled(self.venue, minute) and not case.has_lied:
                 raise Broken(
                     "revision", f"{self.name}: REST says something else of {minute}, and there is no word of it"
@@ -194,7 +194,7 @@ class _Series:
                 raise Broken(
                     "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
                 )
-            excused = hidden or case.record.contradicts_itself(self.venue, self.symbol, minute)
+            excused = hidden or case.record.contradicts_itself(self.venue, self.symbol, minute) or self._is_outvoted()
             if minute + MINUTE <= case.healed_at and not excused and not self._is_unprovable(minute):
                 after = (case.now - case.healed_at) / 1000
                 raise Broken(
@@ -218,6 +218,17 @@ class _Series:
             return False
         after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
+
+    def _is_outvoted(self) -> bool:
+        """Whether most of what was stored when the troubles ended is not what the record says, of a venue whose answers
+        do not name their market: they are not believed before as many candles that agree are stored.
+        """
+        if self.venue == "kraken":
+            return False
+        record, healed_at = self.case.record, self.case.healed_at
+        stored = [minute for minute in self.rows if self.rows[minute]["source"] == "websocket" and minute < healed_at]
+        known = [minute for minute in stored if not record.lost_row(self.venue, self.symbol, minute)]
+        return 2 * sum(record.revised_row(self.venue, self.symbol, minute) for minute in known) > len(known)
 
     def _judge_candle(self, minute: int, row: Row) -> None:
         true = self.case.market.candle(self.venue, self.symbol, minute)
@@ -248,7 +259,7 @@ class _Series:
         if venue == "coinbase" or (venue == "kraken" and from_rest):
             return [traded, recorded] if from_rest else [traded]  # trades count as much as rows
         compared = case.is_settled(venue, minute) and not case.record.lost_row(venue, self.symbol, minute)
-        if from_rest or compared:
+        if from_rest or (compared and not self._is_outvoted()):
             return [recorded]
         heard = [float(f"1{true.volume:f}")] if (self.symbol, minute) in case.revised else []
         return [traded, *heard]
