@@ -130,6 +130,25 @@ async def test_a_page_of_another_market_is_not_believed_whatever_came_before(aut
     check_against_truth(tmp_path, world.market, Series(venue, symbol))
 
 
+async def test_holes_that_nobody_can_fill_do_not_keep_others_waiting(autojump_clock, tmp_path):
+    """Kraken is asked for the trades of the oldest holes first, and for few of them at a time."""
+    symbol, oldest, hidden = "BTC/USD", NOON - 360 * MINUTE, 300 * MINUTE
+    async with collecting(tmp_path, {"kraken": (symbol,)}, fill=True, lookback_days=1 / 4) as world:
+        ids = {
+            trade.trade_id
+            for at in range(oldest, oldest + hidden, 4 * MINUTE)
+            for trade in world.market.trades("kraken", symbol, at)
+        }
+        faults = world.exchanges["kraken"].faults
+        faults.lose_row = lambda _, at: at % (4 * MINUTE) == 0
+        faults.lose_trade = lambda _, id_: id_ in ids
+        await sleep_until(300)
+        assert no_limit_was_exceeded(world)
+    gaps = [at for at in gaps_of(tmp_path, Series("kraken", symbol)) if at < NOON]
+    assert gaps
+    assert max(gaps) < oldest + hidden
+
+
 async def test_attempts_and_their_errors_are_in_the_ledger(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=0.05) as world:
         world.exchanges["okx"].faults.rest.append(RestFault("status", times=FOREVER, status=503))

@@ -125,7 +125,7 @@ async def compare(history: History, rest: Rest, desk: Desk, question: _Question,
     desk.add([
         Page(
             series, question.since, question.until, filled.candles, filled.empties,
-            anonymous=history.anonymous and using is not Using.TRADES, conclusive=question.conclusive,
+            anonymous=history.anonymous and using is not Using.TRADES, conclusive=question.conclusive, comparing=True,
         )
     ])  # fmt: skip
     return False

@@ -78,9 +78,12 @@ class _Filler:
                 continue
             for since, until in self._unanswered(gap):
                 newest = next(iter(self.history.windows(since, until, now)), None)
-                if newest is not None and self.waits.get((gap.series, newest[1]), (0.0, 0.0))[0] <= moment:
-                    return self._page(gap.series, *newest, gaps, now)
+                if newest is not None and not self._waits(gap.series, newest[1], moment):
+                    return self._page(gap.series, *newest, gaps, now, moment)
         return None
+
+    def _waits(self, series: Series, until: Millis, moment: float) -> bool:
+        return self.waits.get((series, until), (0.0, 0.0))[0] > moment
 
     def _unanswered(self, gap: Gap) -> list[tuple[Millis, Millis]]:
         """What is left of *gap* beside the pages that have just been answered, newest first."""
@@ -95,12 +98,19 @@ class _Filler:
                 ]
         return spans
 
-    def _page(self, series: Series, since: Millis, until: Millis, gaps: Sequence[Gap], now: Millis) -> _Job:
-        """The page that ends at *until*, begun early enough to cover the series' older gaps that fit in."""
+    def _page(
+        self, series: Series, since: Millis, until: Millis, gaps: Sequence[Gap], now: Millis, moment: float
+    ) -> _Job:
+        """The page that ends at *until*, begun early enough to cover the series' older gaps that fit in.
+
+        Not those that wait: a venue that is asked about the oldest holes first would never come to the others.
+        """
         reach = min(gap.since for gap in gaps if gap.series == series)
         lowest, _ = next(iter(self.history.windows(reach, until, now)), (since, until))
-        covered = tuple(gap for gap in gaps if gap.series == series and gap.since < until and gap.until > lowest)
-        return _Job(series, max(lowest, min(gap.since for gap in covered)), until, covered)
+        fitting = [gap for gap in gaps if gap.series == series and gap.since < until and gap.until > lowest]
+        eager = [gap.since for gap in fitting if not self._waits(series, gap.until, moment)]
+        begin = max(lowest, min([since, *eager]))
+        return _Job(series, begin, until, tuple(gap for gap in fitting if gap.until > begin))
 
     def may_believe(self, job: _Job) -> bool:
         """Whether one answer about *job* is enough. The ledger holds one that names no market against what is stored
@@ -116,11 +126,17 @@ class _Filler:
             self.unwell = False
             self.waits.clear()
 
-    def done(self, job: _Job, still_open: Iterable[Millis]) -> None:
-        """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time."""
+    def done(self, job: _Job, still_open: Iterable[Millis], unreached: Iterable[Missing]) -> None:
+        """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time, and what
+        was *unreached* (ascending) at once.
+        """
         moment = trio.current_time()
-        known = wall_floor(KNOWN_SECONDS, KNOWN_WALL_SECONDS * self.time.speed)
-        self.answered.append((job.series, job.since, job.until, moment + known))
+        known = moment + wall_floor(KNOWN_SECONDS, KNOWN_WALL_SECONDS * self.time.speed)
+        begin = job.since
+        for part in unreached:
+            self.answered.append((job.series, begin, part.since, known))
+            begin = part.until
+        self.answered.append((job.series, begin, job.until, known))
         waited = self.waits.pop((job.series, job.until), (0.0, FIRST_RETRY / 2))[1]
         young = job.until > self.time.now() - YOUNG
         wait = min(2 * waited, LAST_RETRY_WHILE_YOUNG if young else LAST_RETRY)
@@ -177,13 +193,16 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         unwell = isinstance(refusal, (Throttled, Unavailable))
     except Misunderstood as misunderstood:
         error = str(misunderstood)
-    still_open = [job.until]
+    still_open, unreached = [job.until], []
     if filled is not None:
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
         failed = [missing for missing in filled.missing if missing.why not in (Why.NOT_REACHED, Why.BEFORE_FIRST)]
         still_open = [missing.until for missing in failed] or still_open
         desk.add(findings(filler.history, job, filled, failed, not believed))
-        desk.board.backfill.add(minutes_of_gaps(filled, job.gaps), filler.time.now())
+        proven = minutes_of_gaps(filled, job.gaps)
+        desk.board.backfill.add(proven, filler.time.now())
+        if not error and (proven or failed):  # else the next fill would not get any further, either
+            unreached = [missing for missing in filled.missing if missing.why == Why.NOT_REACHED]
         if failed:
             log.info(
                 "%s is not all known: %s", job.series, "; ".join(sorted({printable(missing.why) for missing in failed}))
@@ -192,7 +211,7 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         span = f"{utc_text(job.since)} to {utc_text(job.until)}"
         log.info("%s is not all known from %s: %s", job.series, span, printable(error))
         desk.add([Attempt(job.series, job.since, job.until, printable(error))])
-    filler.done(job, still_open if error or (filled is not None and failed) else ())
+    filler.done(job, still_open if error or (filled is not None and failed) else (), unreached)
     return unwell
 
 

@@ -305,6 +305,8 @@ class Page:
     """The same was answered twice: where nothing is stored that could agree, that is enough."""
     conclusive: bool = True
     """It may replace a stored candle, if an earlier answer said the same."""
+    comparing: bool = False
+    """It was asked for to compare what is stored: what it does not tell of old minutes, the venue does not have."""
 
 
 Finding = Attempt | Listed | Page

@@ -164,7 +164,8 @@ def outcomes(seeds: Iterable[int], jobs: int, bug: str | None, until: float) -> 
                 return
             yield _work(seed, bug)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts) as pool:
+    # A process keeps the markets that it has computed, and a little of each seed.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _ignore_interrupts, max_tasks_per_child=300) as pool:
         running: set[Future[Outcome]] = set()
         while True:
             if time.monotonic() < until:

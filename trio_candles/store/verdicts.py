@@ -256,7 +256,9 @@ class Verdicts:
                 self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
 
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
-        """Stored minutes are confirmed up to the first young one for which *page* has no answer."""
+        """Stored minutes are confirmed up to the first one for which *page* has no answer; if it was asked for to
+        compare, the first young one. (A page for a gap is silent, too, about what row and trades say two things of.)
+        """
         mark = self._revisions.mark(entry.id)
         until = min(page.until, entry.mark)
         if mark is None or not page.since <= mark < until:
@@ -265,7 +267,7 @@ class Verdicts:
         for low, high in self._stored_spans(entry, mark, until):
             for minute in range(low, high, MINUTE):
                 if minute not in answered:
-                    if minute + MAY_BE_LATE > now:
+                    if minute + MAY_BE_LATE > now or not page.comparing:
                         self._revisions.advance(entry.id, Millis(minute))
                         return
                     judged.compared[page.series.venue, "unanswered"] += 1
