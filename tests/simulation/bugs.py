@@ -18,7 +18,7 @@ from trio_candles.model import MINUTE, Attempt, Empty, Listed, Millis, Page
 from trio_candles.network import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
-from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request
+from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using
 from trio_candles.venues.protocol import Beat, Event, Lost, Misunderstood, Row, Traded, Venue
 
 __all__ = ["BUGS", "NONE", "Bug"]
@@ -177,8 +177,8 @@ class Insists(_Over):
 class BelievesSilence(_Over):
     """Takes a page that says nothing of a minute for the proof that nothing traded in it."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
-        filled: Filled = yield from self.inner.fill(series, since, until, now, by_trades)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+        filled: Filled = yield from self.inner.fill(series, since, until, now, using)
         told = [Empty(series, one.since, one.until, "no row") for one in filled.missing]
         return attrs.evolve(filled, empties=tuple(sorted((*filled.empties, *told), key=_since)), missing=())
 
@@ -199,11 +199,11 @@ class OffByOne(_Over):
 class EdgeIsEmpty(_Over):
     """Asks for one minute too few, and takes the one that does not come for empty."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
         edge = Millis(until - MINUTE)
         if edge <= since:
-            return (yield from self.inner.fill(series, since, until, now, by_trades))
-        filled: Filled = yield from self.inner.fill(series, since, edge, now, by_trades)
+            return (yield from self.inner.fill(series, since, until, now, using))
+        filled: Filled = yield from self.inner.fill(series, since, edge, now, using)
         empties = (one for one in filled.empties if one.until <= edge)
         return attrs.evolve(
             filled,
@@ -218,8 +218,8 @@ class BelievesForming(_Over):
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
         return self.inner.windows(since, until, Millis(now + MINUTE))
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, by_trades: bool = False) -> Fill:
-        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), by_trades)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), using)
         try:
             request: Request = next(questions)
             while True:

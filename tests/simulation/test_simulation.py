@@ -5,6 +5,7 @@ The tiers: here a fixed few seeds and all that have ever failed; thousands with 
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import sqlite3
@@ -18,6 +19,7 @@ import trio
 import trio._core._run as trio_run
 from disks import File, PowerCut
 
+from simulation import bugs
 from simulation.bugs import BUGS
 from simulation.campaign import main, saved_seeds
 from simulation.determinism import determined
@@ -25,6 +27,7 @@ from simulation.life import run_seed
 from simulation.machine import torn
 from simulation.plan import plan_of
 from simulation.troubles import KINDS
+from trio_candles.venues.coinbase_history import CoinbaseHistory
 
 TESTS = Path(__file__).parents[1]
 SEEDS = range(2, 6)
@@ -108,6 +111,16 @@ def test_plans_differ_and_each_is_the_seeds_own():
 
 
 # --- the net
+
+
+def test_a_planted_bug_is_all_that_is_wrong_with_what_it_is_planted_into():
+    """One that misses a parameter of late would be found for that, and not for what it plants."""
+    planted = [one for one in vars(bugs).values() if inspect.isclass(one) and one.__module__ == bugs.__name__]
+    planted = [one for one in planted if "fill" in vars(one)]
+    assert len(planted) == 3
+    for one in planted:
+        ours, theirs = (inspect.signature(of.fill).parameters.values() for of in (one, CoinbaseHistory))
+        assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
 
 
 @pytest.mark.parametrize(("name", "first"), FOUND_SOON.items())
