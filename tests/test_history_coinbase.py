@@ -26,7 +26,7 @@ from trio_candles.venues.history import (
 from trio_candles.venues.protocol import Misunderstood
 
 SERIES = Series("coinbase", "BTC-USD")
-PAGE = 297 * MINUTE
+PAGE = 288 * MINUTE
 DAY_AGO = NOON - DAY
 
 
@@ -53,7 +53,7 @@ def test_a_window_and_its_overlap_are_one_page_of_300_rows():
     assert request.path == "/products/BTC-USD/candles"
     start, end = int(request.params["start"]), int(request.params["end"])
     assert (end - start) // 60 + 1 == 300
-    assert (start, end) == ((DAY_AGO - MINUTE) // 1000, (DAY_AGO + PAGE + MINUTE) // 1000)
+    assert (start, end) == ((DAY_AGO - MINUTE) // 1000, (DAY_AGO + PAGE + 10 * MINUTE) // 1000)
     assert request.params["granularity"] == "60"
 
 
@@ -142,13 +142,23 @@ def test_the_last_row_before_a_silence_is_proven_by_the_trades_around_it():
     silent = next(
         minute
         for minute in range(DAY_AGO, DAY_AGO + DAY, MINUTE)
-        if market.candle("coinbase", "ETH-USD", minute) is not None
-        and market.candle("coinbase", "ETH-USD", minute + 2 * MINUTE) is None
+        if market.candle("coinbase", "SIM001-USD", minute) is not None
+        and not any(market.candle("coinbase", "SIM001-USD", minute + n * MINUTE) for n in range(2, 13))
     )
-    filled = peer.fill("ETH-USD", silent, silent + MINUTE)
-    assert "/products/ETH-USD/trades" in {request.path for request in peer.requests}
+    filled = peer.fill("SIM001-USD", silent, silent + MINUTE)
+    assert "/products/SIM001-USD/trades" in {request.path for request in peer.requests}
     assert not filled.missing
     assert silent in {candle.open_time for candle in filled.candles}
+
+
+def test_a_row_is_seen_to_be_settled_by_a_later_one_though_the_next_minutes_have_none():
+    minute = DAY_AGO // 1000
+    fill = CoinbaseHistory().fill(SERIES, DAY_AGO, Millis(DAY_AGO + MINUTE), NOON)
+    request = next(fill)
+    assert int(request.params["end"]) == minute + 11 * 60
+    with pytest.raises(StopIteration) as ended:
+        fill.send(rows([minute + 600, 1, 1, 1, 1, 1], [minute, 1.5, 4, 2, 3, 5]))
+    assert DAY_AGO in {candle.open_time for candle in ended.value.value.candles}
 
 
 def test_rows_before_the_start_and_float_artefacts_are_read():

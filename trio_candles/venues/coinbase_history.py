@@ -40,8 +40,10 @@ _PUBLIC = "public"
 
 _ROWS = 300
 """Measured: one more is answered, two more are refused with HTTP 400."""
-_WINDOW = Millis((_ROWS - 3) * MINUTE)
-"""A row before it and two after it are asked for too: no edge is lost, and the last minute is seen to be settled."""
+_AHEAD = Millis(10 * MINUTE)
+"""Of later minutes, asked for besides: any row of theirs but the first shows that the venue had settled the last."""
+_WINDOW = Millis((_ROWS - 2) * MINUTE - _AHEAD)
+"""A row before it is asked for, too: no edge is lost."""
 _TRADES = 1_000
 """Documented: the most that one page has."""
 _REQUESTS = 40
@@ -80,7 +82,7 @@ class CoinbaseHistory:
     penalty = Penalty(Rate(per_second=1.0, burst=1), seconds=30.0)  # not documented
 
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
-        """Pages of rows, overlapping by one at the older edge and two at the newer."""
+        """Pages of rows, overlapping at both edges."""
         return pages(since, min(until, settled_until(now)), _WINDOW)
 
     anonymous = True
@@ -115,7 +117,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     product = f"/products/{findings.series.symbol}"
     if using is not Using.TRADES:
         for since, until in pages(findings.since, findings.until, _WINDOW):
-            answer = yield _ask_rows(product, since, until)
+            answer = yield _ask_rows(product, since, until, findings.now)
             _hear_rows(findings, answer)
     spans = findings.open()
     if not spans or using is Using.ROWS:
@@ -139,11 +141,12 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def _ask_rows(product: str, since: Millis, until: Millis) -> Request:
+def _ask_rows(product: str, since: Millis, until: Millis, now: Millis) -> Request:
     # Both ends are inclusive; given only one of them, the venue ignores it.
     # A small page is filled up with older minutes: what is stored of them shows which market the answer is about.
     start = min(since - MINUTE, max(since - BESIDE, until - _WINDOW))
-    bounds = {"start": str(start // 1000), "end": str((until + MINUTE) // 1000)}
+    end = max(until + MINUTE, min(until + _AHEAD, floor_to(now, MINUTE)))
+    bounds = {"start": str(start // 1000), "end": str(end // 1000)}
     return Request(f"{product}/candles", {"granularity": "60", **bounds}, _PUBLIC)
 
 
