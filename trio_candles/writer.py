@@ -185,8 +185,8 @@ class _Writer:
 
     async def commit(self) -> None:
         """Make what is in hand durable, however long the disk takes to be willing."""
-        while self._writing.pending:
-            verdicts, rejected = list(self._writing.pending), dict(self._rejected)
+        while self._writing.pending or self._rejected:
+            verdicts, rejected = list(self._writing.pending), Counter(self._rejected)
             try:
                 judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
             except StoreUnavailable as error:
@@ -194,7 +194,7 @@ class _Writer:
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
-            self._rejected.subtract(rejected)
+            self._rejected -= rejected
             self._well("journal")
             self._tell(judged)
         if trio.current_time() >= self.gaps_due:
