@@ -591,11 +591,20 @@ def test_a_plausible_value_that_has_changed_in_the_journal_does_not_match_its_ch
 
 
 def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: Directory) -> None:
-    """Unless it is on record that REST corrected the stored one."""
-    sound.wait(1, [row(AT, close=row(AT)["high"]), row(AT + MINUTE)])
-    assert place(only(sound.audit())) == ("duplicate", FILE0, AT, AT + MINUTE)
-    sound.sql(f"INSERT INTO revision VALUES (1, 0, 1, {AT}, '', '', 'replaced')")
-    assert sound.audit().ok
+    """Unless it is on record that REST corrected the stored one, by this one and last."""
+    corrected = row(AT, close=row(AT)["high"])
+    sound.wait(1, [corrected, row(AT + MINUTE)])
+    duplicate = ("duplicate", FILE0, AT, AT + MINUTE)
+    assert place(only(sound.audit())) == duplicate
+    said, other = json.dumps(corrected), json.dumps(row(AT, volume=1.5))
+    sound.sql(f"INSERT INTO revision VALUES (1, 0, 1, {AT}, '', '{other}', 'replaced')")
+    assert place(only(sound.audit())) == duplicate
+    sound.sql(f"INSERT INTO revision VALUES (2, 0, 1, {AT}, '', '{said}', 'replaced')")
+    assert sound.audit().violations == ()
+    sound.sql(f"INSERT INTO revision VALUES (3, 0, 1, {AT}, '', '{other}', 'replaced')")
+    assert place(only(sound.audit())) == duplicate
+    sound.sql("UPDATE revision SET offered = '[1]' WHERE id = 3")
+    assert {violation.kind for violation in sound.audit().violations} == {"ledger_corrupt"}
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ def _count_rows(count: Tally, piece: Piece, files: int) -> None:
     count.add(Tally(files, piece.table.num_rows, piece.first, piece.last))
 
 
-def _compare_with_journal(day: Day, both: int, replaced: set[int]) -> None:
-    """A minute in the day file and in the journal has one candle, unless its replacement is on record."""
+def _compare_with_journal(day: Day, both: int, replaced: Mapping[int, Sequence[float]]) -> None:
+    """A minute in the day file and in the journal has one candle, unless this very replacement is on record."""
     file = day.files.get("1m")
     if not both or file is None or day.journal is None:
         return
@@ -138,9 +138,9 @@ def _compare_with_journal(day: Day, both: int, replaced: set[int]) -> None:
     for low, high in runs(both):
         for minute in range(low, high):
             time = day.cell.day + minute * MINUTE
-            if time in replaced or time not in filed or time not in waiting:
+            if time not in filed or time not in waiting or _equal(filed[time], waiting[time]):
                 continue
-            if not _equal(filed[time], waiting[time]):
+            if time not in replaced or not _equal(replaced[time], waiting[time]):
                 different |= 1 << minute
     day.note_bits("duplicate", different, "the journal holds another candle of the minute, and no revision of it")
 

@@ -5,6 +5,7 @@ SQLite checks no types, and whoever broke a ledger did not ask its constraints f
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
@@ -43,8 +44,8 @@ class Account:
     """When the market began: no minute before is expected, and to aggregates they are as good as empty."""
     journal: dict[int, pa.Table] = attrs.field(factory=dict)
     """Day -> accepted candles that are in no day file yet, shaped as a day file's rows."""
-    replaced: set[int] = attrs.field(factory=set)
-    """Minutes whose candle in the journal is on record as differing from the one in the day file."""
+    replaced: dict[int, Sequence[float]] = attrs.field(factory=dict)
+    """Minute -> open, high, low, close and volume that it is on record to have now, whatever the day file has."""
 
     def end(self, running: bool, now: int) -> int:
         """The end of what must be accounted for: beside a collector two minutes ago, else its last word."""
@@ -203,9 +204,9 @@ FROM candle WHERE typeof(open_ms) = 'integer' AND open_ms BETWEEN 0 AND {LATEST}
 """
 
 _REPLACED = """
-SELECT DISTINCT revision.series_id, revision.open_ms FROM revision
+SELECT revision.series_id, revision.open_ms, revision.offered FROM revision
 JOIN candle ON candle.series_id = revision.series_id AND candle.open_ms = revision.open_ms
-WHERE revision.outcome = 'replaced'
+WHERE revision.outcome = 'replaced' AND typeof(revision.open_ms) = 'integer' ORDER BY revision.id
 """
 
 
@@ -231,9 +232,22 @@ def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
     (count,) = database.execute("SELECT count(*) FROM candle").fetchone()
     if count != read:
         ledger.blame(f"candle: {count - read} rows without a time between 1970 and 2300")
-    for id_, minute in database.execute(_REPLACED):
+    for id_, minute, offered in database.execute(_REPLACED):
         if id_ in by_id:
-            by_id[id_].replaced.add(minute)
+            numbers = _numbers_in(offered)
+            if numbers is None:
+                ledger.blame("revision: what was offered is no candle", by_id[id_].series, minute, minute + MINUTE)
+            else:
+                by_id[id_].replaced[minute] = numbers  # of several, the newest
+
+
+def _numbers_in(offered: object) -> Sequence[float] | None:
+    """Open, high, low, close and volume of a candle in JSON."""
+    try:
+        said = json.loads(offered) if isinstance(offered, str) else None
+        return tuple(float(said[name]) for name in ("open", "high", "low", "close", "volume"))  # type: ignore[index]
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _checksum(row: Sequence[object]) -> int:
