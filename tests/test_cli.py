@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -288,6 +289,35 @@ def test_a_file_where_the_logs_belong_is_a_mistake(home):
     done = finished(home, "--simulate")
     assert (done.returncode, "logs" in done.stderr) == (2, True)
     assert not (home / "data-simulated").exists()
+
+
+@pytest.mark.parametrize("folder", ["okx/BTC-USDT", ".tmp", "quarantine/x"])
+def test_logs_may_not_lie_where_only_candles_do(home, folder):
+    (home / "config.yaml").write_text(CONFIG.replace("log_dir: logs", f"log_dir: data/{folder}"))
+    told = finished(home, "--simulate", "--data-dir", "data", "--duration", "1s")
+    assert told.returncode == 2
+    assert "where only candles belong" in told.stderr
+    assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize("options", [("--speed", "60", "--pivot", "0"), ("--speed", "60", "--pivot", "2e9")])
+def test_a_clock_that_shows_another_age_is_refused(home, options):
+    told = finished(home, "--simulate", *options, "--duration", "1s")
+    assert told.returncode == 2
+    assert "expected a time from" in told.stderr
+    assert not (home / "data-simulated").exists()
+
+
+@posix
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_is_closed_from_the_start_costs_only_what_it_would_have_shown(home, closed):
+    words = shlex.join([*RUN, "--simulate", "--speed", "60", "--duration", "90s", "--log-level", "INFO"])
+    told = subprocess.run(["sh", "-c", f"{words} {closed}"], cwd=home, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0
+    assert "Traceback" not in told.stdout + told.stderr
+    if closed == "2>&-":
+        assert told.stdout.count("STATUS:") >= 3
+    assert (home / "logs" / "collector.log").read_text().count("\n") > 5
 
 
 def test_without_a_network_every_venue_is_disconnected_and_it_stops_as_usual(home):

@@ -191,6 +191,12 @@ def test_all_problems_are_said_at_once_in_the_order_of_lines(problems):
 
 def test_a_key_in_the_wrong_case_is_told_the_right_one(problems):
     assert problems(VENUES + "DATA_DIR: x") == ["2: DATA_DIR: unknown key; did you mean data_dir?"]
+    assert problems(VENUES + "storage: {flush: 60}") == [
+        "2: storage.flush: unknown key; did you mean flush_interval_seconds?"
+    ]
+    assert problems(VENUES + "status: {<<: {a: 1}}") == [
+        "2: status: expected a key, one of interval_seconds, found a merge key, which is not followed"
+    ]
 
 
 def test_a_long_or_malicious_key_or_value_is_shown_short_and_escaped(problems):

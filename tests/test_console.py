@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,55 @@ def test_on_a_terminal_a_table_takes_the_place_of_the_one_before(tmp_path, termi
     assert shown.startswith("banner\n")
     assert shown.count(f"\x1b[{lines}F\x1b[J") == 1
     assert "\x1b[32m[OK]\x1b[0m" in shown or "NO_COLOR" in os.environ
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "redrawn"), [(60, 40, True), (200, 40, True), (0, 0, True), (200, 9, False)]
+)
+def test_on_a_narrow_terminal_lines_are_cut_and_on_a_low_one_tables_follow_each_other(
+    tmp_path, screens, columns, rows, redrawn
+):
+    """What a terminal wraps takes more of its lines than are gone back; what has scrolled off cannot be redrawn."""
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    ours, its = pty.openpty()
+    try:
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        out = SimpleNamespace(fileno=lambda: its, isatty=lambda: True, encoding="utf-8")
+        table = "".join(f"{n} {'x' * 98}\n" for n in range(9))
+        with open_console(tmp_path, logging.WARNING, at, out=out, err=screens[1]) as console:
+            console.show(table)
+            console.show(table)
+        shown = os.read(ours, 100_000).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(its)
+    width = min(columns - 1, 100) if columns else 100
+    cut = "".join(f"{line[:width]}\n" for line in table.splitlines())
+    assert shown == cut + ("\x1b[9F\x1b[J" if redrawn else "") + cut
+
+
+@pytest.mark.skipif("NO_COLOR" in os.environ, reason="somebody wants no colours")
+def test_every_word_of_a_venue_has_its_colour_on_a_terminal(tmp_path, terminals):
+    out, err = terminals
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        console.show("[OK] [WAIT] [DISC] [STALE (12m)] HEALTHY\n", final=True)
+    green, yellow, red, end = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+    assert out.shown() == (
+        f"{green}[OK]{end} {yellow}[WAIT]{end} {red}[DISC]{end} {yellow}[STALE (12m)]{end} {green}HEALTHY{end}\n"
+    )
+
+
+def test_a_bug_in_the_thread_that_writes_is_told_to_whoever_can_end_the_service(tmp_path, screens):
+    out, err = screens
+    told = threading.Event()
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        console.tell(told.set)
+        console.put(SimpleNamespace(levelno=None))  # no record, no table
+        assert told.wait(30)
+        assert isinstance(console.failed, TypeError)
+        late = threading.Event()
+        console.tell(late.set)
+        assert late.is_set()
 
 
 def test_a_pipe_that_nobody_reads_never_holds_up_whoever_logs(tmp_path, screens):
@@ -301,6 +351,7 @@ def test_the_table_is_the_contracts_to_the_column():
         (venue(up_since=NOON), "[WAIT]", "STARTING"),
         (venue(received=1, lines_up=0), "[DISC]", "DEGRADED"),
         (venue(received=1, lines=3, lines_up=2, last_data=NOON), "[DISC]", "DEGRADED"),
+        (VenueBoard("okx"), "[DISC]", "DEGRADED"),  # before its first connection is begun
         (venue(received=1, last_data=Millis(NOON - 119_999)), "[OK]", "HEALTHY"),
         (venue(received=1, last_data=Millis(NOON - 120_000)), "[STALE (2m)]", "DEGRADED"),
         (venue(received=1, last_data=Millis(NOON - 725_000)), "[STALE (12m)]", "DEGRADED"),

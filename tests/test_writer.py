@@ -33,7 +33,11 @@ async def test_rejections_are_counted_in_the_ledger_though_no_verdict_comes_with
                 await trio.sleep(10)
                 # Nothing of it waits, so that a kill at this moment leaves no less in the ledger than in the log.
                 assert ledger(tmp_path, "SELECT * FROM rejection") == [("okx", "high_below_low", minute + 1)]
+            await trio.sleep(1)  # no other word to the tools is due at this moment
+            board.venues["okx"].received = 11
             send.close()
         assert board.venues["okx"].rejections == 3
     assert writing.finished
     assert ledger(tmp_path, "SELECT count FROM rejection") == [(3,)]
+    # And the tools are left with the table as it was at the end.
+    assert ledger(tmp_path, "SELECT received, rejected FROM venue_state") == [(11, 3)]

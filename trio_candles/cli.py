@@ -146,6 +146,8 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
     # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
     except BaseException as error:
         report(error)
+        if console.failed is not None:  # nobody is left to write what was reported
+            traceback.print_exception(error)
         return 1
     if not service.writing.finished:
         complain(service)
@@ -168,6 +170,7 @@ async def collect(
             token.run_sync_soon(stop.set)
 
     signals.tell(ask)
+    console.tell(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues, remarks(planned)), final=True)
     async with world(planned) as config:
@@ -178,6 +181,8 @@ async def collect(
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()
             log.info("stopping")
+    if console.failed is not None:
+        raise console.failed
     console.show(render(service.board, time.now()), final=True)
     return service
 

@@ -187,7 +187,7 @@ def _entries(place: Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str 
             entry.refuse(f"repeated key; first given on line {lines[name]}")
         elif name not in kinds:
             known = f"known{' venues' * (noun == 'venue')}: {', '.join(kinds)}"
-            near = get_close_matches(name.lower(), kinds, n=1)
+            near = get_close_matches(name.lower(), kinds, n=1) or _containing(name.lower(), kinds)
             hint = f"did you mean {near[0]}?" if near else known
             entry.refuse(f"unknown key; {hint}" + (f" {known}" if near and noun == "venue" else ""))
         lines.setdefault(name, line)
@@ -196,6 +196,13 @@ def _entries(place: Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str 
     if needs and needs not in lines:
         place.below(needs, place.node, place.line).refuse("missing; it has no default")
     return found
+
+
+def _containing(name: str, kinds: Iterable[str]) -> list[str]:
+    """The one key of which *name* is a part in whole words, as ``flush`` of ``flush_interval_seconds``."""
+    words = set(name.split("_"))
+    found = [kind for kind in kinds if words <= set(kind.split("_"))]
+    return found if len(found) == 1 else []
 
 
 def _record(

@@ -11,12 +11,14 @@ import logging.handlers
 import math
 import os
 import queue
+import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TextIO
 
 import attrs
@@ -34,10 +36,13 @@ ROTATION_SECONDS = 60.0
 GOODBYE_SECONDS = 0.5
 """Wall seconds for the thread to write what is left when we end."""
 
-_COLOURS = (
-    ("[OK]", "\x1b[32m"), ("HEALTHY", "\x1b[32m"), ("[WAIT]", "\x1b[33m"), ("STARTING", "\x1b[33m"),
-    ("[DISC]", "\x1b[31m"), ("DEGRADED", "\x1b[31m"), ("[STALE", "\x1b[33m"),
+_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "[OK]": "\x1b[32m", "HEALTHY": "\x1b[32m", "[WAIT]": "\x1b[33m", "STARTING": "\x1b[33m",
+        "[DISC]": "\x1b[31m", "DEGRADED": "\x1b[31m", "[STALE": "\x1b[33m",
+    }
 )  # fmt: skip
+_COLOURED = re.compile(r"\[(?:OK|WAIT|DISC|STALE [^\]\n]*)\]|HEALTHY|STARTING|DEGRADED")
 
 
 @attrs.frozen
@@ -147,6 +152,9 @@ class Console:
         self._file, self._stamp = file, stamp
         self.stuck = False
         """Whether the thread was still writing when it was told to stop; then nobody may wait for it."""
+        self.failed: Exception | None = None
+        """The bug that ended the thread: nothing is shown or logged any more."""
+        self._tell_failed: Callable[[], object] | None = None
         self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
         self._dropped = 0
         self._redraws = out.isatty()
@@ -165,6 +173,12 @@ class Console:
     def show(self, text: str, *, final: bool = False) -> None:
         """Print *text*; on a terminal it takes the place of what was shown before, until a *final* one."""
         self.put(_Table(text, final))
+
+    def tell(self, callback: Callable[[], object]) -> None:
+        """Call *callback*, from the thread that writes, when that thread fails; at once if it has."""
+        self._tell_failed = callback
+        if self.failed is not None:
+            callback()
 
     def start(self) -> None:
         if sys.platform == "win32" and self._redraws:
@@ -195,6 +209,12 @@ class Console:
             except (OSError, ValueError):
                 # Nobody is there to be told: the reader of our pipe has gone, or the stream is closed.
                 continue
+            # A bug, which must end the service: a thread that dies alone would leave it mute.
+            except Exception as error:
+                self.failed = error
+                if self._tell_failed is not None:
+                    self._tell_failed()
+                return
 
     def _say(self, text: str) -> None:
         if self._drawn and self._err.isatty():
@@ -203,14 +223,27 @@ class Console:
         _write(self._err, text + "\n")
 
     def _draw(self, table: _Table) -> None:
-        text = table.text
+        text, lines = table.text, table.text.count("\n")
         if self._drawn:
             _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
+        stays = table.final or not self._redraws
+        if not stays:
+            columns, rows = self._size()
+            # What the terminal would wrap takes more lines than we would go back; what scrolls off, none come back to.
+            text = "".join(f"{line[: columns - 1]}\n" for line in text.splitlines())
+            stays = lines >= rows
         if self._coloured:
-            for word, colour in _COLOURS:
-                text = text.replace(word, f"{colour}{word}\x1b[0m") if word[0] != "[" or "]" in word else text
+            text = _COLOURED.sub(lambda found: f"{_COLOURS[found[0].split()[0]]}{found[0]}\x1b[0m", text)
         _write(self._out, text)
-        self._drawn = 0 if table.final or not self._redraws else table.text.count("\n")
+        self._drawn = 0 if stays else lines
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; without end where it does not say."""
+        try:
+            columns, rows = os.get_terminal_size(self._out.fileno())
+        except OSError:
+            columns = rows = 0
+        return columns or sys.maxsize, rows or sys.maxsize
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -228,10 +261,19 @@ def open_console(
 
     OSError if the log file cannot be opened.
     """
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,  # for a stream that was closed before we began
+        _open_console(log_dir, level, at, out or sys.stdout or nowhere, err or sys.stderr or nowhere) as console,
+    ):
+        yield console
+
+
+@contextmanager
+def _open_console(log_dir: Path, level: int, at: Callable[[float], int], out: TextIO, err: TextIO) -> Iterator[Console]:
     log_dir.mkdir(parents=True, exist_ok=True)
     file = RotatedFile(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     file.setFormatter(_Stamp(at, names=True))
-    console = Console(out or sys.stdout, err or sys.stderr, level, file, _Stamp(at, names=False))
+    console = Console(out, err, level, file, _Stamp(at, names=False))
     handler = _Queue(console)
     root = logging.getLogger()
     before = root.level

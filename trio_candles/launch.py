@@ -14,9 +14,11 @@ import attrs
 
 from trio_candles.clock import WallTime, remembered_meta
 from trio_candles.config import Config, is_loopback_url, load_config
+from trio_candles.model import DAY, utc_text
 from trio_candles.options import positive
 from trio_candles.store.lock import is_locked
-from trio_candles.store.schema import LOCK
+from trio_candles.store.schema import LOCK, QUARANTINE, TMP
+from trio_candles.times import LATEST
 
 __all__ = ["Plan", "UsageError", "plan", "speed", "world"]
 
@@ -74,8 +76,12 @@ def plan(options: argparse.Namespace, *, looking: bool = False) -> Plan:
     time = _running_clock(options, config, meta) if looking else None
     time = time or _clock(options, meta)
     accelerated = time.speed != 1.0
-    if (accelerated or options.speed is not None or options.pivot is not None) and not options.simulate:
-        _refuse_real_endpoints(config)
+    if accelerated:
+        _refuse_another_age(time, config)
+    asked = options.speed is not None or options.pivot is not None
+    if (accelerated or asked) and not options.simulate:
+        _refuse_real_endpoints(config, "" if asked else f"{config.data_dir} goes on with its accelerated clock; ")
+    _refuse_logs_among_candles(config)
     seed = _seed(options.seed, meta) if options.simulate else None
     return Plan(config, time, options.simulate, seed, options.duration, accelerated)
 
@@ -117,12 +123,31 @@ def _seed(asked: int | None, meta: dict[str, str]) -> int:
     return int(remembered)
 
 
-def _refuse_real_endpoints(config: Config) -> None:
+def _refuse_another_age(time: WallTime, config: Config) -> None:
+    """No time in a ledger lies before 1970 or after 2300, and neither may what is looked back to."""
+    earliest, now = DAY + round(config.gap_detection.lookback_days * DAY), time.now()
+    if not earliest <= now < LATEST - DAY:
+        raise UsageError(
+            f"--speed {time.speed:g} and --pivot {time.pivot:.0f} make it {utc_text(now)}; expected a time from"
+            f" {utc_text(earliest)}, what is looked back to lying after 1970, to {utc_text(LATEST - DAY)}"
+        )
+
+
+def _refuse_logs_among_candles(config: Config) -> None:
+    """What lies in the data directory's own folders is a candle's, or is cleared away."""
+    data_dir, log_dir = config.data_dir.resolve(), config.log_dir.resolve()
+    for name in (TMP, QUARANTINE, *(venue.name for venue in config.venues)):
+        if log_dir.is_relative_to(data_dir / name):
+            raise UsageError(f"log_dir {config.log_dir} lies in {data_dir / name}, where only candles belong")
+
+
+def _refuse_real_endpoints(config: Config, because: str) -> None:
     for venue in config.enabled_venues:
         urls = (venue.websocket_url, venue.rest_url)
         if not all(url is not None and is_loopback_url(url) for url in urls):
             raise UsageError(
-                f"--speed and --pivot go with --simulate, or with loopback endpoints only; {venue.name} has others"
+                f"{because}--speed and --pivot go with --simulate, or with loopback endpoints only;"
+                f" {venue.name} has others"
             )
 
 

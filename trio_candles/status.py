@@ -74,8 +74,8 @@ class VenueBoard:
 
     @property
     def connected(self) -> bool:
-        """Every connection is up."""
-        return self.lines_up >= self.lines
+        """Every connection is up; none is before the first one is begun."""
+        return 0 < self.lines <= self.lines_up
 
     @property
     def rejections(self) -> int:
@@ -89,7 +89,7 @@ class VenueBoard:
         if not self.connected:
             return "[DISC]"
         # No reconnection makes a venue fresh: one that lives, and brings nothing, is made anew every few minutes.
-        quiet_since = self.last_data or self.up_since or 0
+        quiet_since = self.last_data or self.up_since or now
         if now - quiet_since >= STALE_AFTER:
             return f"[STALE ({(now - quiet_since) // 60_000}m)]"
         return "[OK]" if self.received else "[WAIT]"

@@ -107,6 +107,7 @@ async def write_verdicts(
     finally:
         writer.take_waiting(batches)
         writer.take_last_words()
+    await writer.publish()  # what the tools show of us from now on is our final table
     try:
         await offload(store.stopped, time.now())
     except StoreUnavailable as error:

@@ -53,8 +53,8 @@ def read_text(path: Path) -> str:
         raise Unreadable(line, f"expected UTF-8, found the byte 0x{data[error.start]:02x}{hint}") from error
 
 
-NULL, BOOL, INT, FLOAT, STR, LIST, MAP, DATE = (
-    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "timestamp")
+NULL, BOOL, INT, FLOAT, STR, LIST, MAP, DATE, MERGE = (
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "timestamp", "merge")
 )
 
 
@@ -157,4 +157,6 @@ def describe(node: yaml.Node) -> str:
     words = {BOOL: "the boolean", INT: "the number", FLOAT: "the number", DATE: "the date"}
     if node.tag in words:
         return f"{words[node.tag]} {node.value[:60]}"
+    if node.tag == MERGE:
+        return "a merge key, which is not followed"
     return "nothing" if node.tag == NULL else node.tag
