@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -255,6 +256,8 @@ class Refusing(LocalDisk):
         ("EPERM", 2),
         ("EROFS", 2),
         ("ENOTDIR", 2),
+        ("ENAMETOOLONG", 2),
+        ("ELOOP", 2),
     ],
 )
 def test_a_place_that_is_closed_to_us_is_a_mistake_and_one_that_is_full_or_failing_is_not(tmp_path, name, code):
@@ -263,6 +266,49 @@ def test_a_place_that_is_closed_to_us_is_a_mistake_and_one_that_is_full_or_faili
     with pytest.raises(StoreUnavailable, match=os.strerror(number)) as caught, open_store(tmp_path, Refusing(number)):
         pass
     assert exit_code(caught.value) == exit_code(OSError(number, os.strerror(number))) == code
+
+
+COMMANDS = {
+    "run": [],
+    "preflight": ["--offline"],
+    "check": [],
+    "monitor": ["--once"],
+    "audit": [],
+    "export": ["--venue", "okx", "--symbol", "BTC-USDT"],
+}
+
+
+def as_command(name):
+    return [sys.executable, str(ROOT / ("run.py" if name == "run" else f"tools/{name}.py")), *COMMANDS[name]]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_directory_whose_name_no_system_takes_is_refused_in_the_systems_words(home, name):
+    done = finished(home, "--data-dir", "x" * 300, command=as_command(name))
+    assert done.returncode == (1 if name == "preflight" else 2)
+    told = done.stdout if name == "preflight" else done.stderr
+    assert os.strerror(errno.ENAMETOOLONG) in told
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (0 if name == "preflight" else 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_directory_that_may_not_be_searched_is_refused_in_the_systems_words(home, name):
+    plain = []
+    if os.geteuid() == 0:  # may search everything, unless it gives that up
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may search every directory, and there is no setpriv to make it plain")
+        plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    (home / "closed").mkdir(mode=0)
+    try:
+        done = finished(home, "--data-dir", "closed", command=[*plain, *as_command(name)])
+    finally:
+        (home / "closed").chmod(0o700)
+    assert done.returncode == (1 if name == "preflight" else 2)
+    assert "Permission denied" in (done.stdout if name == "preflight" else done.stderr)
+    assert "Traceback" not in done.stderr
+    assert list((home / "closed").iterdir()) == []
 
 
 def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_starts_us(tmp_path):

@@ -211,6 +211,13 @@ def test_a_directory_without_a_journal_knows_nothing(tmp_path):
     assert (found.exists, found.running, found.trouble, found.series) == (False, False, None, {})
 
 
+def test_a_directory_in_which_nothing_can_be_looked_up_is_trouble_and_not_one_without_a_journal(tmp_path):
+    """As one becomes that may not be searched any more; here for whoever may search everything, too."""
+    found = read(tmp_path / ("x" * 300), wanted=[BTC])
+    assert "the journal cannot be read: " in found.trouble
+    assert not judge(found, (BTC,)).all_fresh
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

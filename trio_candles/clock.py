@@ -131,7 +131,7 @@ def remembered_meta(data_dir: Path) -> dict[str, str]:
 
 def _meta_in_journal(data_dir: Path) -> dict[str, str]:
     path = data_dir / JOURNAL
-    if not path.is_file():
+    if not os.path.isfile(path):  # not path.is_file(): before Python 3.14 a closed directory made it fail
         return {}
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "symbol",
     "through_a_pipe",
     "timeframe",
+    "trouble_with",
     "utc_time",
     "write_plainly",
 ]
@@ -38,6 +40,7 @@ CONFIG = Path("config.yaml")
 
 USAGE = 2
 """The exit code of usage and configuration."""
+NO_DIRECTORY = "no such directory"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +69,22 @@ def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
         except ConfigError as error:
             print(error, file=sys.stderr)
             return None
-    if not data_dir.is_dir():
-        print(f"{data_dir}: no such directory", file=sys.stderr)
+    if (trouble := trouble_with(data_dir)) is not None:
+        print(f"{data_dir}: {trouble}", file=sys.stderr)
         return None
     return data_dir
+
+
+def trouble_with(directory: Path) -> str | None:
+    """Why nothing in *directory* can be read, in words; ``None`` if it is one and may be searched."""
+    try:
+        # The dot in it and not itself: a directory that may not be searched is there, too.
+        mode = os.stat(os.path.join(directory, os.curdir)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_DIRECTORY
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if stat.S_ISDIR(mode) else NO_DIRECTORY
 
 
 def write_plainly() -> None:

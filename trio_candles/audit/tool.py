@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # a folder or the lock file that may not be opened
+        return fail(f"{data_dir}: {error}")
     finally:
         if bar is not None:
             bar.erase()
@@ -131,9 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 def _no_place_for(html: Path, data_dir: Path) -> str | None:
     """Why the report cannot lie at *html*: said before an hour's audit, not after it."""
     folder = html.absolute().parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{folder}: no such directory"
-    if html.is_dir():
+    if os.path.isdir(html):
         return "it is a directory"
     if folder.resolve().is_relative_to(data_dir.resolve()):
         return "it lies in the data directory, where the audit writes nothing"

@@ -14,7 +14,7 @@ from trio_candles.clock import tool_time
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 from trio_candles.model import Series
-from trio_candles.options import CONFIG, add_clock
+from trio_candles.options import CONFIG, add_clock, trouble_with
 
 __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
@@ -80,8 +80,8 @@ def _target(options: argparse.Namespace) -> Target:
     if data_dir is None or config is not None:
         data_dir, series = _configured(config or CONFIG, data_dir)
         source = str(config or CONFIG)
-    if not data_dir.is_dir():
-        raise Unusable(f"{data_dir}: no such directory")
+    if (trouble := trouble_with(data_dir)) is not None:
+        raise Unusable(f"{data_dir}: {trouble}")
     target = Target(data_dir, series, source, options.speed, pivot)
     if series is None:
         reading = target.look().reading

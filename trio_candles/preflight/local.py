@@ -143,10 +143,11 @@ def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
     try:
         try:
             for folder in [*reversed(path.absolute().parents), path.absolute()]:
-                if not folder.exists():
+                # os.path, here and below: before Python 3.14 Path.exists() fails where a folder is closed to us.
+                if not os.path.exists(folder):
                     folder.mkdir()
                     made.append(folder)
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 raise NotADirectoryError(f"{path} is no directory")
         except OSError as error:
             checks.failed(name, f"{path}: {error}", "choose another directory, or make this one yours")
@@ -163,7 +164,7 @@ def _check_disk(checks: Checks, data_dir: Path, machine: Machine) -> None:
     """A day file's way to its place, with a file of our own: written, synced, read back, put in another's place."""
     name, disk, tmp = "data directory", machine.disk, data_dir / TMP
     new, old = (tmp / f"preflight-{os.getpid()}-{part}" for part in ("new", "old"))
-    had_tmp = tmp.exists()
+    had_tmp = os.path.exists(tmp)
     try:
         try:
             disk.make_folder(tmp)
@@ -196,7 +197,7 @@ def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
         finally:
             with suppress(OSError):
                 machine.disk.remove(probe)
-        if log.exists() and not os.access(log, os.W_OK):
+        if os.path.exists(log) and not os.access(log, os.W_OK):
             raise PermissionError(f"{log} may not be written")
     except OSError as error:
         checks.failed(name, f"{log_dir}: {error}", "make it writable, or set log_dir to another directory")
@@ -297,7 +298,7 @@ def _check_kind(checks: Checks, planned: Plan) -> None:
             name, f"{data_dir} holds {kind} candles; this run would write {planned.kind} ones", "use another --data-dir"
         )
         return
-    if not (data_dir / JOURNAL).is_file():
+    if not os.path.isfile(data_dir / JOURNAL):
         told = f"{planned.kind} candles, their journal missing: it is rebuilt at the start" if kind else "none yet"
         checks.passed(name, told)
         return
