@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from world import check_against_truth, ledger, rows_on_disk
+from world import NOON, check_against_truth, ledger, rows_on_disk
 
 from trio_candles.cli import exit_code
 from trio_candles.model import Series
@@ -442,3 +442,30 @@ def test_a_tool_whose_reader_leaves_says_nothing_about_it(tmp_path, tool):
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
+
+
+def looked_at(home, name):
+    """The tool on a sound directory of one series that is long stale: 1 for check and monitor, else 0."""
+    with open_store(home / "d") as store:
+        store.claim("real", seed=None, speed=1.0, pivot=0.0, latest_ms=NOON)
+        store.expect([Series("okx", "BTC-USDT")], NOON, NOON)
+        store.stopped(NOON)
+    return [*as_command(name), "--data-dir", "d", "--json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes a descriptor")
+@pytest.mark.parametrize(("name", "code"), [("preflight", 0), ("check", 1), ("monitor", 1), ("audit", 0)])
+def test_a_tool_started_without_stdout_still_ends_with_its_code(home, name, code):
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *looked_at(home, name)]
+    done = finished(home, command=command)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["preflight", "check", "monitor", "audit"])
+def test_output_that_cannot_be_written_is_2_and_no_verdict(home, name):
+    command = looked_at(home, name)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    said = f"the output cannot be written: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n"
+    assert (done.returncode, done.stderr) == (2, said)

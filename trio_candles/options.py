@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from trio_candles import __version__
 from trio_candles.model import Millis, Timeframe, canonical_symbol, printable
@@ -21,6 +22,7 @@ from trio_candles.times import unix_ms
 
 __all__ = [
     "CONFIG",
+    "Unwritten",
     "add_clock",
     "add_common",
     "data_dir_of",
@@ -28,6 +30,7 @@ __all__ = [
     "finite",
     "positive",
     "print_json",
+    "show",
     "symbol",
     "through_a_pipe",
     "timeframe",
@@ -88,15 +91,38 @@ def trouble_with(directory: Path) -> str | None:
 
 
 def write_plainly() -> None:
-    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol."""
+    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
+
+    One that we were started without is nowhere: what is written there is lost, and nothing fails.
+    """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+class Unwritten(Exception):
+    """Stdout does not take what was to be shown; the system's words."""
+
+
+def show(text: str, end: str = "\n") -> None:
+    """*text* on stdout, at once; :class:`Unwritten` if it does not get there."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(str(error)) from error
+
+
 def print_json(document: object) -> None:
     """*document* on stdout, as the one JSON document that it is."""
-    print(json.dumps(document, allow_nan=False))
+    show(json.dumps(document, allow_nan=False))
 
 
 def fail(message: object, code: int = USAGE) -> int:
@@ -106,15 +132,29 @@ def fail(message: object, code: int = USAGE) -> int:
 
 
 def through_a_pipe(run: Callable[[], int]) -> int:
-    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does."""
+    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does.
+
+    Output that cannot be written is said on stderr, exit code 2: without it, no other code would say what it means.
+    """
+    write_plainly()
     code = 1
     try:
         code = run()
-        sys.stdout.flush()
+        show("", end="")
     except* BrokenPipeError:
-        # What Python still holds would fail again, louder, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
+    except* Unwritten as group:
+        _let_go()
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        code = fail(f"the output cannot be written: {error}")
     return code
+
+
+def _let_go() -> None:
+    """What Python still holds for stdout would fail again, louder, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- values

@@ -24,6 +24,7 @@ from trio_candles.options import (
     data_dir_of,
     fail,
     print_json,
+    show,
     symbol,
     through_a_pipe,
     timeframe,
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(report.as_json())
     else:
-        print(report.as_text(), end="")
+        show(report.as_text(), end="")
     return report.exit_code
 
 
