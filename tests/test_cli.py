@@ -469,3 +469,15 @@ def test_output_that_cannot_be_written_is_2_and_no_verdict(home, name):
         done = subprocess.run(command, cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     said = f"the output cannot be written: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("name", ["audit", "check", "export", "monitor", "preflight"])
+def test_a_tool_runs_the_checkout_that_it_lies_in_whatever_is_installed(tmp_path, name):
+    package = tmp_path / "checkout" / "trio_candles"
+    for module in ("audit", "export", "health", "preflight"):
+        (package / module).mkdir(parents=True)
+        (package / module / "__init__.py").write_text("command = check_command = monitor_command = lambda: 7\n")
+    (package / "__init__.py").write_text("")
+    (tmp_path / "checkout" / "tools").mkdir()
+    script = shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "checkout" / "tools")
+    assert finished(tmp_path, command=[sys.executable, str(script)]).returncode == 7
