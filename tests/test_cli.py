@@ -292,14 +292,46 @@ def test_a_directory_whose_name_no_system_takes_is_refused_in_the_systems_words(
     assert len(done.stderr.splitlines()) == (0 if name == "preflight" else 1)
 
 
+def plain_user():
+    """What makes of a command one that permissions hold for."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("no permission holds for root, and there is no setpriv to make it plain")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("collector.lock", "lock"),
+        ("journal.sqlite3", "contents"),
+        ("okx", "data directory"),
+        ("okx/ETH-USDT/1m", "data directory"),
+    ],
+)
+def test_what_may_not_be_written_because_another_user_once_ran_it_is_found_before_the_start(home, part, name):
+    command = [*plain_user(), *as_command("preflight")]
+    with open_store(home / "data"):
+        pass
+    (home / "data" / "okx" / "ETH-USDT" / "1m").mkdir(parents=True)
+    (home / "data" / part).chmod(0o500)
+    try:
+        done = finished(home, command=command)
+        if "." in part:
+            assert finished(home, command=[*plain_user(), *RUN]).returncode == 2
+    finally:
+        (home / "data" / part).chmod(0o700)
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("[F")] == [f"[FAIL] {name}"]
+    assert str(Path("data", part)) in done.stdout
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_directory_that_may_not_be_searched_is_refused_in_the_systems_words(home, name):
-    plain = []
-    if os.geteuid() == 0:  # may search everything, unless it gives that up
-        if shutil.which("setpriv") is None:
-            pytest.skip("root may search every directory, and there is no setpriv to make it plain")
-        plain = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    plain = plain_user()
     (home / "closed").mkdir(mode=0)
     try:
         done = finished(home, "--data-dir", "closed", command=[*plain, *as_command(name)])
