@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -11,14 +12,18 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
 from world import NOON, check_against_truth, ledger, rows_on_disk
 
-from trio_candles.cli import exit_code
+from trio_candles import audit, export, preflight
+from trio_candles.cli import exit_code, run
+from trio_candles.health import check, monitor
 from trio_candles.model import Series
+from trio_candles.options import directory
+from trio_candles.signals import Signals
 from trio_candles.simulator import Market
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.store import StoreUnavailable, open_store
@@ -277,6 +282,15 @@ COMMANDS = {
     "export": ["--venue", "okx", "--symbol", "BTC-USDT"],
 }
 
+MAINS = {
+    "run": lambda arguments: run(arguments, Signals()),
+    "preflight": preflight.main,
+    "check": check.main,
+    "monitor": lambda arguments: monitor.main(arguments, Signals()),
+    "audit": audit.main,
+    "export": export.main,
+}
+
 
 def as_command(name):
     return [sys.executable, str(ROOT / ("run.py" if name == "run" else f"tools/{name}.py")), *COMMANDS[name]]
@@ -290,6 +304,17 @@ def test_a_directory_whose_name_no_system_takes_is_refused_in_the_systems_words(
     assert os.strerror(errno.ENAMETOOLONG) in told
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == (0 if name == "preflight" else 1)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize("wrong", [("--data-dir", ""), ("--data-dir", "~/candles"), ("--config", "")])
+def test_a_place_that_was_hardly_meant_is_refused_by_every_command_as_by_the_configuration(home, capsys, name, wrong):
+    """That of an unset variable, and that of a ~ which no shell has expanded."""
+    with chdir(home), pytest.raises(SystemExit) as ended:
+        MAINS[name]([*wrong, *COMMANDS[name]])
+    assert ended.value.code == 2
+    assert f"argument {wrong[0]}: expected a " in capsys.readouterr().err
+    assert os.listdir(home) == ["config.yaml"]
 
 
 def plain_user():
@@ -513,3 +538,14 @@ def test_a_tool_runs_the_checkout_that_it_lies_in_whatever_is_installed(tmp_path
     (tmp_path / "checkout" / "tools").mkdir()
     script = shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "checkout" / "tools")
     assert finished(tmp_path, command=[sys.executable, str(script)]).returncode == 7
+
+
+@pytest.mark.parametrize("text", ["", " ", "~", "~/x", "~\\x", "a\0b", "a\nb", "a\tb", "\x7f", "\x85"])
+def test_no_directory_has_such_a_name(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a directory"):
+        directory(text)
+
+
+@pytest.mark.parametrize("text", ["d", ".", "..", "a b", "./~", "a~", "~user", "ü", "C:\\data", "/", "\udcff"])
+def test_any_other_name_is_taken_as_it_is(text):
+    assert directory(text) == Path(text)

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -25,7 +26,9 @@ __all__ = [
     "Unwritten",
     "add_clock",
     "add_common",
+    "config_file",
     "data_dir_of",
+    "directory",
     "fail",
     "finite",
     "positive",
@@ -49,8 +52,8 @@ NO_DIRECTORY = "no such directory"
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
     # No default for --config: with --data-dir the configuration is read only if it is asked for.
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {CONFIG}")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--config", type=config_file, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
 
@@ -158,6 +161,23 @@ def _let_go() -> None:
 
 
 # --- values
+
+
+def directory(text: str) -> Path:
+    """The path of a directory, held to the rule for the configuration's ``data_dir``."""
+    if not text.strip() or re.match(r"~(?:[/\\]|$)", text):
+        # Of an unset variable, the working directory; and not every shell expands a ~.
+        raise argparse.ArgumentTypeError(f"expected a directory, written out; found {text!r}")
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise argparse.ArgumentTypeError(f"expected a directory without control characters, found {text!r}")
+    return Path(text)
+
+
+def config_file(text: str) -> Path:
+    """The path of a file; an unset variable is none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a file, found {text!r}")
+    return Path(text)
 
 
 def utc_time(text: str) -> Millis:

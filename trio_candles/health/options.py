@@ -14,7 +14,7 @@ from trio_candles.clock import tool_time
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 from trio_candles.model import Series
-from trio_candles.options import CONFIG, add_clock, trouble_with
+from trio_candles.options import CONFIG, add_clock, config_file, directory, trouble_with
 
 __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
@@ -51,11 +51,11 @@ class Target:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what both tools take."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE",
+        "--config", type=config_file, metavar="FILE",
         help="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
         " directory's collector was configured with",
     )  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
     add_clock(parser)
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
