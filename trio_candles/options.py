@@ -23,6 +23,7 @@ from trio_candles.times import unix_ms
 
 __all__ = [
     "CONFIG",
+    "NO_DIRECTORY",
     "Unwritten",
     "add_clock",
     "add_common",

@@ -14,7 +14,7 @@ from trio_candles.clock import tool_time
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 from trio_candles.model import Series
-from trio_candles.options import CONFIG, add_clock, config_file, directory, trouble_with
+from trio_candles.options import CONFIG, NO_DIRECTORY, add_clock, config_file, directory, trouble_with
 
 __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
@@ -80,7 +80,9 @@ def _target(options: argparse.Namespace) -> Target:
     if data_dir is None or config is not None:
         data_dir, series = _configured(config or CONFIG, data_dir)
         source = str(config or CONFIG)
-    if (trouble := trouble_with(data_dir)) is not None:
+    trouble = trouble_with(data_dir)
+    # Of a directory that is not there, a configuration still says what is missing; of its name alone, nothing does.
+    if trouble is not None and (series is None or trouble != NO_DIRECTORY):
         raise Unusable(f"{data_dir}: {trouble}")
     target = Target(data_dir, series, source, options.speed, pivot)
     if series is None:

@@ -45,7 +45,8 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
             threading.Event().wait(PAUSE_SECONDS)
         try:
             if not _is_there(path):
-                return Reading(now=now(), running=_running(data_dir), exists=False)
+                there = data_dir.is_dir()
+                return Reading(now=now(), running=_running(data_dir), exists=False, directory=there)
             with open_snapshot(path) as database:
                 return read_ledger(database, now(), _running(data_dir), wanted)
         except (sqlite3.Error, OSError) as error:
