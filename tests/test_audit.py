@@ -1071,6 +1071,19 @@ def test_usage_errors_are_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert exit_.value.code == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a link needs a privilege on Windows")
+def test_a_lock_that_may_not_be_opened_is_said_and_no_verdict(
+    sound: Directory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A file that nobody may open, whoever runs the tests: a link to itself.
+    (sound.root / LOCK).unlink(missing_ok=True)
+    (sound.root / LOCK).symlink_to(sound.root / LOCK)
+    code, out, err = run(capsys, "--data-dir", str(sound.root))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{sound.root}: ")
+    assert LOCK in err
+
+
 def test_the_configuration_says_where(sound: Directory, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"data_dir: {json.dumps(str(sound.root))}\nvenues:\n  okx:\n    symbols: [BTC-USDT]\n")

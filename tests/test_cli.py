@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
-from world import check_against_truth, ledger, rows_on_disk
+from world import NOON, check_against_truth, ledger, rows_on_disk
 
-from trio_candles.cli import exit_code
+from trio_candles import audit, export, preflight
+from trio_candles.cli import exit_code, run
+from trio_candles.health import check, monitor
 from trio_candles.model import Series
+from trio_candles.options import directory
+from trio_candles.signals import Signals
 from trio_candles.simulator import Market
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.store import StoreUnavailable, open_store
@@ -256,6 +262,8 @@ class Refusing(LocalDisk):
         ("EPERM", 2),
         ("EROFS", 2),
         ("ENOTDIR", 2),
+        ("ENAMETOOLONG", 2),
+        ("ELOOP", 2),
     ],
 )
 def test_a_place_that_is_closed_to_us_is_a_mistake_and_one_that_is_full_or_failing_is_not(tmp_path, name, code):
@@ -264,6 +272,101 @@ def test_a_place_that_is_closed_to_us_is_a_mistake_and_one_that_is_full_or_faili
     with pytest.raises(StoreUnavailable, match=os.strerror(number)) as caught, open_store(tmp_path, Refusing(number)):
         pass
     assert exit_code(caught.value) == exit_code(OSError(number, os.strerror(number))) == code
+
+
+COMMANDS = {
+    "run": [],
+    "preflight": ["--offline"],
+    "check": [],
+    "monitor": ["--once"],
+    "audit": [],
+    "export": ["--venue", "okx", "--symbol", "BTC-USDT"],
+}
+
+MAINS = {
+    "run": lambda arguments: run(arguments, Signals()),
+    "preflight": preflight.main,
+    "check": check.main,
+    "monitor": lambda arguments: monitor.main(arguments, Signals()),
+    "audit": audit.main,
+    "export": export.main,
+}
+
+
+def as_command(name):
+    return [sys.executable, str(ROOT / ("run.py" if name == "run" else f"tools/{name}.py")), *COMMANDS[name]]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_directory_whose_name_no_system_takes_is_refused_in_the_systems_words(home, name):
+    done = finished(home, "--data-dir", "x" * 300, command=as_command(name))
+    assert done.returncode == (1 if name == "preflight" else 2)
+    told = done.stdout if name == "preflight" else done.stderr
+    assert os.strerror(errno.ENAMETOOLONG) in told
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (0 if name == "preflight" else 1)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+@pytest.mark.parametrize("wrong", [("--data-dir", ""), ("--data-dir", "~/candles"), ("--config", "")])
+def test_a_place_that_was_hardly_meant_is_refused_by_every_command_as_by_the_configuration(home, capsys, name, wrong):
+    """That of an unset variable, and that of a ~ which no shell has expanded."""
+    with chdir(home), pytest.raises(SystemExit) as ended:
+        MAINS[name]([*wrong, *COMMANDS[name]])
+    assert ended.value.code == 2
+    assert f"argument {wrong[0]}: expected a " in capsys.readouterr().err
+    assert os.listdir(home) == ["config.yaml"]
+
+
+def plain_user():
+    """What makes of a command one that permissions hold for."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("no permission holds for root, and there is no setpriv to make it plain")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("collector.lock", "lock"),
+        ("journal.sqlite3", "contents"),
+        ("okx", "data directory"),
+        ("okx/ETH-USDT/1m", "data directory"),
+    ],
+)
+def test_what_may_not_be_written_because_another_user_once_ran_it_is_found_before_the_start(home, part, name):
+    command = [*plain_user(), *as_command("preflight")]
+    with open_store(home / "data"):
+        pass
+    (home / "data" / "okx" / "ETH-USDT" / "1m").mkdir(parents=True)
+    (home / "data" / part).chmod(0o500)
+    try:
+        done = finished(home, command=command)
+        if "." in part:
+            assert finished(home, command=[*plain_user(), *RUN]).returncode == 2
+    finally:
+        (home / "data" / part).chmod(0o700)
+    assert done.returncode == 1
+    assert [line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("[F")] == [f"[FAIL] {name}"]
+    assert str(Path("data", part)) in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_directory_that_may_not_be_searched_is_refused_in_the_systems_words(home, name):
+    plain = plain_user()
+    (home / "closed").mkdir(mode=0)
+    try:
+        done = finished(home, "--data-dir", "closed", command=[*plain, *as_command(name)])
+    finally:
+        (home / "closed").chmod(0o700)
+    assert done.returncode == (1 if name == "preflight" else 2)
+    assert "Permission denied" in (done.stdout if name == "preflight" else done.stderr)
+    assert "Traceback" not in done.stderr
+    assert list((home / "closed").iterdir()) == []
 
 
 def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_starts_us(tmp_path):
@@ -426,3 +529,53 @@ def test_a_tool_whose_reader_leaves_says_nothing_about_it(tmp_path, tool):
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
+
+
+def looked_at(home, name):
+    """The tool on a sound directory of one series that is long stale: 1 for check and monitor, else 0."""
+    with open_store(home / "d") as store:
+        store.claim("real", seed=None, speed=1.0, pivot=0.0, latest_ms=NOON)
+        store.expect([Series("okx", "BTC-USDT")], NOON, NOON)
+        store.stopped(NOON)
+    return [*as_command(name), "--data-dir", "d", "--json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes a descriptor")
+@pytest.mark.parametrize(("name", "code"), [("preflight", 0), ("check", 1), ("monitor", 1), ("audit", 0)])
+def test_a_tool_started_without_stdout_still_ends_with_its_code(home, name, code):
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *looked_at(home, name)]
+    done = finished(home, command=command)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["preflight", "check", "monitor", "audit"])
+def test_output_that_cannot_be_written_is_2_and_no_verdict(home, name):
+    command = looked_at(home, name)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=home, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    said = f"the output cannot be written: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("name", ["audit", "check", "export", "monitor", "preflight"])
+def test_a_tool_runs_the_checkout_that_it_lies_in_whatever_is_installed(tmp_path, name):
+    package = tmp_path / "checkout" / "trio_candles"
+    for module in ("audit", "export", "health", "preflight"):
+        (package / module).mkdir(parents=True)
+        (package / module / "__init__.py").write_text("command = check_command = monitor_command = lambda: 7\n")
+    (package / "__init__.py").write_text("")
+    (tmp_path / "checkout" / "tools").mkdir()
+    script = shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "checkout" / "tools")
+    assert finished(tmp_path, command=[sys.executable, str(script)]).returncode == 7
+
+
+@pytest.mark.parametrize("text", ["", " ", "~", "~/x", "~\\x", "a\0b", "a\nb", "a\tb", "\x7f", "\x85"])
+def test_no_directory_has_such_a_name(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a directory"):
+        directory(text)
+
+
+@pytest.mark.parametrize("text", ["d", ".", "..", "a b", "./~", "a~", "~user", "ü", "C:\\data", "/", "\udcff"])
+def test_any_other_name_is_taken_as_it_is(text):
+    assert directory(text) == Path(text)

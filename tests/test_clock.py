@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trio_candles.cli import parser
-from trio_candles.clock import WallTime, remembered_meta, tool_clock
+from trio_candles.clock import WallTime, remembered_meta, tool_clock, tool_time
 from trio_candles.launch import UsageError, plan
 from trio_candles.model import MINUTE, Candle, Millis, Series, Source
 from trio_candles.snapshot import open_snapshot
@@ -189,6 +189,13 @@ def test_day_files_alone_do_not_bind_a_real_clock(tmp_path):
 def test_a_tool_reads_by_the_directorys_clock_though_the_journal_is_lost(tmp_path):
     lose(filled(tmp_path / "d"), "missing")
     assert abs(tool_clock(tmp_path / "d", None, None)() - WallTime(60.0, NOW / 1000).now()) < 60_000
+
+
+def test_a_pivot_alone_goes_with_the_speed_that_the_directory_remembers(tmp_path):
+    assert tool_time(filled(tmp_path / "d"), None, 5.0) == WallTime(60.0, 5.0)
+    assert tool_time(tmp_path / "d", 2.0, 5.0) == WallTime(2.0, 5.0)
+    assert tool_time(tmp_path / "d", None, None) == WallTime(60.0, NOW / 1000)
+    assert tool_time(tmp_path / "nowhere", None, 5.0) == WallTime(1.0, 5.0)
 
 
 def test_a_simulation_that_lost_its_journal_twice_is_still_the_same(tmp_path):

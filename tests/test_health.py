@@ -211,6 +211,13 @@ def test_a_directory_without_a_journal_knows_nothing(tmp_path):
     assert (found.exists, found.running, found.trouble, found.series) == (False, False, None, {})
 
 
+def test_a_directory_in_which_nothing_can_be_looked_up_is_trouble_and_not_one_without_a_journal(tmp_path):
+    """As one becomes that may not be searched any more; here for whoever may search everything, too."""
+    found = read(tmp_path / ("x" * 300), wanted=[BTC])
+    assert "the journal cannot be read: " in found.trouble
+    assert not judge(found, (BTC,)).all_fresh
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -340,6 +347,24 @@ def test_a_directory_without_a_journal_misses_every_configured_series(tmp_path, 
         assert run_check(capsys, "--data-dir", "data")[1].startswith("data  ")
     with chdir(tmp_path / "data"):  # and where there is none
         assert run_check(capsys, "--data-dir", ".")[0] == 2
+
+
+def test_a_directory_that_is_not_there_misses_every_series_that_a_configuration_names(tmp_path, capsys):
+    config = configured(tmp_path, tmp_path / "data")
+    code, out, err = run_check(capsys, "--config", config)
+    assert (code, err) == (1, "")
+    assert "there is no such directory" in out
+    assert "FAILED: 0 stale, 1 missing, 0 of 1 fresh." in out
+    code, out, _ = run_check(capsys, "--config", config, "--json", "--data-dir", tmp_path / "elsewhere")
+    assert (code, states(out)) == (1, {"BTC-USDT": "missing"})
+    done = command("monitor", "--config", config, "--once", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    problems = json.loads(done.stdout)["problems"]
+    assert [one["detail"] for one in problems if one["subject"] == "series"] == ["there is no such directory"]
+    assert not (tmp_path / "data").exists()
+    with chdir(tmp_path):  # where the default configuration is: a directory that was named alone was misspelt
+        assert run_check(capsys, "--data-dir", "nowhere")[0] == 2
+        assert run_check(capsys)[0] == 1
 
 
 def test_a_stopped_collector_is_told_and_is_no_fault_by_itself(tmp_path, capsys):

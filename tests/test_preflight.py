@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from world import NOON, config_of
 
 from trio_candles.clock import SimulatedTime
-from trio_candles.config import Config
+from trio_candles.config import Aggregation, Config
 from trio_candles.launch import Plan
 from trio_candles.model import Millis
 from trio_candles.network import Network
@@ -542,6 +542,32 @@ def test_a_file_where_a_directory_belongs_is_a_failure(there, tmp_path):
     (tmp_path / there).write_text("")
     assert statuses(locally(tmp_path)) == {{"data": "data directory", "logs": "log directory"}[there]: "fail"}
     assert names(tmp_path) == [there]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no directory, not even to look for a lock")
+@pytest.mark.parametrize(
+    ("there", "name"),
+    [
+        ("data/collector.lock", "lock"),
+        ("data/journal.sqlite3", "contents"),
+        ("logs/collector.log", "log directory"),
+    ],
+)
+def test_a_directory_where_a_file_belongs_is_a_failure(there, name, tmp_path):
+    (tmp_path / there).mkdir(parents=True)
+    assert statuses(locally(tmp_path)) == {name: "fail"}
+    assert names(tmp_path) == [there.partition("/")[0], there]
+
+
+@pytest.mark.parametrize("there", ["okx", "okx/BTC-USDT", "okx/BTC-USDT/1m", "okx/BTC-USDT/4h"])
+def test_a_file_where_the_folder_of_a_series_belongs_is_a_failure(there, tmp_path):
+    (tmp_path / "data" / there).parent.mkdir(parents=True)
+    (tmp_path / "data" / there).write_text("")
+    found = locally(tmp_path, config=attrs.evolve(config_of(tmp_path / "data", BUSY), aggregation=Aggregation()))
+    assert statuses(found) == {"data directory": "fail"}
+    assert str(tmp_path / "data" / there) in found["data directory"].detail
+    config = config_of(tmp_path / "data", {"kraken": ("BTC/USD",)})
+    assert statuses(locally(tmp_path, config=config)) == {}  # no series of ours
 
 
 def test_room_for_less_than_a_month_is_a_warning_and_for_less_than_a_day_a_failure(tmp_path):

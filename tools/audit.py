@@ -1,6 +1,9 @@
 """Audit a data directory: ``python tools/audit.py --help``."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trio_candles.audit import command
 

@@ -1,6 +1,9 @@
 """Is every series fresh? ``python tools/check.py --help``."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trio_candles.health import check_command
 

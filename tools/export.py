@@ -1,6 +1,9 @@
 """Export candles for other programs: ``python tools/export.py --help``."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trio_candles.export import command
 

@@ -1,6 +1,9 @@
 """Is everything ready to start? ``python tools/preflight.py --help``."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from trio_candles.preflight import command
 

@@ -33,7 +33,7 @@ from trio_candles.console import Console, open_console
 from trio_candles.feed import leaves
 from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import CLOSE_SECONDS, Network, dial_tcp, paced_ticks
-from trio_candles.options import finite
+from trio_candles.options import config_file, directory, finite
 from trio_candles.service import Service, open_service
 from trio_candles.signals import Signals, StopAsked
 from trio_candles.status import Board, VenueBoard, banner, render
@@ -56,8 +56,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trio-candles", description="Collect closed 1-minute candles of several crypto exchanges into parquet."
     )
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument(
+        "--config", type=config_file, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
+    )
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument(
         "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
     )

@@ -131,7 +131,7 @@ def remembered_meta(data_dir: Path) -> dict[str, str]:
 
 def _meta_in_journal(data_dir: Path) -> dict[str, str]:
     path = data_dir / JOURNAL
-    if not path.is_file():
+    if not os.path.isfile(path):  # not path.is_file(): before Python 3.14 a closed directory made it fail
         return {}
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
@@ -197,14 +197,18 @@ def _last_close(path: Path, day: Millis) -> Millis:
 
 
 def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
-    """The clock by which a tool should read *data_dir*: the one given, else the one it was written under."""
+    """The clock by which a tool should read *data_dir*: the one given, else the one it was written under.
+
+    A pivot alone is that of a clock at the speed that the directory remembers.
+    """
     if speed is not None:
         return WallTime.starting(speed, pivot)
     meta = remembered_meta(data_dir)
     try:
-        return WallTime(float(meta["speed"]), float(meta["pivot"]))
+        time = WallTime(float(meta["speed"]), float(meta["pivot"]))
     except (KeyError, ValueError):
-        return WallTime()
+        time = WallTime()
+    return time if pivot is None else WallTime(time.speed, pivot)
 
 
 def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:

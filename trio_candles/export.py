@@ -35,6 +35,7 @@ from trio_candles.options import (
     data_dir_of,
     fail,
     print_json,
+    show,
     symbol,
     through_a_pipe,
     timeframe,
@@ -271,7 +272,7 @@ def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None
         print_json(document)
         return
     more = f", {filled:,} of them filled" if options.fill else ""
-    print(f"{target}: {series}, {table.num_rows:,} rows{more}")
+    show(f"{target}: {series}, {table.num_rows:,} rows{more}")
     if skipped:
         fail(f"{skipped:,} minutes are not known and not in it")
 

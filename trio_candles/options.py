@@ -10,9 +10,12 @@ import argparse
 import io
 import json
 import os
+import re
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from trio_candles import __version__
 from trio_candles.model import Millis, Timeframe, canonical_symbol, printable
@@ -20,16 +23,22 @@ from trio_candles.times import unix_ms
 
 __all__ = [
     "CONFIG",
+    "NO_DIRECTORY",
+    "Unwritten",
     "add_clock",
     "add_common",
+    "config_file",
     "data_dir_of",
+    "directory",
     "fail",
     "finite",
     "positive",
     "print_json",
+    "show",
     "symbol",
     "through_a_pipe",
     "timeframe",
+    "trouble_with",
     "utc_time",
     "write_plainly",
 ]
@@ -38,13 +47,14 @@ CONFIG = Path("config.yaml")
 
 USAGE = 2
 """The exit code of usage and configuration."""
+NO_DIRECTORY = "no such directory"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
     # No default for --config: with --data-dir the configuration is read only if it is asked for.
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {CONFIG}")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--config", type=config_file, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
 
@@ -66,22 +76,57 @@ def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
         except ConfigError as error:
             print(error, file=sys.stderr)
             return None
-    if not data_dir.is_dir():
-        print(f"{data_dir}: no such directory", file=sys.stderr)
+    if (trouble := trouble_with(data_dir)) is not None:
+        print(f"{data_dir}: {trouble}", file=sys.stderr)
         return None
     return data_dir
 
 
+def trouble_with(directory: Path) -> str | None:
+    """Why nothing in *directory* can be read, in words; ``None`` if it is one and may be searched."""
+    try:
+        # The dot in it and not itself: a directory that may not be searched is there, too.
+        mode = os.stat(os.path.join(directory, os.curdir)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_DIRECTORY
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if stat.S_ISDIR(mode) else NO_DIRECTORY
+
+
 def write_plainly() -> None:
-    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol."""
+    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
+
+    One that we were started without is nowhere: what is written there is lost, and nothing fails.
+    """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+class Unwritten(Exception):
+    """Stdout does not take what was to be shown; the system's words."""
+
+
+def show(text: str, end: str = "\n") -> None:
+    """*text* on stdout, at once; :class:`Unwritten` if it does not get there."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(str(error)) from error
+
+
 def print_json(document: object) -> None:
     """*document* on stdout, as the one JSON document that it is."""
-    print(json.dumps(document, allow_nan=False))
+    show(json.dumps(document, allow_nan=False))
 
 
 def fail(message: object, code: int = USAGE) -> int:
@@ -91,18 +136,49 @@ def fail(message: object, code: int = USAGE) -> int:
 
 
 def through_a_pipe(run: Callable[[], int]) -> int:
-    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does."""
+    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does.
+
+    Output that cannot be written is said on stderr, exit code 2: without it, no other code would say what it means.
+    """
+    write_plainly()
     code = 1
     try:
         code = run()
-        sys.stdout.flush()
+        show("", end="")
     except* BrokenPipeError:
-        # What Python still holds would fail again, louder, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go()
+    except* Unwritten as group:
+        _let_go()
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        code = fail(f"the output cannot be written: {error}")
     return code
 
 
+def _let_go() -> None:
+    """What Python still holds for stdout would fail again, louder, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # --- values
+
+
+def directory(text: str) -> Path:
+    """The path of a directory, held to the rule for the configuration's ``data_dir``."""
+    if not text.strip() or re.match(r"~(?:[/\\]|$)", text):
+        # Of an unset variable, the working directory; and not every shell expands a ~.
+        raise argparse.ArgumentTypeError(f"expected a directory, written out; found {text!r}")
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise argparse.ArgumentTypeError(f"expected a directory without control characters, found {text!r}")
+    return Path(text)
+
+
+def config_file(text: str) -> Path:
+    """The path of a file; an unset variable is none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a file, found {text!r}")
+    return Path(text)
 
 
 def utc_time(text: str) -> Millis:

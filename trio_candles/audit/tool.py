@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from trio_candles.options import (
     data_dir_of,
     fail,
     print_json,
+    show,
     symbol,
     through_a_pipe,
     timeframe,
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # a folder or the lock file that may not be opened
+        return fail(f"{data_dir}: {error}")
     finally:
         if bar is not None:
             bar.erase()
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(report.as_json())
     else:
-        print(report.as_text(), end="")
+        show(report.as_text(), end="")
     return report.exit_code
 
 
@@ -131,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
 def _no_place_for(html: Path, data_dir: Path) -> str | None:
     """Why the report cannot lie at *html*: said before an hour's audit, not after it."""
     folder = html.absolute().parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{folder}: no such directory"
-    if html.is_dir():
+    if os.path.isdir(html):
         return "it is a directory"
     if folder.resolve().is_relative_to(data_dir.resolve()):
         return "it lies in the data directory, where the audit writes nothing"

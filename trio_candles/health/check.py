@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from trio_candles.health.options import add_common, screen_size, target_of
 from trio_candles.health.report import check_document
 from trio_candles.health.screen import ENDLESS, as_text, check_lines
-from trio_candles.options import write_plainly
+from trio_candles.options import print_json, show, write_plainly
 
 __all__ = ["main"]
 
@@ -25,14 +24,14 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     health = target.look()
     if options.json:
-        print(json.dumps(check_document(health, target.data_dir), allow_nan=False))
+        print_json(check_document(health, target.data_dir))
     else:
         terminal = sys.stdout.isatty()
         if terminal and sys.platform == "win32":
             os.system("")  # lets a Windows console understand colours
         width, height = screen_size(terminal, ENDLESS)
         lines = check_lines(health, target.data_dir, target.source, width, height)
-        print(as_text(lines, width, coloured=terminal and "NO_COLOR" not in os.environ), end="")
+        show(as_text(lines, width, coloured=terminal and "NO_COLOR" not in os.environ), end="")
     return 0 if health.all_fresh else 1
 
 

@@ -93,7 +93,9 @@ class Reading:
     trouble: str | None = None
     """Why the journal cannot be read; the rest is then empty."""
     exists: bool = True
-    """Whether there is a journal."""
+    """Whether there is a journal..."""
+    directory: bool = True
+    """...and the directory in which it should be."""
     expected: tuple[Series, ...] = ()
     """The series that the collector was configured with."""
     series: Mapping[Series, SeriesFacts] = attrs.field(factory=dict)

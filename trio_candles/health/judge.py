@@ -133,7 +133,8 @@ def judge(reading: Reading, configured: Sequence[Series], speed: float = 1.0) ->
 def _judge_series(series: Series, reading: Reading) -> SeriesVerdict:
     now, facts = reading.now, reading.series.get(series)
     if facts is None:
-        why = reading.trouble or ("the directory does not know it" if reading.exists else "there is no journal")
+        absent = "there is no journal" if reading.directory else "there is no such directory"
+        why = reading.trouble or ("the directory does not know it" if reading.exists else absent)
         return SeriesVerdict(series, State.MISSING, None, now, why)
     cause = f" ({facts.cause})" if facts.cause else ""
     if facts.known_until is None:

@@ -97,7 +97,7 @@ def main(
         return trio.run(partial(monitor, target, signals, show, interval, webhook=options.webhook, open_hook=open_hook))
     except* OSError as group:
         print(f"the output cannot be written: {group.exceptions[0]}", file=sys.stderr)
-    return 1
+    return 2  # for --once, 1 would say that something is not well
 
 
 async def monitor(

@@ -14,7 +14,7 @@ from trio_candles.clock import tool_time
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 from trio_candles.model import Series
-from trio_candles.options import CONFIG, add_clock
+from trio_candles.options import CONFIG, NO_DIRECTORY, add_clock, config_file, directory, trouble_with
 
 __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
@@ -51,11 +51,11 @@ class Target:
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what both tools take."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE",
+        "--config", type=config_file, metavar="FILE",
         help="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
         " directory's collector was configured with",
     )  # fmt: skip
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
     add_clock(parser)
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
@@ -80,8 +80,10 @@ def _target(options: argparse.Namespace) -> Target:
     if data_dir is None or config is not None:
         data_dir, series = _configured(config or CONFIG, data_dir)
         source = str(config or CONFIG)
-    if not data_dir.is_dir():
-        raise Unusable(f"{data_dir}: no such directory")
+    trouble = trouble_with(data_dir)
+    # Of a directory that is not there, a configuration still says what is missing; of its name alone, nothing does.
+    if trouble is not None and (series is None or trouble != NO_DIRECTORY):
+        raise Unusable(f"{data_dir}: {trouble}")
     target = Target(data_dir, series, source, options.speed, pivot)
     if series is None:
         reading = target.look().reading

@@ -43,9 +43,10 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
     for attempt in range(ATTEMPTS):
         if attempt:
             threading.Event().wait(PAUSE_SECONDS)
-        if not path.exists():
-            return Reading(now=now(), running=_running(data_dir), exists=False)
         try:
+            if not _is_there(path):
+                there = data_dir.is_dir()
+                return Reading(now=now(), running=_running(data_dir), exists=False, directory=there)
             with open_snapshot(path) as database:
                 return read_ledger(database, now(), _running(data_dir), wanted)
         except (sqlite3.Error, OSError) as error:
@@ -61,6 +62,15 @@ def read_ledger(
 ) -> Reading:
     """What an open transaction says; ``sqlite3.Error``, ``ValueError`` or the like where that makes no sense."""
     return _Look(database, now, running).read(wanted)
+
+
+def _is_there(path: Path) -> bool:
+    """``OSError`` where that cannot be told, for which ``path.exists()`` would say no since Python 3.14."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _running(data_dir: Path) -> bool | None:

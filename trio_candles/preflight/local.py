@@ -22,7 +22,7 @@ from trio_candles import __version__
 from trio_candles.clock import remembered_meta
 from trio_candles.config import Config
 from trio_candles.launch import Plan
-from trio_candles.model import DAY, MINUTE, Timeframe
+from trio_candles.model import DAY, MINUTE, Series, Timeframe
 from trio_candles.preflight.checks import Checks
 from trio_candles.snapshot import open_snapshot
 from trio_candles.store.disk import LOCAL_DISK, Disk
@@ -36,6 +36,10 @@ FILE_BYTES = 5_000
 """What a day file takes beside its rows: the footer, mostly."""
 DAYS_OF_ROOM = 30
 LEAST_FREE = 100_000_000
+YOURS_AGAIN = (
+    "give the data directory and everything in it to the user who runs the collector, and run preflight as that one"
+    " (was it once started as another, as with sudo?)"
+)
 PROBE = os.urandom(65_536)
 """More than a disk's block, and nothing that a file system could store as nothing."""
 OLDEST_PYTHON = (3, 11)
@@ -71,11 +75,11 @@ def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
     _check_versions(checks)
     with _folder(checks, "data directory", config.data_dir) as there:
         if there:
-            _check_disk(checks, config.data_dir, machine)
+            _check_disk(checks, config, machine)
             _check_space(checks, config, machine)
             _check_file_system(checks, config.data_dir, machine)
-            _check_lock(checks, config.data_dir)
-            _check_kind(checks, planned)
+            free = _check_lock(checks, config.data_dir)
+            _check_kind(checks, planned, free)
     with _folder(checks, "log directory", config.log_dir) as there:
         if there:
             _check_logs(checks, config.log_dir, machine)
@@ -143,10 +147,11 @@ def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
     try:
         try:
             for folder in [*reversed(path.absolute().parents), path.absolute()]:
-                if not folder.exists():
+                # os.path, here and below: before Python 3.14 Path.exists() fails where a folder is closed to us.
+                if not os.path.exists(folder):
                     folder.mkdir()
                     made.append(folder)
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 raise NotADirectoryError(f"{path} is no directory")
         except OSError as error:
             checks.failed(name, f"{path}: {error}", "choose another directory, or make this one yours")
@@ -159,11 +164,12 @@ def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
                 folder.rmdir()
 
 
-def _check_disk(checks: Checks, data_dir: Path, machine: Machine) -> None:
+def _check_disk(checks: Checks, config: Config, machine: Machine) -> None:
     """A day file's way to its place, with a file of our own: written, synced, read back, put in another's place."""
-    name, disk, tmp = "data directory", machine.disk, data_dir / TMP
+    name, disk, data_dir = "data directory", machine.disk, config.data_dir
+    tmp = data_dir / TMP
     new, old = (tmp / f"preflight-{os.getpid()}-{part}" for part in ("new", "old"))
-    had_tmp = tmp.exists()
+    had_tmp = os.path.exists(tmp)
     try:
         try:
             disk.make_folder(tmp)
@@ -184,8 +190,30 @@ def _check_disk(checks: Checks, data_dir: Path, machine: Machine) -> None:
                     tmp.rmdir()
     except OSError as error:
         checks.failed(name, f"{data_dir}: {error}", "the collector must be able to write, sync and rename files there")
+        return
+    closed = sorted({str(folder) for folder in _series_folders(config) if not _takes_files(folder)})
+    if closed:
+        more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+        checks.failed(name, f"{closed[0]}{more}: no files may be written there", YOURS_AGAIN)
     else:
         checks.passed(name, f"{data_dir}: written, synced, renamed, read back")
+
+
+def _series_folders(config: Config) -> Iterator[Path]:
+    """Of each configured series and timeframe, its folder, or the one that is there in which it is to be made."""
+    frames = ["1m", *(config.aggregation.timeframes if config.aggregation.enabled else ())]
+    for venue in config.enabled_venues:
+        for symbol in venue.symbols:
+            for frame in frames:
+                folder = config.data_dir / Series(venue.name, symbol, frame).folder
+                while folder != config.data_dir and not os.path.lexists(folder):
+                    folder = folder.parent
+                if folder != config.data_dir:  # which was written to
+                    yield folder
+
+
+def _takes_files(folder: Path) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
@@ -196,7 +224,9 @@ def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
         finally:
             with suppress(OSError):
                 machine.disk.remove(probe)
-        if log.exists() and not os.access(log, os.W_OK):
+        if os.path.isdir(log):
+            raise IsADirectoryError(f"{log} is a directory; the log file belongs there")
+        if os.path.exists(log) and not os.access(log, os.W_OK):
             raise PermissionError(f"{log} may not be written")
     except OSError as error:
         checks.failed(name, f"{log_dir}: {error}", "make it writable, or set log_dir to another directory")
@@ -271,13 +301,16 @@ def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
 # --- whose directory it is ----------------------------------------------------------------------------------
 
 
-def _check_lock(checks: Checks, data_dir: Path) -> None:
+def _check_lock(checks: Checks, data_dir: Path) -> bool:
+    """Whether it is free and ours to take."""
     name = "lock"
     try:
         locked = is_locked(data_dir / LOCK)
+        if not locked:
+            _open_for_writing(data_dir / LOCK)
     except OSError as error:
-        checks.failed(name, f"{data_dir / LOCK}: {error}", "run preflight as the user who runs the collector")
-        return
+        checks.failed(name, f"{data_dir / LOCK}: {error}", YOURS_AGAIN)
+        return False
     if locked:
         checks.failed(
             name,
@@ -286,9 +319,16 @@ def _check_lock(checks: Checks, data_dir: Path) -> None:
         )
     else:
         checks.passed(name, "free: no collector runs here")
+    return not locked
 
 
-def _check_kind(checks: Checks, planned: Plan) -> None:
+def _open_for_writing(path: Path) -> None:
+    """As the collector is going to; ``OSError`` if it will not be able to."""
+    with suppress(FileNotFoundError):
+        os.close(os.open(path, os.O_RDWR))
+
+
+def _check_kind(checks: Checks, planned: Plan, free: bool) -> None:
     """Whether what lies in the directory is ours to continue."""
     name, data_dir = "contents", planned.config.data_dir
     kind = remembered_meta(data_dir).get("kind")
@@ -297,9 +337,15 @@ def _check_kind(checks: Checks, planned: Plan) -> None:
             name, f"{data_dir} holds {kind} candles; this run would write {planned.kind} ones", "use another --data-dir"
         )
         return
-    if not (data_dir / JOURNAL).is_file():
+    if not os.path.exists(data_dir / JOURNAL):
         told = f"{planned.kind} candles, their journal missing: it is rebuilt at the start" if kind else "none yet"
         checks.passed(name, told)
+        return
+    try:
+        if free:  # else it may be a collector's at this moment, and another check has failed
+            _open_for_writing(data_dir / JOURNAL)
+    except OSError as error:
+        checks.failed(name, f"{data_dir / JOURNAL}: {error}", YOURS_AGAIN)
         return
     try:
         with open_snapshot(data_dir / JOURNAL) as database:

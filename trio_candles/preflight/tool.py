@@ -22,7 +22,7 @@ from trio_candles.clock import ServiceClock
 from trio_candles.config import ConfigError
 from trio_candles.launch import Plan, UsageError, plan, speed, world
 from trio_candles.network import Network, dial_tcp
-from trio_candles.options import finite, print_json, through_a_pipe, write_plainly
+from trio_candles.options import config_file, directory, finite, print_json, show, through_a_pipe, write_plainly
 from trio_candles.preflight.checks import Check, as_json, coloured, lines, total
 from trio_candles.preflight.run import preflight
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(as_json(found))
     else:
-        print(total(found))
+        show(total(found))
     return 1 if any(check.status == "fail" for check in found) else 0
 
 
@@ -77,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         " leaves nothing behind.",
         epilog="Exit code: 0 all checks pass (warnings allowed), 1 a check failed, 2 usage.",
     )
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument(
+        "--config", type=config_file, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
+    )
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
     parser.add_argument("--offline", action="store_true", help="only what can be told without a network")
     parser.add_argument("--simulate", action="store_true", help="ask simulated exchanges in this process")
@@ -102,7 +104,7 @@ class _Screen:
         self.clear()
         if not self.quiet:
             for line in lines(checks):
-                print(_fitted(line) if sys.stdout.isatty() else line, flush=True)
+                show(_fitted(line) if sys.stdout.isatty() else line)
         if waiting and sys.stderr.isatty():
             print(f"asking {', '.join(waiting)} ...", end="", file=sys.stderr, flush=True)
             self._waiting = True

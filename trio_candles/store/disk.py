@@ -93,12 +93,12 @@ LOCAL_DISK = LocalDisk()
 
 
 def is_closed(error: OSError) -> bool:
-    """Whether *error* says that a place is closed to us (no permission, read-only, no folder): a mistake of whoever
-    named it, which no trying again mends.
+    """Whether *error* says that a place is closed to us (no permission, read-only, no folder, an impossible name): a
+    mistake of whoever named it, which no trying again mends.
     """
     if getattr(error, "winerror", None) in SHARING:
         return False
-    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class FileHeld(OSError):
