@@ -27,6 +27,7 @@ __all__ = [
     "DayFileBroken",
     "candles_in",
     "closes_in",
+    "content_of",
     "day_file",
     "day_of",
     "encode",
@@ -190,6 +191,16 @@ def encode(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def content_of(disk: Disk, root: Path, path: str) -> bytes:
+    """What is in the file at *path* below *root*; :class:`DayFileBroken` if a folder lies in its place."""
+    try:
+        return disk.read(root / path)
+    except (IsADirectoryError, PermissionError) as error:  # the latter is what Windows says
+        if not (root / path).is_dir():
+            raise
+        raise DayFileBroken(path, "a folder lies in the place of the file") from error
+
+
 def read(content: bytes, file: DayFile) -> pa.Table:
     """The rows in *content*, with every page's checksum verified; :class:`DayFileBroken` if it is not *file*."""
     return _checked(_parsed(content, file.path), file)
@@ -269,7 +280,7 @@ def make_folder(disk: Disk, root: Path, folder: str) -> None:
 
 
 def set_aside(disk: Disk, root: Path, path: str) -> str:
-    """Move the file at *path* to quarantine, under a name that nobody has; its new path."""
+    """Move the file (or folder) at *path* to quarantine, under a name that nobody has; its new path."""
     disk.make_folder(root / QUARANTINE)
     taken = set(disk.names(root / QUARANTINE))
     name = path.replace("/", "_")
