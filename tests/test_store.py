@@ -34,7 +34,7 @@ from trio_candles.store.lock import Locked
 from trio_candles.store.opening import prepare
 from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
-from trio_candles.validation import Rule
+from trio_candles.validation import Rule, broken_rule
 
 MIDNIGHT = Millis(1_768_089_600_000)
 """2026-01-11; minutes are counted from here, so that the day's end is in the middle of things."""
@@ -1508,6 +1508,46 @@ def test_a_day_file_that_cannot_be_believed_is_set_aside_by_a_rebuilding_and_its
         assert len(LOCAL_DISK.names(tmp_path / "quarantine")) == 2
         assert "(2 more were refused)" in caplog.text
     check_again(tmp_path)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+UNSOUND = [
+    {"open": NAN}, {"high": INFINITE}, {"low": -INFINITE}, {"close": NAN}, {"volume": NAN}, {"quote_volume": INFINITE},
+    {"vwap": NAN}, {"low": 0.0}, {"open": -1.0, "low": -1.0}, {"volume": -1e-9}, {"high": 90.0}, {"high": 100.5},
+    {"open": 100.0, "close": 100.6, "high": 100.5}, {"low": 101.5}, {"high": 100.5, "close": 100.2}, {"open": 99.5},
+    {"close": 99.5},
+    {"close_time": Millis(9_000_000_000_000)}, {"close_time": at(1)}, {"is_closed": False},
+    {"source": Source.AGGREGATED},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", UNSOUND, ids=str)
+def test_a_row_that_would_never_have_been_written_is_not_adopted_by_a_rebuilding(tmp_path, caplog, changes):
+    flushed_directory(tmp_path)
+    good = candle(1, 101.0)
+    bad = attrs.evolve(good, **changes)
+    assert bad.source is Source.AGGREGATED or broken_rule(bad, LATE) is not None
+    (tmp_path / AFTER).write_bytes(dayfiles.encode(dayfiles.table_of([candle(0), bad, candle(4, 104.0)])))
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        assert store.expect([BTC], at(5), at(5)) == {BTC: (at(-1440), at(5))}
+        assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (0, 5, "ledger_lost")]
+        assert store.meta()["latest_ms"] == str(at(0))
+    assert f"{AFTER}: a row whose" in caplog.text
+    assert LOCAL_DISK.names(tmp_path / "quarantine") == [AFTER.replace("/", "_") + ".0"]
+    check_again(tmp_path)
+
+
+@pytest.mark.parametrize("source", [Source.WEBSOCKET, Source.REST])
+def test_an_aggregate_is_adopted_only_if_it_says_that_it_is_one(tmp_path, source):
+    flushed_directory(tmp_path)
+    row = attrs.evolve(candle(0), series=Series("okx", "BTC-USDT", "5m"), close_time=at(5), source=source)
+    (tmp_path / FIVE).parent.mkdir()
+    (tmp_path / FIVE).write_bytes(dayfiles.encode(dayfiles.table_of([row])))
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path):
+        assert FIVE not in {name for (name,) in ledger(tmp_path, "SELECT path FROM day_file")}
+    assert LOCAL_DISK.names(tmp_path / "quarantine") == [FIVE.replace("/", "_") + ".0"]
 
 
 def test_series_are_found_again_as_the_venue_writes_them_and_other_timeframes_are_only_registered(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pyarrow as pa
@@ -209,7 +210,8 @@ def read(content: bytes, file: DayFile) -> pa.Table:
 def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
     """The rows in *content*, and which day file they are by what they say and by their *path*.
 
-    For when nobody knows any more; :class:`DayFileBroken` if it is none, or lies in another's place.
+    For when nobody knows any more; :class:`DayFileBroken` if it is none, lies in another's place, or has a row that
+    would never have been written. Whether one lies in the future is not asked: a clock may be wrong, too.
     """
     table = _parsed(content, path)
     if table.num_rows == 0:
@@ -219,7 +221,10 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
         file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"]))
         if file is None:
             raise DayFileBroken(path, "rows that belong elsewhere")
-        return file, _checked(table, file)
+        wrong = next(_what_is_wrong(_checked(table, file), file), None)
+        if wrong is not None:
+            raise DayFileBroken(path, f"a row whose {wrong}")
+        return file, table
     except ValueError as error:  # no symbol, no timeframe
         raise DayFileBroken(path, str(error)) from error
 
@@ -250,6 +255,36 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
     if times and (times[0] < file.day or times[-1] >= file.day + DAY or any([time % length for time in times])):
         raise DayFileBroken(file.path, "rows of another day, or between two candles")
     return table
+
+
+def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
+    """The rules of :func:`~trio_candles.validation.broken_rule` that a row of *table* breaks, a column at a time."""
+    names = ("open", "high", "low", "close", "volume", "quote_volume", "vwap")
+    for name in names:
+        if not _all(pc.is_finite(table.column(name))):
+            yield f"{name} is not finite"
+    o, high, low, close, volume = (table.column(name) for name in names[:5])
+    opens, closes = table.column("open_time_ms"), table.column("close_time_ms")
+    length = Timeframe.parse(file.series.timeframe).length
+    sources = ("websocket", "rest") if file.is_base else ("aggregated",)
+    rules = {
+        "low is not above zero": pc.greater(low, pa.scalar(0.0)),  # and with what follows no other price either
+        "volume is below zero": pc.greater_equal(volume, pa.scalar(0.0)),
+        "low is above its open": pc.less_equal(low, o),
+        "low is above its close": pc.less_equal(low, close),
+        "high is below its open": pc.less_equal(o, high),
+        "high is below its close": pc.less_equal(close, high),
+        "close time is not its end": pc.equal(pc.subtract(closes, opens), pa.scalar(length)),
+        "candle is not closed": table.column("is_closed"),
+        "source writes no such row": pc.is_in(table.column("source"), pa.array(sources)),
+    }
+    for rule, holds in rules.items():
+        if not _all(holds):
+            yield rule
+
+
+def _all(holds: pa.Array[Any] | pa.ChunkedArray[Any]) -> bool:
+    return bool(pc.all(holds, min_count=0).as_py())  # a null is in nobody's way
 
 
 def write_temporary(disk: Disk, path: Path, content: bytes) -> None:
