@@ -28,9 +28,10 @@ from trio_candles.audit import Report, Selection, Violation, audit, main
 from trio_candles.audit.files import CODED, Cell
 from trio_candles.audit.folds import follows
 from trio_candles.audit.glance import judge
+from trio_candles.audit.ledger import REASONS
 from trio_candles.audit.rows import Piece, judge_closely
 from trio_candles.audit.spans import days_of, runs, span_bits
-from trio_candles.model import DAY, MINUTE, Series, canonical_symbol, day_name
+from trio_candles.model import DAY, MINUTE, Reason, Series, canonical_symbol, day_name
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, LOCK, TABLES, candle_checksum, digest_of
 
@@ -611,6 +612,7 @@ def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: 
     "script",
     [
         "UPDATE gap SET reason = ' ' WHERE id = 1",
+        "UPDATE gap SET reason = 'dhsconnected' WHERE id = 1",
         "UPDATE gap SET state = 'closed' WHERE id = 1",
         "UPDATE empty SET evidence = ''",
         f"UPDATE series SET mark_ms = {FIRST - MINUTE} WHERE id = 1",
@@ -635,6 +637,10 @@ def test_a_ledger_that_contradicts_itself_is_corrupt(sound: Directory, script: s
     report = sound.audit()
     assert ("ledger_corrupt", JOURNAL) in {place(v)[:2] for v in report.violations}
     assert report.exit_code == 1
+
+
+def test_the_audit_and_the_collector_have_the_same_reasons_for_a_gap() -> None:
+    assert {reason.value for reason in Reason} == REASONS
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage" * 999])

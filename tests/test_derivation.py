@@ -549,24 +549,35 @@ def test_whichever_call_fails_the_next_flush_completes(quick):
         work(quick / str(which), which)
 
 
-@pytest.mark.parametrize("what", ["5m", "5m/2026-01-11.parquet"])
-def test_something_in_an_aggregates_place_keeps_only_that_waiting(tmp_path, what):
+def test_a_plain_file_in_the_place_of_an_aggregates_folder_keeps_only_that_waiting(tmp_path):
     with open_store(tmp_path) as store:
         store.aggregate(("5m", "15m"))
         expect(store, since=0, now=0)
-        place = tmp_path / "okx/BTC-USDT" / what
+        place = tmp_path / "okx/BTC-USDT/5m"
         place.parent.mkdir(parents=True)
-        if what == "5m":
-            place.write_text("in the way")
-        else:
-            place.mkdir()
+        place.write_text("in the way")
         store.commit(candles(0, 15), LATE)
         flushed = flush(store)
         assert (flushed.saved, flushed.failed) == ({"okx": 15}, [FIVE[1]])
         assert len(rows(tmp_path, Series("okx", "BTC-USDT", "15m"))) == 1
-        place.unlink() if what == "5m" else place.rmdir()
+        place.unlink()
         flush(store)
         assert promise(tmp_path, "5m", "15m") == {"5m": 3, "15m": 1}
+
+
+def test_a_folder_in_the_place_of_an_aggregate_is_set_aside_and_the_next_flush_writes_it(tmp_path, caplog):
+    with open_store(tmp_path) as store:
+        store.aggregate(("5m", "15m"))
+        expect(store, since=0, now=0)
+        (tmp_path / FIVE[1]).mkdir(parents=True)
+        store.commit(candles(0, 15), LATE)
+        flushed = flush(store)
+        assert (flushed.saved, flushed.error) == ({"okx": 15}, None)
+        assert "a folder lies in the place of the file" in caplog.text
+        assert store.underived() == [DayFile(BTC, at(0))]
+        flush(store)
+        assert promise(tmp_path, "5m", "15m") == {"5m": 3, "15m": 1}
+        assert store.underived() == []
 
 
 @pytest.mark.parametrize("exclusive", [False, True])

@@ -705,18 +705,29 @@ def test_each_commit_is_synced(journal, tmp_path):
         lambda path: _in(path, "UPDATE series SET venue = CAST(x'ff' AS TEXT)"),
         lambda path: _in(path, "UPDATE gap SET until_ms = since_ms"),
         lambda path: _in(path, "UPDATE candle SET source = 'web8ocket'"),
+        lambda path: _in(path, "UPDATE gap SET reason = 'unpsoven'"),
+        lambda path: _in(path, "UPDATE gap SET state = 'opeo'"),
+        lambda path: _in(path, "UPDATE revision SET offered = substr(offered, 2)"),
+        lambda path: _in(path, "UPDATE revision SET offered = '[]'"),
+        lambda path: _in(path, "UPDATE revision SET offered = replace(offered, 'close', 'clo3e')"),
+        lambda path: _in(path, "UPDATE revision SET offered = replace(offered, 'websocket', 'web8ocket')"),
+        lambda path: _in(path, "UPDATE revision SET offered = replace(offered, '200.0', '\"200.0\"')"),
+        lambda path: _in(path, "UPDATE revision SET stored = substr(stored, 2)"),
+        lambda path: _in(path, "UPDATE revision SET outcome = 'kept', offered = substr(offered, 2)"),
     ],
     ids=[
         "text", "zeros", "half", "no format", "no series", "no meta", "column", "mark", "no number", "no text", "span",
-        "source",
+        "source", "reason", "state", "offered", "offered no candle", "offered without a close", "offered by whom",
+        "offered text", "stored", "offered and kept",
     ],
 )  # fmt: skip
 def test_an_unsound_journal_is_said_to_be_broken(tmp_path, spoil):
     path = tmp_path / "j"
     journal = Journal.open(path, lambda series, minute: None)
     journal.expect([BTC], NOON, NOON)
-    journal.commit([candle(0), unsure(1, 2)], LATE)
+    journal.commit([candle(0), unsure(1, 2), candle(0, 200.0)], LATE)
     journal.close()
+    Journal.open(path, lambda series, minute: None).close()
     spoil(path)
     with pytest.raises(JournalBroken):
         Journal.open(path, lambda series, minute: None)

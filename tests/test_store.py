@@ -34,7 +34,7 @@ from trio_candles.store.lock import Locked
 from trio_candles.store.opening import prepare
 from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
-from trio_candles.validation import Rule
+from trio_candles.validation import Rule, broken_rule
 
 MIDNIGHT = Millis(1_768_089_600_000)
 """2026-01-11; minutes are counted from here, so that the day's end is in the middle of things."""
@@ -577,15 +577,14 @@ def test_a_plain_file_where_a_folder_belongs_keeps_only_its_own_series_waiting_a
         assert on_disk(tmp_path) == {AFTER: [0, 1], KRAKEN: [1]}
 
 
-def test_a_folder_where_a_day_file_belongs_keeps_only_that_day_waiting(tmp_path):
+def test_a_folder_where_a_day_file_belongs_is_set_aside_by_a_flush_and_keeps_nothing_waiting(tmp_path, caplog):
     with open_store(tmp_path) as store:
         expect(store)
         (tmp_path / BEFORE).mkdir(parents=True)
         store.commit(candles(-3, 2), LATE)
-        flushed = flush(store)
-        assert (flushed.saved, flushed.failed) == ({"okx": 2}, [BEFORE])
-        (tmp_path / BEFORE).rmdir()
-        assert flush(store).saved == {"okx": 3}
+        assert flush(store).saved == {"okx": 5}
+    assert "a folder lies in the place of the file" in caplog.text
+    (tmp_path / "quarantine" / f"{BEFORE.replace('/', '_')}.0").rmdir()
     check(tmp_path, candles(-3, 2))
 
 
@@ -1327,6 +1326,65 @@ def test_a_day_file_that_the_ledger_does_not_know_is_set_aside(tmp_path):
         assert LOCAL_DISK.names(tmp_path / "quarantine") == [stranger.replace("/", "_") + ".0"]
 
 
+def in_the_way(path: Path) -> None:
+    """Let a folder that is not empty lie where a file belongs."""
+    path.unlink(missing_ok=True)
+    path.mkdir(parents=True)
+    (path / "notes.txt").write_text("somebody's")
+
+
+FIVE = "okx/BTC-USDT/5m/2026-01-11.parquet"
+
+
+@pytest.mark.parametrize(
+    ("place", "lost"),
+    [
+        (AFTER, [(0, 2, "corrupt"), (3, 4, "unproven"), (4, 5, "corrupt")]),
+        (FIVE, [(3, 4, "unproven")]),
+        (AFTER.replace("-11", "-09"), [(3, 4, "unproven")]),
+        (".tmp/folder", [(3, 4, "unproven")]),
+        (IDENTITY, [(3, 4, "unproven")]),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_set_aside_at_a_start_and_only_what_the_file_held_is_a_gap(
+    tmp_path, caplog, place, lost
+):
+    flushed_directory(tmp_path)
+    if place == FIVE:
+        row = attrs.evolve(candle(0), series=Series("okx", "BTC-USDT", "5m"), close_time=at(5))
+        content = dayfiles.encode(dayfiles.table_of([row]))
+        (tmp_path / FIVE).parent.mkdir()
+        journal = Journal.open(tmp_path / "journal.sqlite3", lambda series, minute: None)
+        journal.replaced([(FIVE, digest_of(content), BTC, [])])
+        journal.close()
+    in_the_way(tmp_path / place)
+    with open_store(tmp_path) as store:
+        store.claim("real")
+        assert gaps(tmp_path) == lost
+        store.commit([candle(5, 105.0)], LATE)
+        assert flush(store).error is None
+    assert (tmp_path / "quarantine" / f"{place.replace('/', '_')}.0" / "notes.txt").exists()
+    assert any("moved to quarantine" in one.message and one.levelname == "ERROR" for one in caplog.records)
+    assert identity(tmp_path)["kind"] == "real"
+    caplog.clear()
+    check_again(tmp_path)
+    assert caplog.text == ""
+
+
+def test_a_folder_in_the_place_of_a_file_under_replacement_costs_only_what_was_in_the_file(tmp_path):
+    some = start(tmp_path, None)
+    journal = Journal.open(tmp_path / "journal.sqlite3", lambda series, minute: None)
+    journal.replacing({BEFORE: digest_of(b"never came to be")})
+    journal.abandon()
+    in_the_way(tmp_path / BEFORE)
+    with open_store(tmp_path) as store:
+        assert gaps(tmp_path) == [(-3, -1, "corrupt")]
+        assert flush(store).error is None
+    check_again(tmp_path)
+    assert on_disk(tmp_path)[BEFORE] == [-1]
+    assert on_disk(tmp_path)[AFTER] == [one.open_time // MINUTE - MIDNIGHT // MINUTE for one in some[3:]]
+
+
 @pytest.mark.parametrize("spoiled", ["spoiled", "gone"])
 def test_a_day_file_that_goes_bad_while_the_store_is_open_is_found_by_a_duplicate(tmp_path, spoiled):
     """Looked up in the middle of a transaction: the same batch is judged again, with its minutes as gaps."""
@@ -1452,6 +1510,46 @@ def test_a_day_file_that_cannot_be_believed_is_set_aside_by_a_rebuilding_and_its
     check_again(tmp_path)
 
 
+NAN, INFINITE = float("nan"), float("inf")
+UNSOUND = [
+    {"open": NAN}, {"high": INFINITE}, {"low": -INFINITE}, {"close": NAN}, {"volume": NAN}, {"quote_volume": INFINITE},
+    {"vwap": NAN}, {"low": 0.0}, {"open": -1.0, "low": -1.0}, {"volume": -1e-9}, {"high": 90.0}, {"high": 100.5},
+    {"open": 100.0, "close": 100.6, "high": 100.5}, {"low": 101.5}, {"high": 100.5, "close": 100.2}, {"open": 99.5},
+    {"close": 99.5},
+    {"close_time": Millis(9_000_000_000_000)}, {"close_time": at(1)}, {"is_closed": False},
+    {"source": Source.AGGREGATED},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", UNSOUND, ids=str)
+def test_a_row_that_would_never_have_been_written_is_not_adopted_by_a_rebuilding(tmp_path, caplog, changes):
+    flushed_directory(tmp_path)
+    good = candle(1, 101.0)
+    bad = attrs.evolve(good, **changes)
+    assert bad.source is Source.AGGREGATED or broken_rule(bad, LATE) is not None
+    (tmp_path / AFTER).write_bytes(dayfiles.encode(dayfiles.table_of([candle(0), bad, candle(4, 104.0)])))
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        assert store.expect([BTC], at(5), at(5)) == {BTC: (at(-1440), at(5))}
+        assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (0, 5, "ledger_lost")]
+        assert store.meta()["latest_ms"] == str(at(0))
+    assert f"{AFTER}: a row whose" in caplog.text
+    assert LOCAL_DISK.names(tmp_path / "quarantine") == [AFTER.replace("/", "_") + ".0"]
+    check_again(tmp_path)
+
+
+@pytest.mark.parametrize("source", [Source.WEBSOCKET, Source.REST])
+def test_an_aggregate_is_adopted_only_if_it_says_that_it_is_one(tmp_path, source):
+    flushed_directory(tmp_path)
+    row = attrs.evolve(candle(0), series=Series("okx", "BTC-USDT", "5m"), close_time=at(5), source=source)
+    (tmp_path / FIVE).parent.mkdir()
+    (tmp_path / FIVE).write_bytes(dayfiles.encode(dayfiles.table_of([row])))
+    (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path):
+        assert FIVE not in {name for (name,) in ledger(tmp_path, "SELECT path FROM day_file")}
+    assert LOCAL_DISK.names(tmp_path / "quarantine") == [FIVE.replace("/", "_") + ".0"]
+
+
 def test_series_are_found_again_as_the_venue_writes_them_and_other_timeframes_are_only_registered(tmp_path):
     with open_store(tmp_path) as store:
         expect(store, BTC, ETH, since=0, now=0)
@@ -1501,12 +1599,38 @@ def test_a_rebuilding_that_is_cut_short_is_done_again(tmp_path):
     check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
 
 
+def test_a_folder_in_the_place_of_the_journal_is_set_aside_and_the_ledger_rebuilt(tmp_path, caplog):
+    flushed_directory(tmp_path)
+    in_the_way(tmp_path / "journal.sqlite3")
+    with open_store(tmp_path) as store:
+        store.claim("real")
+        assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (2, 4, "ledger_lost")]
+    assert "the journal is no file; set aside: quarantine/journal.sqlite3.0" in caplog.text
+    assert (tmp_path / "quarantine" / "journal.sqlite3.0" / "notes.txt").exists()
+    check_again(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_day_file_is_set_aside_by_a_rebuilding(tmp_path, caplog):
+    flushed_directory(tmp_path)
+    (tmp_path / "journal.sqlite3").unlink()
+    in_the_way(tmp_path / BEFORE)
+    with open_store(tmp_path) as store:
+        assert store.expect([BTC], at(5), at(5)) == {BTC: (at(-1440), at(5))}
+        assert gaps(tmp_path) == [(-1440, 0, "ledger_lost"), (2, 4, "ledger_lost")]
+    assert "(1 more were refused)" in caplog.text
+    assert (tmp_path / "quarantine" / f"{BEFORE.replace('/', '_')}.0" / "notes.txt").exists()
+    check_again(tmp_path)
+
+
 def test_a_journal_that_cannot_be_opened_now_is_no_loss(tmp_path):
     flushed_directory(tmp_path)
     (tmp_path / "journal.sqlite3").rename(tmp_path / "elsewhere")
-    (tmp_path / "journal.sqlite3").mkdir()
+    try:
+        (tmp_path / "journal.sqlite3").symlink_to(tmp_path / "not mounted" / "journal.sqlite3")
+    except OSError:
+        pytest.skip("no links here")
     with pytest.raises(StoreUnavailable, match="unable to open"), open_store(tmp_path):
         pass
-    (tmp_path / "journal.sqlite3").rmdir()
+    (tmp_path / "journal.sqlite3").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "journal.sqlite3")
     check(tmp_path, candles(-3, 2))

@@ -23,6 +23,13 @@ from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UPGR
 
 __all__ = ["Account", "Ledger", "read_ledger"]
 
+REASONS = frozenset(
+    (
+        "not_collected", "collector_down", "disconnected", "unproven", "missing_trades", "no_close", "refused",
+        "suspect", "rejected", "overflow", "corrupt", "ledger_lost",
+    )
+)  # fmt: skip
+"""The words for why a minute is a gap, spelt once more and not asked of who writes them."""
 _PLAIN_TROUBLE = 20
 """Complaints of one sort about one series that are listed singly: a ruined table is not 1,000 findings."""
 
@@ -173,6 +180,8 @@ def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Ac
                 ledger.blame(f"gap: the state {state!r} is neither open nor unfillable", series, since, until)
             if not str(reason or "").strip():
                 ledger.blame("gap: no reason", series, since, until)
+            elif reason not in REASONS:
+                ledger.blame(f"gap: {reason!r} is no reason that there is", series, since, until)
             _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             spans.append((since, until))
             count = attempts if isinstance(attempts, int) else 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pyarrow as pa
@@ -27,6 +28,7 @@ __all__ = [
     "DayFileBroken",
     "candles_in",
     "closes_in",
+    "content_of",
     "day_file",
     "day_of",
     "encode",
@@ -190,6 +192,16 @@ def encode(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def content_of(disk: Disk, root: Path, path: str) -> bytes:
+    """What is in the file at *path* below *root*; :class:`DayFileBroken` if a folder lies in its place."""
+    try:
+        return disk.read(root / path)
+    except (IsADirectoryError, PermissionError) as error:  # the latter is what Windows says
+        if not (root / path).is_dir():
+            raise
+        raise DayFileBroken(path, "a folder lies in the place of the file") from error
+
+
 def read(content: bytes, file: DayFile) -> pa.Table:
     """The rows in *content*, with every page's checksum verified; :class:`DayFileBroken` if it is not *file*."""
     return _checked(_parsed(content, file.path), file)
@@ -198,7 +210,8 @@ def read(content: bytes, file: DayFile) -> pa.Table:
 def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
     """The rows in *content*, and which day file they are by what they say and by their *path*.
 
-    For when nobody knows any more; :class:`DayFileBroken` if it is none, or lies in another's place.
+    For when nobody knows any more; :class:`DayFileBroken` if it is none, lies in another's place, or has a row that
+    would never have been written. Whether one lies in the future is not asked: a clock may be wrong, too.
     """
     table = _parsed(content, path)
     if table.num_rows == 0:
@@ -208,7 +221,10 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
         file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"]))
         if file is None:
             raise DayFileBroken(path, "rows that belong elsewhere")
-        return file, _checked(table, file)
+        wrong = next(_what_is_wrong(_checked(table, file), file), None)
+        if wrong is not None:
+            raise DayFileBroken(path, f"a row whose {wrong}")
+        return file, table
     except ValueError as error:  # no symbol, no timeframe
         raise DayFileBroken(path, str(error)) from error
 
@@ -241,6 +257,36 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
     return table
 
 
+def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
+    """The rules of :func:`~trio_candles.validation.broken_rule` that a row of *table* breaks, a column at a time.
+
+    What is not a number fits nothing, and what is infinite fits only another that is: a high, in the end.
+    """
+    o, high, low, close, volume = (table.column(name) for name in ("open", "high", "low", "close", "volume"))
+    opens, closes = table.column("open_time_ms"), table.column("close_time_ms")
+    length = Timeframe.parse(file.series.timeframe).length
+    rules: dict[str, Any] = {
+        "low is not above zero": pc.greater(low, pa.scalar(0.0)),
+        "low does not fit its open": pc.less_equal(low, o),
+        "low does not fit its close": pc.less_equal(low, close),
+        "high does not fit its open": pc.less_equal(o, high),
+        "high does not fit its close": pc.less_equal(close, high),
+        "high is not finite": pc.is_finite(high),
+        "volume is below zero": pc.greater_equal(volume, pa.scalar(0.0)),
+        "volume is not finite": pc.is_finite(volume),
+        "quote volume is not finite": pc.is_finite(table.column("quote_volume")),
+        "vwap is not finite": pc.is_finite(table.column("vwap")),
+        "close time is not its end": pc.equal(pc.subtract(closes, opens), pa.scalar(length)),
+        "candle is not closed": table.column("is_closed"),
+    }
+    for rule, holds in rules.items():
+        if not pc.all(holds, min_count=0).as_py():  # a null is in nobody's way
+            yield rule
+    sources = {"websocket", "rest"} if file.is_base else {"aggregated"}
+    if not sources.issuperset(table.column("source").unique().to_pylist()):
+        yield "source writes no such row"
+
+
 def write_temporary(disk: Disk, path: Path, content: bytes) -> None:
     """*content* durable in *path*, a new file, and read back to be sure; OSError if the disk does not do it.
 
@@ -269,7 +315,7 @@ def make_folder(disk: Disk, root: Path, folder: str) -> None:
 
 
 def set_aside(disk: Disk, root: Path, path: str) -> str:
-    """Move the file at *path* to quarantine, under a name that nobody has; its new path."""
+    """Move the file (or folder) at *path* to quarantine, under a name that nobody has; its new path."""
     disk.make_folder(root / QUARANTINE)
     taken = set(disk.names(root / QUARANTINE))
     name = path.replace("/", "_")

@@ -32,6 +32,13 @@ class Gaps:
 
     # --- what there is
 
+    def read_through(self) -> None:
+        """Read every word that the collector goes by; ``ValueError`` where that makes no sense."""
+        for state, reason in self._db.execute("SELECT DISTINCT state, reason FROM gap"):
+            Reason(reason)
+            if state not in ("open", "unfillable"):
+                raise ValueError(f"a gap is {state!r}")
+
     def open_minutes(self) -> Counter[str]:
         """Minutes in open gaps of expected series, by venue."""
         rows = self._db.execute(

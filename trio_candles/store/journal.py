@@ -93,6 +93,8 @@ class Journal:
         ).fetchone()
         if odd is not None:
             raise ValueError(f"not a span of whole minutes: {odd}")
+        self._gaps.read_through()
+        self._revisions.read_through()
         for series, day in self.waiting_days():
             self.waiting(series, day)
         self.meta()

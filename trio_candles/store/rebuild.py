@@ -34,8 +34,10 @@ def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[
     ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
     """
     path = root / JOURNAL
-    if not path.exists():
-        _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
+    if not path.is_file():
+        aside = _set_journal_aside(root)  # a write-ahead log whose journal is gone must not meet a new one
+        if aside:
+            log.error("the journal is no file; set aside: %s", ", ".join(aside))
     try:
         try:
             journal = Journal.open(path, stored_elsewhere, go_on)
@@ -94,9 +96,9 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
     for folder, name, day in _day_files(root, disk):
         go_on()
         path = f"{folder}/{name}"
-        content = disk.read(root / path)
         known = stored.setdefault(folder, _Stored(day))
         try:
+            content = dayfiles.content_of(disk, root, path)
             file, table = dayfiles.identify(content, path)
             if known.series not in (None, file.series):
                 raise DayFileBroken(path, f"in the place of {known.series}")

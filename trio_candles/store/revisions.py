@@ -51,6 +51,19 @@ class Revisions:
 
     # --- what differs
 
+    def read_through(self) -> None:
+        """Read what may be read again; ``ValueError`` or the like where that makes no sense."""
+        rows = self._db.execute("SELECT open_ms, stored, offered FROM revision WHERE outcome IN ('open', 'kept')")
+        for minute, stored, offered in rows:
+            said = json.loads(offered)
+            numbers = [said[name] for name in ("open", "high", "low", "close", "volume")]
+            if not all(isinstance(number, (int, float)) for number in numbers) or not isinstance(
+                said["ingest_time_ms"], int
+            ):
+                raise ValueError(f"of minute {minute} was offered {offered}")
+            Source(said["source"])
+            json.loads(stored)
+
     def add(self, series_id: int, minute: Millis, stored: Mapping[str, object], offered: Candle, now: Millis) -> bool:
         """Something else than what is stored was heard; ``False`` if it was heard before, and is still open."""
         said = json.dumps(as_json(offered))

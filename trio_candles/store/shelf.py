@@ -59,11 +59,12 @@ class Shelf:
     def content(self, path: str) -> bytes | None:
         """What is at *path* below the root; ``None`` if there is no such file, or a file where its folder belongs.
 
-        :class:`~trio_candles.store.disk.FileHeld` if another program lets nobody read it.
+        :class:`DayFileBroken` if it is a folder itself, :class:`~trio_candles.store.disk.FileHeld` if another program
+        lets nobody read it.
         """
         try:
             with held_if(SHARING):
-                return self._disk.read(self._root / path)
+                return dayfiles.content_of(self._disk, self._root, path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -73,7 +74,7 @@ class Shelf:
         assert file is not None, broken.path
         self._cached = None
         fate = "nothing is left to set aside"
-        if self.content(file.path) is not None:
+        if self._is_there(file.path):
             fate = f"moved to {dayfiles.set_aside(self._disk, self._root, file.path)}"
         if not file.is_base:
             self._journal.lose_aggregate(file.path, file.base, file.day)
@@ -82,6 +83,12 @@ class Shelf:
         mark = self._journal.spans()[file.series][1]
         lost = self._journal.lose(file.path, file.series, file.day, mark, str(broken))
         log.error("%s; %s; %d minutes are gaps now (reason: corrupt)", broken, fate, lost)
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            return self.content(path) is not None
+        except DayFileBroken:
+            return True
 
     def folders(self) -> dict[str, Series]:
         """The 1m series by where their day files lie."""
@@ -117,7 +124,7 @@ class Shelf:
         The higher timeframes of which there are day files.
         """
         for name in self._disk.names(self._root / TMP):
-            self._disk.remove(self._root / TMP / name)
+            self._clear(f"{TMP}/{name}")
         folders, known = self.folders(), self.known()
         for file in known.values():
             go_on()
@@ -128,6 +135,15 @@ class Shelf:
                 self.give_up(DayFileBroken(path, "the ledger does not know it"))
         names = {file.series.timeframe for file in known.values() if not file.is_base}
         return {Timeframe.parse(name) for name in names}
+
+    def _clear(self, path: str) -> None:
+        """Remove the temporary file at *path*; what is a folder nobody here has made, and it is set aside."""
+        try:
+            self._disk.remove(self._root / path)
+        except (IsADirectoryError, PermissionError):  # the latter is what Windows and macOS say
+            if not (self._root / path).is_dir():
+                raise
+            log.error("%s is a folder; moved to %s", path, dayfiles.set_aside(self._disk, self._root, path))
 
     def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[str]:
         """Everything that lies where day files of our series do, in any timeframe."""
@@ -143,7 +159,11 @@ class Shelf:
         How many minutes are new in it, by venue; those that REST has replaced at any time are not counted.
         """
         digest, pending = self._journal.digest(file.path)
-        content = self.content(file.path)
+        try:
+            content = self.content(file.path)
+        except DayFileBroken as broken:
+            self.give_up(broken)
+            return Counter()
         actual = None if content is None else digest_of(content)
         if pending is not None and pending == (actual or ABSENT):
             with suppress(FileNotFoundError, NotADirectoryError) if content is None else nullcontext():

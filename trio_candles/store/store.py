@@ -58,7 +58,7 @@ class Store:
     def claim(self, kind: str, **identity: object) -> None:
         """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
         with _system_errors(self._root):
-            content = self._shelf.content(IDENTITY)
+            content = self._identity()
             found = self._journal.meta().get("kind") or self._kind_in(content)
             if found is not None and found != kind:
                 raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
@@ -66,6 +66,13 @@ class Store:
             if content != told:
                 self._write_identity(told)
             self._journal.remember(kind=kind, stopped_at_ms=None, **identity)
+
+    def _identity(self) -> bytes | None:
+        try:
+            return self._shelf.content(IDENTITY)
+        except DayFileBroken as broken:
+            log.error("%s; moved to %s", broken, dayfiles.set_aside(self._disk, self._root, IDENTITY))
+            return None
 
     def _kind_in(self, content: bytes | None) -> str | None:
         """The kind that ``identity.json`` names, for when the journal has lost it."""
