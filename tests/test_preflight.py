@@ -559,6 +559,13 @@ def test_a_directory_where_a_file_belongs_is_a_failure(there, name, tmp_path):
     assert names(tmp_path) == [there.partition("/")[0], there]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a link needs a privilege on Windows")
+def test_a_journal_that_may_not_be_opened_is_a_failure_though_the_lock_may_not_be_either(tmp_path):
+    (tmp_path / "data" / JOURNAL).mkdir(parents=True)
+    (tmp_path / "data" / LOCK).symlink_to(tmp_path / "data" / LOCK)  # opens for nobody, whoever runs the tests
+    assert statuses(locally(tmp_path)) == {"lock": "fail", "contents": "fail"}
+
+
 @pytest.mark.parametrize("there", ["okx", "okx/BTC-USDT", "okx/BTC-USDT/1m", "okx/BTC-USDT/4h"])
 def test_a_file_where_the_folder_of_a_series_belongs_is_a_failure(there, tmp_path):
     (tmp_path / "data" / there).parent.mkdir(parents=True)

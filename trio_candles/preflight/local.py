@@ -78,8 +78,8 @@ def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
             _check_disk(checks, config, machine)
             _check_space(checks, config, machine)
             _check_file_system(checks, config.data_dir, machine)
-            free = _check_lock(checks, config.data_dir)
-            _check_kind(checks, planned, free)
+            held = _check_lock(checks, config.data_dir)
+            _check_kind(checks, planned, held)
     with _folder(checks, "log directory", config.log_dir) as there:
         if there:
             _check_logs(checks, config.log_dir, machine)
@@ -302,7 +302,7 @@ def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
 
 
 def _check_lock(checks: Checks, data_dir: Path) -> bool:
-    """Whether it is free and ours to take."""
+    """Whether a collector is seen to hold it."""
     name = "lock"
     try:
         locked = is_locked(data_dir / LOCK)
@@ -319,7 +319,7 @@ def _check_lock(checks: Checks, data_dir: Path) -> bool:
         )
     else:
         checks.passed(name, "free: no collector runs here")
-    return not locked
+    return locked
 
 
 def _open_for_writing(path: Path) -> None:
@@ -328,7 +328,7 @@ def _open_for_writing(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR))
 
 
-def _check_kind(checks: Checks, planned: Plan, free: bool) -> None:
+def _check_kind(checks: Checks, planned: Plan, held: bool) -> None:
     """Whether what lies in the directory is ours to continue."""
     name, data_dir = "contents", planned.config.data_dir
     kind = remembered_meta(data_dir).get("kind")
@@ -342,7 +342,7 @@ def _check_kind(checks: Checks, planned: Plan, free: bool) -> None:
         checks.passed(name, told)
         return
     try:
-        if free:  # else it may be a collector's at this moment, and another check has failed
+        if not held:  # else it is a collector's at this moment, and another check has failed
             _open_for_writing(data_dir / JOURNAL)
     except OSError as error:
         checks.failed(name, f"{data_dir / JOURNAL}: {error}", YOURS_AGAIN)
