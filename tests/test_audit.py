@@ -402,6 +402,23 @@ def test_what_is_no_day_file_is_left_over(sound: Directory, path: str) -> None:
     assert place(only(sound.audit())) == ("leftover_file", path, None, None)
 
 
+@pytest.mark.parametrize("path", ["okx/BTC-USDT/1m/2025-12-31.parquet", "okx/BTC-USDT/5m/2026-01-10.parquet"])
+def test_a_folder_that_is_called_like_a_day_file_is_left_over(sound: Directory, path: str) -> None:
+    (sound.root / path).mkdir(parents=True)
+    assert place(only(sound.audit())) == ("leftover_file", path, None, None)
+
+
+def test_a_folder_in_the_place_of_a_day_file_is_unreadable(sound: Directory) -> None:
+    (sound.root / FILE0).unlink()
+    (sound.root / FILE0).mkdir()
+    assert place(only(sound.audit())) == ("unreadable_file", FILE0, DAY0, DAY1)
+
+
+def test_a_plain_file_in_the_place_of_a_venues_folder_is_left_over(sound: Directory) -> None:
+    (sound.root / "coinbase").write_bytes(b"x")
+    assert place(only(sound.audit())) == ("leftover_file", "coinbase", None, None)
+
+
 def test_a_link_is_left_over_and_not_followed(sound: Directory, tmp_path: Path) -> None:
     try:
         (sound.root / "okx" / "ETH-USDT").symlink_to(tmp_path, target_is_directory=True)

@@ -1599,6 +1599,49 @@ def test_a_rebuilding_that_is_cut_short_is_done_again(tmp_path):
     check(tmp_path, [*candles(-3, 2), candle(4, 104.0)])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE series SET symbol = 'BTC-USDU'", "UPDATE series SET venue = 'okz'",
+        "UPDATE series SET timeframe = '5m'", "DELETE FROM series",
+    ],
+)  # fmt: skip
+def test_a_series_that_lost_its_name_costs_the_ledger_and_no_stored_minute(tmp_path, caplog, damage):
+    flushed_directory(tmp_path)
+    journal = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
+    journal.execute(damage)
+    journal.close()
+    with open_store(tmp_path) as store:
+        assert store.expect([BTC], at(5), at(5)) == {BTC: (at(-1440), at(5))}
+        assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (2, 4, "ledger_lost")]
+        assert on_disk(tmp_path) == {BEFORE: [-3, -2, -1], AFTER: [0, 1, 4]}
+    assert "is listed, and belongs to no series" in caplog.text
+    check_again(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["2026-01-1/.parquet", "okx/BTC-USDT/1m/2026-01-1P.parquet", BEFORE.replace("/1m/", "/1n/")]
+)
+def test_a_damaged_path_in_the_ledger_costs_only_the_day_file_that_nobody_lists_any_more(tmp_path, path):
+    flushed_directory(tmp_path)
+    journal = sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)
+    journal.execute("UPDATE day_file SET path = ? WHERE path = ?", (path, BEFORE))
+    journal.close()
+    with open_store(tmp_path):
+        assert gaps(tmp_path) == [(-3, 0, "corrupt"), (3, 4, "unproven")]
+        assert on_disk(tmp_path) == {AFTER: [0, 1, 4]}
+    assert LOCAL_DISK.names(tmp_path / "quarantine") == [BEFORE.replace("/", "_") + ".0"]
+
+
+def test_a_symbol_that_is_configured_no_more_is_no_damage(tmp_path, caplog):
+    flushed_directory(tmp_path)
+    for _ in range(2):
+        with open_store(tmp_path) as store:
+            store.expect([ETH], at(5), at(5))
+    assert caplog.text == ""
+    assert on_disk(tmp_path) == {BEFORE: [-3, -2, -1], AFTER: [0, 1, 4]}
+
+
 def test_a_folder_in_the_place_of_the_journal_is_set_aside_and_the_ledger_rebuilt(tmp_path, caplog):
     flushed_directory(tmp_path)
     in_the_way(tmp_path / "journal.sqlite3")

@@ -54,7 +54,7 @@ class Tree:
     cells: dict[Cell, set[str]] = attrs.field(factory=dict)
     """The timeframes whose day file exists."""
     leftovers: list[str] = attrs.field(factory=list)
-    """Below a venue's folder, and no day file."""
+    """Below a venue's folder, or in its place, and no day file."""
     temporary: list[str] = attrs.field(factory=list)
     quarantined: int = 0
 
@@ -105,7 +105,7 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
     tree = Tree()
     for entry in sorted(data_dir.iterdir()):
         if not entry.is_dir():
-            if entry.suffix == ".parquet":
+            if entry.suffix == ".parquet" or entry.name in VENUES or entry.name in venues:
                 tree.leftovers.append(entry.name)
             continue
         files = list(_files_below(entry, entry.name))
@@ -120,6 +120,7 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
                     tree.leftovers.append(path)
                 else:
                     tree.cells.setdefault(found[0], set()).add(found[1])
+            tree.leftovers += _folders_called_like_files(entry, entry.name)
     return tree
 
 
@@ -131,6 +132,15 @@ def _files_below(folder: Path, name: str) -> Iterator[str]:
             yield "/".join((name, *below, file))
         for link in [one for one in folders if Path(root, one).is_symlink()]:
             yield "/".join((name, *below, link))  # not followed: what is behind it belongs to somebody else
+
+
+def _folders_called_like_files(folder: Path, name: str) -> Iterator[str]:
+    for root, folders, _ in os.walk(folder):
+        folders.sort()
+        below = Path(root).relative_to(folder).parts
+        for one in folders:
+            if one.endswith(".parquet") and not Path(root, one).is_symlink():
+                yield "/".join((name, *below, one))
 
 
 def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:

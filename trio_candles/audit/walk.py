@@ -290,6 +290,8 @@ class _Reading:
         found = []
         for path in self.tree.leftovers:
             venue = path.split("/")[0]
+            if path in self.ledger.files and cell_of(path) is not None:
+                continue  # a folder where a day file should be, and unreadable as such
             if self.selection.venue in (None, venue):
                 found.append(Violation("leftover_file", path, "no day file belongs there", venue))
         # A collector that was killed left what it was writing, and the next one removes it: that is as promised.

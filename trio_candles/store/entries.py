@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import date
 
 import attrs
 
-from trio_candles.model import Millis, Series
+from trio_candles.model import Millis, Series, canonical_symbol
 
 __all__ = ["Entries", "Entry"]
 
@@ -47,6 +49,16 @@ class Entries:
     def items(self) -> Iterator[tuple[Series, Entry]]:
         """All series and their entries."""
         yield from self._all.items()
+
+    def read_through(self, paths: Iterable[str]) -> None:
+        """Hold the series against the *paths* of the day files; ``ValueError`` if one is of minutes of no series.
+
+        Series are never taken out: one whose files are listed and that is not there had another name.
+        """
+        folders = {series.folder for series in self._all}
+        for path in paths:
+            if path.rpartition("/")[0] not in folders and _is_of_minutes(path):
+                raise ValueError(f"{path} is listed, and belongs to no series")
 
     def begin(self) -> None:
         """A transaction begins."""
@@ -94,3 +106,15 @@ class Entries:
         if entry.last_candle is None or minute > entry.last_candle:
             self._changing(entry).last_candle = minute
             self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (minute, entry.id))
+
+
+def _is_of_minutes(path: str) -> bool:
+    """Whether a day file of minutes may lie at *path*, whatever its series; what is not so is itself damaged."""
+    match = _DAY_FILE.fullmatch(path)
+    try:
+        return match is not None and canonical_symbol(match[1]) == match[1] and bool(date.fromisoformat(match[2]))
+    except ValueError:
+        return False
+
+
+_DAY_FILE = re.compile(r"[^/]+/([^/]+)/1m/([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet")

@@ -85,6 +85,7 @@ class Journal:
         for series, entry in self._entries.items():
             if entry.first > entry.mark or entry.first % MINUTE or entry.mark % MINUTE:
                 raise ValueError(f"{series} stands at {entry}")
+        self._entries.read_through(self.digests())
         odd = self._db.execute(
             "SELECT since_ms, until_ms FROM (SELECT since_ms, until_ms FROM gap"
             " UNION ALL SELECT since_ms, until_ms FROM empty"
@@ -98,7 +99,6 @@ class Journal:
         for series, day in self.waiting_days():
             self.waiting(series, day)
         self.meta()
-        self.digests()
 
     def close(self) -> None:
         """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
