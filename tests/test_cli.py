@@ -506,7 +506,10 @@ def test_a_reader_that_leaves_early_does_not_disturb_it(home):
         _, err = process.communicate(timeout=60)
     finally:
         os.close(writer)
-    assert (process.returncode, err) == (0, "")
+    # On a busy machine a venue may lose its patience at this speed, and that is said; the pipe is not.
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert "pipe" not in err.lower()
 
 
 @pytest.mark.parametrize("command", [RUN, AUDIT, [sys.executable, "-m", "trio_candles"]])
