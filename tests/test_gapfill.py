@@ -130,6 +130,27 @@ async def test_a_page_of_another_market_is_not_believed_whatever_came_before(aut
     check_against_truth(tmp_path, world.market, Series(venue, symbol))
 
 
+@pytest.mark.parametrize("status", [404, 500])
+@pytest.mark.parametrize(("venue", "refused"), [("coinbase", "/trades"), ("okx", "/instruments")])
+async def test_rows_are_stored_though_what_is_asked_about_the_rest_is_always_refused(
+    autojump_clock, tmp_path, venue, refused, status
+):
+    """The oldest row is missing: Coinbase is asked for its trades, OKX whether the market had begun."""
+    symbol, oldest = SYMBOLS[venue][0], NOON - 144 * MINUTE
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True, lookback_days=0.1) as world:
+        faults = world.exchanges[venue].faults
+        faults.silent = True  # nothing is stored but what REST says
+        faults.lose_row = lambda name, lost: name == symbol and lost == oldest
+        faults.rest.append(RestFault("status", path=refused, times=FOREVER, status=status))
+        await sleep_until(600)
+        assert faults.fired["rest status"] > 1
+        assert no_limit_was_exceeded(world)
+    series = Series(venue, symbol)
+    check_against_truth(tmp_path, world.market, series)
+    without_a_row = {oldest, *(m for m in range(oldest, NOON, MINUTE) if not world.market.candle(venue, symbol, m))}
+    assert {m for m in gaps_of(tmp_path, series) if m < NOON} == (without_a_row if venue == "coinbase" else {oldest})
+
+
 async def test_holes_that_nobody_can_fill_do_not_keep_others_waiting(autojump_clock, tmp_path):
     """Kraken is asked for the trades of the oldest holes first, and for few of them at a time."""
     symbol, oldest, hidden = "BTC/USD", NOON - 360 * MINUTE, 300 * MINUTE

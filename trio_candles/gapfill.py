@@ -21,7 +21,7 @@ from trio_candles.desk import Desk
 from trio_candles.model import MINUTE, Attempt, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
 from trio_candles.network import Backoff, Network, wall_floor
 from trio_candles.rest import Rest, converse, open_rest
-from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Why
+from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Using, Why
 from trio_candles.venues.protocol import Misunderstood
 from trio_candles.writer import GapBook
 
@@ -182,21 +182,20 @@ async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> Non
 
 async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     """Ask about *job* and pass on what is proven; whether the venue was not well."""
-    error, unwell, filled, believed = "", False, None, filler.may_believe(job)
+    error, filled, refusal, believed = "", None, None, filler.may_believe(job)
     try:
-        filled = await ask(filler, rest, desk, job)
-    except Refusal as refusal:
-        error = f"{type(refusal).__name__}: {refusal}"
-        if refusal.proven is not None:
-            desk.reject(refusal.proven.rejected)
-        filled = refusal.proven if believed else None
-        unwell = isinstance(refusal, (Throttled, Unavailable))
+        filled, refusal = await ask(filler, rest, desk, job)
+    except Refusal as raised:
+        refusal = raised
     except Misunderstood as misunderstood:
         error = str(misunderstood)
+    if refusal is not None:
+        error = f"{type(refusal).__name__}: {refusal}"
+    unwell = isinstance(refusal, (Throttled, Unavailable))
     still_open, unreached = [job.until], []
     if filled is not None:
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
-        failed = [missing for missing in filled.missing if missing.why not in (Why.NOT_REACHED, Why.BEFORE_FIRST)]
+        failed = [missing for missing in filled.missing if has_failed(missing, filled, job)]
         still_open = [missing.until for missing in failed] or still_open
         desk.add(findings(filler.history, job, filled, failed, not believed))
         proven = minutes_of_gaps(filled, job.gaps)
@@ -215,24 +214,43 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     return unwell
 
 
-async def ask(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> Filled:
-    """What the venue says of *job*.
+async def ask(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> tuple[Filled | None, Refusal | None]:
+    """What the venue says of *job*, as far as it is believed, and what ended the conversation before its end.
 
     Where its answers do not name their market, the first one about a series has nothing stored to be held against, and
     others may not: they are asked for twice, and believed if both times the same was said. What breaks a rule is
-    rejected whether they are believed or not.
+    rejected whether they are believed or not. Rows are no worse for a later question that was refused, about trades or
+    a listing; they are all that is asked for again then, for that question would be refused again.
     """
-    history = filler.history
-    filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+    history, refusal, using = filler.history, None, Using.ALL
+    try:
+        filled = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+    except Refusal as raised:
+        if raised.proven is None:
+            raise
+        refusal, filled, using = raised, raised.proven, Using.ROWS
     desk.reject(filled.rejected)
-    if filled.candles and not filler.may_believe(job):
-        again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now()))
+    if filler.may_believe(job):
+        return filled, refusal
+    if refusal is not None and (not filled.candles or isinstance(refusal, Throttled)):
+        return None, refusal
+    if filled.candles:
+        again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now(), using))
         known = {candle.open_time: candle for candle in filled.candles}
         both = [candle for candle in again.candles if candle.open_time in known]
         if not both or not all(candle.same_as(known[candle.open_time]) for candle in both):
             raise Misunderstood("told_differently", f"two answers about {job.series} are not the same")
         filler.vouched.add(job.series)
-    return filled
+    return filled, refusal
+
+
+def has_failed(missing: Missing, filled: Filled, job: _Job) -> bool:
+    """Whether *missing* is worth an attempt: not what is out of reach for now, nor what is from before the listing,
+    unless that is still to come: the ledger believes in none after what it knows, and these minutes stay gaps.
+    """
+    if missing.why == Why.BEFORE_FIRST:
+        return filled.listed is not None and filled.listed[0] >= job.until
+    return missing.why != Why.NOT_REACHED
 
 
 def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing], twice: bool) -> Iterable[Finding]:
