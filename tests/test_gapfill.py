@@ -13,7 +13,7 @@ import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger
 
 from trio_candles.model import DAY, MINUTE, Series
-from trio_candles.simulator import FOREVER, RestFault
+from trio_candles.simulator import FOREVER, Market, RestFault
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 
@@ -149,6 +149,52 @@ async def test_rows_are_stored_though_what_is_asked_about_the_rest_is_always_ref
     check_against_truth(tmp_path, world.market, series)
     without_a_row = {oldest, *(m for m in range(oldest, NOON, MINUTE) if not world.market.candle(venue, symbol, m))}
     assert {m for m in gaps_of(tmp_path, series) if m < NOON} == (without_a_row if venue == "coinbase" else {oldest})
+
+
+@pytest.mark.parametrize("wrong_pages", [0, 1])
+async def test_rows_are_stored_though_the_endpoint_of_the_missing_ones_is_always_refused(
+    autojump_clock, tmp_path, wrong_pages
+):
+    """OKX has rows on two endpoints: both times they are told, one of them refuses. Told once they prove nothing."""
+    symbol, lost = "BTC-USDT", minute(-70)
+    async with collecting(tmp_path, {"okx": (symbol,)}, fill=True, lookback_days=0.1) as world:
+        faults = world.exchanges["okx"].faults
+        faults.silent = True  # nothing is stored but what REST says
+        faults.lose_row = lambda _, at: at == lost
+        faults.rest.append(RestFault("status", path="history-candles", times=FOREVER))
+        faults.rest.append(RestFault("wrong_symbol", path="market/candles", times=wrong_pages))
+        await sleep_until(600)
+        assert faults.fired["rest wrong_symbol"] == wrong_pages
+    check_against_truth(tmp_path, world.market, Series("okx", symbol))
+    assert [m for m in gaps_of(tmp_path, Series("okx", symbol)) if m < NOON] == [lost]
+
+
+@pytest.mark.parametrize("refused", [0, 3])
+async def test_a_listing_is_not_believed_of_trades_that_were_told_once(autojump_clock, tmp_path, refused):
+    """One page of another market's trades, back to its first: minutes before that are expected none the less."""
+    series = Series("coinbase", "BTC-USD")
+    market = Market(7, {("coinbase", "ETH-USD"): minute(-3)})
+    async with collecting(
+        tmp_path, {"coinbase": (series.symbol,)}, fill=True, lookback_days=0.1, market=market
+    ) as world:
+        faults = world.exchanges["coinbase"].faults
+        faults.silent = True  # nothing is stored but what REST says
+        faults.lose_row = lambda _, at: at == minute(-70)
+        faults.rest.append(RestFault("wrong_symbol", path="/trades"))
+        faults.rest.append(RestFault("status", path="/trades", times=refused))
+        await sleep_until(600)
+        assert faults.fired["rest wrong_symbol"] == 1
+    check_against_truth(tmp_path, market, series)
+    with ledger(tmp_path) as books:
+        assert books.range(series).start == minute(-144)
+
+
+async def test_a_listing_that_is_still_to_come_counts_as_an_attempt(autojump_clock, tmp_path):
+    market = Market(7, {("okx", "BTC-USDT"): minute(30)})
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=0.1, market=market):
+        await sleep_until(600)
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT min(attempts) FROM gap WHERE until_ms <= ?", NOON) > 1
 
 
 async def test_holes_that_nobody_can_fill_do_not_keep_others_waiting(autojump_clock, tmp_path):

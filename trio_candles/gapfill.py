@@ -235,7 +235,12 @@ async def ask(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> tuple[Fille
     if refusal is not None and (not filled.candles or isinstance(refusal, Throttled)):
         return None, refusal
     if filled.candles:
-        again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now(), using))
+        try:
+            again = await converse(rest, history.fill(job.series, job.since, job.until, filler.time.now(), using))
+        except Refusal as raised:  # OKX has rows on two endpoints: one may refuse each time
+            if raised.proven is None or isinstance(raised, Throttled):
+                raise
+            refusal, again = refusal or raised, raised.proven
         known = {candle.open_time: candle for candle in filled.candles}
         both = [candle for candle in again.candles if candle.open_time in known]
         if not both or not all(candle.same_as(known[candle.open_time]) for candle in both):

@@ -132,8 +132,9 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
             findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
             findings.excuse(since, end, Why.ID_HOLE)
     finally:
-        findings.trades(walk.believed(findings))
-        first = walk.known.get(1)
+        believed = walk.believed(findings)
+        findings.trades(believed)
+        first = next((trade for trade in believed if trade.trade_id == 1), None)
         if first is not None:
             findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
 
@@ -275,7 +276,7 @@ class _Walk:
             stretch.hi + 1
             for stretch in self._stretches
             if not stretch.twice
-            and findings.tells(self._within(stretch))
+            and (stretch.lo <= 1 or findings.tells(self._within(stretch)))
             and not findings.vouches(self._within(stretch))
         ]
 
