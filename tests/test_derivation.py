@@ -36,7 +36,7 @@ from test_store import (
 )
 
 from trio_candles.audit import audit
-from trio_candles.model import DAY, MINUTE, Candle, Empty, Listed, Millis, Page, Reason, Series, Source, Unsure
+from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Page, Reason, Series, Source, Unsure
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, Disk, LocalDisk
@@ -212,7 +212,7 @@ def test_minutes_before_the_first_expected_one_carry_nothing_and_before_the_list
         store.commit([*candles(10, 12)], LATE)
         flush(store)
         assert promise(tmp_path, "5m", "1h", "1d") == {"5m": 10, "1h": 0, "1d": 0}
-        store.commit([Listed(BTC, at(8), "the venue says so")], LATE)
+        store.commit([Page(BTC, at(2), at(8), (), (), listed=(at(8), "the venue says so"))], LATE)
         assert is_clean(tmp_path)
         flush(store)
         assert promise(tmp_path, "5m", "1h", "1d") == {"5m": 11, "1h": 1, "1d": 0}

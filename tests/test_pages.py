@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_journal import BTC, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
 
-from trio_candles.model import MINUTE, Attempt, Candle, Listed, Millis, Page, Reason, Source
+from trio_candles.model import MINUTE, Attempt, Candle, Millis, Page, Reason, Source
 from trio_candles.validation import Rule
 
 NOW = at(200)
@@ -274,10 +274,15 @@ def minutes_stored(journal: Watched) -> set[int]:
 # --- listing
 
 
+def listing(minute: int) -> Page:
+    """Nothing but when the market began, said when minutes 1 to 4 were asked for."""
+    return page(1, 4, listed=(at(minute), "trade 1"))
+
+
 def test_gaps_before_the_listing_are_closed_and_not_expected_again():
     with journal_in() as journal:
         journal.expect([BTC], at(-10), NOON)
-        journal.commit([candle(0), Listed(BTC, at(-4), "trade 1")], at(1))
+        journal.commit([candle(0), listing(-4)], at(1))
         assert journal.spans() == {BTC: (at(-4), at(1))}
         assert gaps(journal) == [(-4, 0, "not_collected")]
         journal.expect([BTC], at(-20), at(2))
@@ -289,9 +294,25 @@ def test_gaps_before_the_listing_are_closed_and_not_expected_again():
 
 @pytest.mark.parametrize("since", [3, 7, 50], ids=["a candle before", "candles and empties before", "in the future"])
 def test_a_listing_that_what_is_known_contradicts_changes_nothing(journal, since):
-    journal.commit([Listed(BTC, at(since), "trade 1")], NOW)
+    journal.commit([listing(since)], NOW)
     assert kinds(journal) == "CGGGCEEC"
     assert not rows(journal, "SELECT * FROM listing")
+    assert rows(journal, "SELECT attempts FROM gap WHERE since_ms >= ?", at(1)) == [(1,)]  # asked for again, later
+
+
+def test_a_page_that_is_not_believed_lists_nothing(journal):
+    journal.commit([page(1, 4, rest(1), rest(4, 55.0), anonymous=True, listed=(NOON, "trade 1"))], NOW)
+    assert not rows(journal, "SELECT * FROM listing")
+
+
+def test_minutes_that_a_page_tells_from_before_its_own_listing_are_stored_and_the_listing_is_not_believed():
+    with journal_in() as journal:
+        journal.expect([BTC], at(-10), NOON)
+        journal.commit([candle(0)], at(1))
+        journal.commit([page(-10, 0, rest(-6), rest(-5), rest(-3), listed=(at(-4), "trade 1"))], at(1))
+        assert minutes_stored(journal) == {-6, -5, -3, 0}
+        assert gaps(journal) == [(-10, -6, "not_collected"), (-4, -3, "not_collected"), (-2, 0, "not_collected")]
+        assert not rows(journal, "SELECT * FROM listing")
 
 
 # --- whatever comes

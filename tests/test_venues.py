@@ -34,6 +34,7 @@ from trio_candles.venues.protocol import (
     VenueError,
     exact,
     plain_float,
+    plain_floats,
     time_of,
 )
 
@@ -93,6 +94,25 @@ def test_every_number_that_a_venue_writes_is_read_exactly(number):
     text = f"{number:f}"
     assert exact(text) == number
     assert plain_float(text) == float(number)
+
+
+@PATIENT
+@given(st.lists(st.text("0123456789.,-", max_size=6), max_size=4))
+def test_a_row_of_numbers_is_read_as_each_of_them_is(texts):
+    def read(reader):
+        try:
+            return list(reader())
+        except Misunderstood as error:
+            return str(error)
+
+    assert read(lambda: plain_floats(texts)) == read(lambda: [plain_float(text) for text in texts])
+
+
+def test_a_comma_within_a_number_of_a_row_does_not_make_two_of_it():
+    assert plain_floats(["1", "2.5"]) == [1.0, 2.5]
+    for texts in (["1,2"], ["1", "2,3"], ["1,2", ""], ["", "1,2"]):
+        with pytest.raises(Misunderstood):
+            plain_floats(texts)
 
 
 @PATIENT

@@ -19,7 +19,6 @@ from trio_candles.model import (
     Candle,
     Empty,
     Finding,
-    Listed,
     Millis,
     Page,
     Reason,
@@ -171,7 +170,7 @@ def collapsed(outcomes: Iterable[Verdict | Rejected | Finding]) -> Iterable[Unsu
     """
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
-        if isinstance(outcome, (Rejected, Attempt, Listed, Page)):
+        if isinstance(outcome, (Rejected, Attempt, Page)):
             continue
         if isinstance(outcome, Candle):
             since, until, reason, detail = outcome.open_time, outcome.close_time, Reason.OVERFLOW, ""

@@ -18,7 +18,7 @@ import trio
 from trio_candles.clock import Time
 from trio_candles.confirm import keep_comparing
 from trio_candles.desk import Desk
-from trio_candles.model import MINUTE, Attempt, Finding, Gap, Listed, Millis, Page, Series, printable, utc_text
+from trio_candles.model import MINUTE, Attempt, Finding, Gap, Millis, Page, Series, printable, utc_text
 from trio_candles.network import Backoff, Network, wall_floor
 from trio_candles.rest import Rest, converse, open_rest
 from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Using, Why
@@ -59,8 +59,8 @@ class _Filler:
     time: Time
     busy: set[Series] = attrs.field(factory=set)
     """Series that somebody is asking about."""
-    answered: list[tuple[Series, Millis, Millis, float]] = attrs.field(factory=list)
-    """Pages (series, since, until) that have been answered, and when the ledger surely knows of it."""
+    answered: dict[Series, list[tuple[Millis, Millis, float]]] = attrs.field(factory=dict)
+    """Pages (since, until) that have been answered, and when the ledger surely knows of it."""
     waits: dict[tuple[Series, Millis], tuple[float, float]] = attrs.field(factory=dict)
     """(series, the end of what is open) → when it may be asked about again, and how long it waited last."""
     unwell: bool = False
@@ -71,12 +71,11 @@ class _Filler:
     def next_job(self) -> _Job | None:
         """The newest page that is worth asking for now."""
         now, moment = self.time.now(), trio.current_time()
-        self.answered = [page for page in self.answered if page[3] > moment]
         gaps = self.book.gaps.get(self.history.name, [])
         for gap in gaps:
             if gap.series in self.busy:
                 continue
-            for since, until in self._unanswered(gap):
+            for since, until in self._unanswered(gap, moment):
                 newest = next(iter(self.history.windows(since, until, now)), None)
                 if newest is not None and not self._waits(gap.series, newest[1], moment):
                     return self._page(gap.series, *newest, gaps, now, moment)
@@ -85,11 +84,11 @@ class _Filler:
     def _waits(self, series: Series, until: Millis, moment: float) -> bool:
         return self.waits.get((series, until), (0.0, 0.0))[0] > moment
 
-    def _unanswered(self, gap: Gap) -> list[tuple[Millis, Millis]]:
+    def _unanswered(self, gap: Gap, moment: float) -> list[tuple[Millis, Millis]]:
         """What is left of *gap* beside the pages that have just been answered, newest first."""
         spans = [(gap.since, gap.until)]
-        for series, since, until, _ in self.answered:
-            if series == gap.series:
+        for since, until, known in self.answered.get(gap.series, ()):
+            if known > moment:
                 spans = [
                     (low, high)
                     for begin, end in spans
@@ -132,11 +131,12 @@ class _Filler:
         """
         moment = trio.current_time()
         known = moment + wall_floor(KNOWN_SECONDS, KNOWN_WALL_SECONDS * self.time.speed)
+        answered = [page for page in self.answered.get(job.series, ()) if page[2] > moment]
         begin = job.since
         for part in unreached:
-            self.answered.append((job.series, begin, part.since, known))
+            answered.append((begin, part.since, known))
             begin = part.until
-        self.answered.append((job.series, begin, job.until, known))
+        self.answered[job.series] = [*answered, (begin, job.until, known)]
         waited = self.waits.pop((job.series, job.until), (0.0, FIRST_RETRY / 2))[1]
         young = job.until > self.time.now() - YOUNG
         wait = min(2 * waited, LAST_RETRY_WHILE_YOUNG if young else LAST_RETRY)
@@ -195,7 +195,7 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     still_open, unreached = [job.until], []
     if filled is not None:
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
-        failed = [missing for missing in filled.missing if has_failed(missing, filled, job)]
+        failed = [part for part in filled.missing if part.why != Why.NOT_REACHED]
         still_open = [missing.until for missing in failed] or still_open
         desk.add(findings(filler.history, job, filled, failed, not believed))
         proven = minutes_of_gaps(filled, job.gaps)
@@ -249,25 +249,15 @@ async def ask(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> tuple[Fille
     return filled, refusal
 
 
-def has_failed(missing: Missing, filled: Filled, job: _Job) -> bool:
-    """Whether *missing* is worth an attempt: not what is out of reach for now, nor what is from before the listing,
-    unless that is still to come: the ledger believes in none after what it knows, and these minutes stay gaps.
-    """
-    if missing.why == Why.BEFORE_FIRST:
-        return filled.listed is not None and filled.listed[0] >= job.until
-    return missing.why != Why.NOT_REACHED
-
-
 def findings(history: History, job: _Job, filled: Filled, failed: Iterable[Missing], twice: bool) -> Iterable[Finding]:
     """What the ledger is to know of an answer, in an order in which it makes sense."""
-    if filled.listed is not None:
-        since, evidence = filled.listed
-        yield Listed(job.series, since, evidence)
     yield Page(
         job.series, job.since, job.until, filled.candles, filled.empties,
-        anonymous=history.anonymous, twice=twice, conclusive=False,
+        anonymous=history.anonymous, twice=twice, conclusive=False, listed=filled.listed,
     )  # fmt: skip
     for missing in failed:
+        if missing.why == Why.BEFORE_FIRST and filled.listed is not None:
+            continue  # the ledger judges the listing, and notes the attempt if it does not believe it
         yield Attempt(job.series, missing.since, missing.until, printable(missing.why), absent=missing.why in ABSENT)
 
 

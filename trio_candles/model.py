@@ -31,7 +31,6 @@ __all__ = [
     "Empty",
     "Finding",
     "Gap",
-    "Listed",
     "Millis",
     "Page",
     "Reason",
@@ -278,15 +277,6 @@ class Attempt:
 
 
 @attrs.frozen
-class Listed:
-    """The venue's market of *series* began in the minute *since*: earlier ones are not expected."""
-
-    series: Series
-    since: Millis
-    evidence: str
-
-
-@attrs.frozen
 class Page:
     """What one answer of the venue's REST record proved, to be judged as one: whether it is about this market at all
     is seen by the minutes that are stored already.
@@ -307,6 +297,9 @@ class Page:
     """It may replace a stored candle, if an earlier answer said the same."""
     comparing: bool = False
     """It was asked for to compare what is stored: what it does not tell of old minutes, the venue does not have."""
+    listed: tuple[Millis, str] | None = None
+    """The minute in which the venue's market of the series began, and how that is known: earlier ones are not
+    expected, and are no part of the page."""
 
 
-Finding = Attempt | Listed | Page
+Finding = Attempt | Page

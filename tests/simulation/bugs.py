@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.model import MINUTE, Attempt, Empty, Listed, Millis, Page
+from trio_candles.model import MINUTE, Attempt, Empty, Millis, Page
 from trio_candles.network import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
@@ -323,7 +323,7 @@ class ForgetsListings(_Rewrites):
     """Does not remember when a market began."""
 
     def changed(self, one: Any) -> Any:
-        return None if isinstance(one, Listed) else one
+        return attrs.evolve(one, listed=None) if isinstance(one, Page) else one
 
 
 class DerivesOnce(_Over):

@@ -20,7 +20,6 @@ from trio_candles.model import (
     Candle,
     Empty,
     Finding,
-    Listed,
     Millis,
     Page,
     Reason,
@@ -96,8 +95,6 @@ class Verdicts:
                 self._gaps.attempted(self._entries[verdict.series].id, verdict, now)
             case Page():
                 self._judge_page(verdict, now, judged)
-            case Listed():
-                self._judge_listing(verdict, now)
             case _ if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                 raise LedgerBroken(f"not a span of whole minutes: {verdict}")
             case Empty():
@@ -181,6 +178,7 @@ class Verdicts:
         known = [candle for candle in page.candles if entry.first <= candle.open_time < entry.mark]
         spans = [(c.open_time, c.close_time) for c in known] + [(e.since, e.until) for e in page.empties]
         if not spans:
+            self._judge_listing(entry, page, now)
             return
         lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
         gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
@@ -193,6 +191,7 @@ class Verdicts:
             judged.refused.append(f"{page.series}: {error}")
             self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
             return
+        self._judge_listing(entry, page, now)
         self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
         for empty in page.empties:
             since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
@@ -273,18 +272,26 @@ class Verdicts:
                     judged.compared[page.series.venue, "unanswered"] += 1
         self._revisions.advance(entry.id, until)
 
-    def _judge_listing(self, listed: Listed, now: Millis) -> None:
-        """Earlier minutes are not expected, unless something is known about one of them: then nothing is done."""
-        entry = self._entries[listed.series]
-        if listed.since > entry.first:
-            unknown = self._gaps.within(entry.id, entry.first, listed.since)
-            if listed.since > entry.mark or sum(high - low for low, high in unknown) != listed.since - entry.first:
+    def _judge_listing(self, entry: Entry, page: Page, now: Millis) -> None:
+        """Minutes before the listing are not expected, unless it is still to come, or something is known about one of
+        them, or the page itself has one: then it has told nothing about those that were asked for.
+        """
+        if page.listed is None:
+            return
+        since, evidence = page.listed
+        if since > entry.first:
+            unknown = self._gaps.within(entry.id, entry.first, since)
+            told = any(entry.first <= candle.open_time < since for candle in page.candles)
+            if told or since > entry.mark or sum(high - low for low, high in unknown) != since - entry.first:
+                error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)
+                if page.since < until:
+                    self._gaps.attempted(entry.id, Attempt(page.series, page.since, until, error), now)
                 return
-            self._gaps.close(entry.id, entry.first, listed.since, "unlisted", listed.evidence, now)
-            self._entries.begin_at(entry, listed.since)
-        day = floor_to(listed.since, DAY)
+            self._gaps.close(entry.id, entry.first, since, "unlisted", evidence, now)
+            self._entries.begin_at(entry, since)
+        day = floor_to(since, DAY)
         self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
-        self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, listed.since, listed.evidence))
+        self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, since, evidence))
 
     def _judge_empty(self, empty: Empty, now: Millis) -> None:
         entry = self._entries[empty.series]

@@ -32,7 +32,7 @@ from trio_candles.venues.history import (
     read_body,
     settled_until,
 )
-from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_float
+from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_floats
 
 __all__ = ["KrakenHistory"]
 
@@ -198,12 +198,12 @@ def _hear_rows(findings: Findings, answer: Answer) -> Millis:
 
 
 def _hear_row(findings: Findings, minute: Millis, row: _Row) -> None:
-    time, first, high, low, last, vwap, volume, count = row
+    time, *numbers, count = row
+    first, high, low, last, vwap, volume = plain_floats(numbers)
     candle = Candle(
-        findings.series, Millis(time * 1000),
-        plain_float(first), plain_float(high), plain_float(low), plain_float(last), plain_float(volume),
+        findings.series, Millis(time * 1000), first, high, low, last, volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=plain_float(vwap) or None, trades_count=count,
+        vwap=vwap or None, trades_count=count,
         source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
     )  # fmt: skip
     if count or candle.open_time != minute:

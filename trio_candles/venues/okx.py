@@ -27,7 +27,7 @@ from trio_candles.venues.protocol import (
     Row,
     Skipped,
     Told,
-    plain_float,
+    plain_floats,
 )
 
 __all__ = ["Okx"]
@@ -128,10 +128,10 @@ def _row(symbol: str, row: list[str]) -> Row | Forming:
     if _MILLIS.fullmatch(row[0]) is None:
         raise Misunderstood("bad_time", f"{symbol} {row[0][:40]!r}")
     open_time = Millis(int(row[0]))
-    volume, quote_volume = plain_float(row[5]), plain_float(row[7])
+    opened, high, low, close, volume, quote_volume = plain_floats([*row[1:6], row[7]])
     return Row(
         symbol, open_time, Millis(open_time + MINUTE),
-        plain_float(row[1]), plain_float(row[2]), plain_float(row[3]), plain_float(row[4]), volume,
+        opened, high, low, close, volume,
         quote_volume=quote_volume,
         vwap=quote_volume / volume if volume > 0 else None,
         trades_count=None,

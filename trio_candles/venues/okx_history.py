@@ -29,7 +29,7 @@ from trio_candles.venues.history import (
     read_body,
     settled_until,
 )
-from trio_candles.venues.protocol import Misunderstood, plain_float
+from trio_candles.venues.protocol import Misunderstood, plain_floats
 
 __all__ = ["OkxHistory"]
 
@@ -179,11 +179,11 @@ def _hear(findings: Findings, answer: Answer) -> None:
 
 
 def _candle(findings: Findings, time: Millis, row: list[str]) -> Candle:
-    volume, quote_volume = plain_float(row[5]), plain_float(row[7])
+    opened, high, low, close, volume, quote_volume = plain_floats([*row[1:6], row[7]])
     return Candle(
         findings.series,
         time,
-        plain_float(row[1]), plain_float(row[2]), plain_float(row[3]), plain_float(row[4]), volume,
+        opened, high, low, close, volume,
         quote_volume=quote_volume,
         vwap=quote_volume / volume if volume > 0 else None,
         trades_count=None,

@@ -47,6 +47,7 @@ __all__ = [
     "VenueError",
     "exact",
     "plain_float",
+    "plain_floats",
     "time_of",
 ]
 
@@ -268,6 +269,19 @@ def plain_float(text: str) -> float:
     if _NUMBER.fullmatch(text) is None:
         raise Misunderstood("bad_number", repr(text[:40]))
     return float(text)
+
+
+_NUMBERS = re.compile(rf"{_NUMBER.pattern}(?:,{_NUMBER.pattern})*", re.ASCII)
+
+
+def plain_floats(texts: Sequence[str]) -> list[float]:
+    """Each of *texts* as :func:`plain_float` reads it; quicker for a row of them."""
+    if _NUMBERS.fullmatch(",".join(texts)) is not None:
+        try:
+            return list(map(float, texts))
+        except ValueError:  # a text with a comma in it
+            pass
+    return [plain_float(text) for text in texts]
 
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)
