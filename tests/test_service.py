@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 
+import httpx
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
@@ -177,6 +179,29 @@ async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_i
     for series in ALL:
         counts = check_against_truth(tmp_path, world.market, series)
         assert counts["gap"] <= 2
+
+
+async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(autojump_clock, tmp_path):
+    asked: Counter[str] = Counter()
+
+    class Counting(httpx.AsyncBaseTransport):
+        def __init__(self, inner):
+            self.inner = inner
+
+        async def handle_async_request(self, request):
+            asked[request.url.path.rpartition("/")[2]] += 1
+            return await self.inner.handle_async_request(request)
+
+    async with collecting(
+        tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, fill=True, lookback_days=3,
+        wrap=lambda store: _as(FullDisk, store), wrap_rest=Counting,
+    ) as world:  # fmt: skip
+        world.store.full = True
+        await trio.sleep(1200)
+        assert 0 < asked.total() < 250
+        world.store.full = False
+        await trio.sleep(600)
+        assert world.service.board.venues["okx"].open_gap_minutes <= 4
 
 
 async def test_a_disk_that_stays_full_does_not_keep_the_service_from_ending(autojump_clock, tmp_path):

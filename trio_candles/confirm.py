@@ -101,6 +101,7 @@ async def keep_comparing(history: History, rest: Rest, book: GapBook, desk: Desk
     """Compare what is stored of *history*'s venue with its record, for ever."""
     comparer = _Comparer(history, book, time)
     while True:
+        await desk.room()
         question = comparer.next_question()
         if question is None:
             await trio.sleep(IDLE_SECONDS)

@@ -1,7 +1,7 @@
 """All series of one venue: what its connections hear goes in, verdicts wait to be sent to the writer.
 
-The desk lives as long as the venue's feed and is touched by its tasks only; it never waits. So a reader that
-hears something is never held up by the disk, and a slow disk never looks like a silent venue.
+The desk lives as long as the venue's feed and is touched by its tasks only; who hears something never waits. So a
+reader is never held up by the disk, and a slow disk never looks like a silent venue. Who asks REST does wait.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ OUTBOX_LIMIT = 100_000
 
 Beyond it their minutes become gaps, which take next to no room and which REST can fill later."""
 
+PAGES_LIMIT = 100
+"""Answers of REST that may wait for the disk, per venue, of some 300 minutes each. They can be had again: beyond it
+nothing is asked, else the same pages would pile up for as long as a disk takes nothing."""
+
 CLOCK_TOLERANCE = 2_000
 """Ms between the venue's clock and ours beyond which we say so."""
 LOUD_EVERY = 60.0
@@ -56,6 +60,9 @@ class Desk:
     outbox: list[Verdict | Rejected | Finding] = attrs.field(factory=list)
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
+    _pages: int = 0
+    """What :meth:`add` was given and nobody has taken."""
+    _taken: trio.Event = attrs.field(factory=trio.Event)
     _loud_again: dict[str, float] = attrs.field(factory=dict)
     _lags: list[int] = attrs.field(factory=list)
     _clock_warned: bool = False
@@ -93,9 +100,15 @@ class Desk:
         if self.outbox:
             self.filled.set()
 
+    async def room(self) -> None:
+        """Wait until there is room for another answer of REST; whoever asks it asks here first."""
+        while self._pages >= PAGES_LIMIT:
+            await self._taken.wait()
+
     def add(self, outcomes: Iterable[Finding]) -> None:
         """Let what REST said wait for the writer; it is no candle that the feed yielded."""
         self.outbox.extend(outcomes)
+        self._pages += 1
         if self.outbox:
             self.filled.set()
 
@@ -109,6 +122,9 @@ class Desk:
         """Everything that waits."""
         batch, self.outbox = self.outbox, []
         self.filled = trio.Event()
+        self._pages = 0
+        self._taken.set()
+        self._taken = trio.Event()
         return batch
 
     def remark(self, kind: str, text: str) -> None:

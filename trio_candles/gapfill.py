@@ -162,6 +162,7 @@ async def fill_gaps(
 async def work(filler: _Filler, rest: Rest, desk: Desk, backoff: Backoff) -> None:
     """Ask for one page after another, for ever."""
     while True:
+        await desk.room()
         job = filler.next_job()
         if job is None:
             with trio.move_on_after(IDLE_SECONDS):
