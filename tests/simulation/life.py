@@ -112,6 +112,11 @@ class World:
         self._stop.set()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether the collector of this life has been asked to stop."""
+        return self._stop.is_set()
+
+    @property
     def is_down(self) -> bool:
         """Whether nobody starts the collector now."""
         return trio.current_time() < self.down_until
@@ -166,6 +171,7 @@ class World:
     async def _collect(self) -> bool:
         machine, time = self.machine, self.time
         self.bug.before_a_start(machine.root)
+        expected = self._expected_from()
         with open_store(machine.root, machine.disk) as store:
             machine.check_nothing_is_lost()
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
@@ -181,7 +187,9 @@ class World:
                 histories=self.bug.over_histories(HISTORIES),
             ) as service:
                 self.service = service
-                self._note_earliest()
+                # Its clock may have been set while it started, and it looked at it once.
+                expected = max(expected, self._expected_from())
+                self.earliest = expected if self.earliest is None else min(self.earliest, expected)
                 await self._stop.wait()
                 self.trace.note("asked to stop")
                 asked, clock = time.now(), time.ahead
@@ -198,10 +206,8 @@ class World:
             self._check_marks(asked)
         return True
 
-    def _note_earliest(self) -> None:
-        expected = self.time.now() // MINUTE * MINUTE - self.plan.lookback_minutes * MINUTE
-        if self.earliest is None or expected < self.earliest:
-            self.earliest = expected
+    def _expected_from(self) -> int:
+        return self.time.now() // MINUTE * MINUTE - self.plan.lookback_minutes * MINUTE
 
     def _check_marks(self, asked: Millis) -> None:
         """Every minute that closed 10 s or more before the signal has its verdict."""

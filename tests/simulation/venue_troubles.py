@@ -58,7 +58,7 @@ async def notice(site: Site, seconds: float, limit: float, what: str, word: str)
         return
     world, service, began, clock = site.world, site.world.service, site.world.time.now(), site.world.time.ahead
     await trio.sleep(limit)
-    if service is None or world.service is not service or world.time.ahead != clock:
+    if service is None or world.service is not service or world.is_stopping or world.time.ahead != clock:
         return
     board = service.board.venues[site.venue]
     if what == "staleness" and (board.last_data or board.up_since or began) > began + 1000:
