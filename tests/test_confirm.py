@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 
 import pytest
 import trio
-from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
+from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
+from trio_candles.confirm import _Comparer
 from trio_candles.model import DAY, MINUTE, Series
 from trio_candles.simulator import FOREVER, Market, RestFault
+from trio_candles.store.revisions import Doubtful, Unconfirmed
+from trio_candles.venues.histories import HISTORIES
+from trio_candles.writer import GapBook
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 
@@ -51,6 +56,30 @@ async def test_every_live_candle_is_confirmed_within_fifteen_minutes(autojump_cl
         assert mark >= minute(40 - 15), (venue, symbol)
     assert not query(tmp_path, "SELECT * FROM revision")
     assert dict(query(tmp_path, "SELECT outcome, sum(count) FROM confirmation GROUP BY outcome")).keys() == {"agreed"}
+
+
+async def test_what_can_never_be_compared_does_not_keep_others_waiting(autojump_clock):
+    """Kraken is asked one such question in ten seconds: two closed markets, or a dozen doubts, could take them all."""
+    closed = [Series("kraken", f"X{n}/USD") for n in range(8)]
+    marks = {Series("kraken", f"Y{n}/USD"): NOON for n in range(20)}
+    time = AdjustableTime(NOON)
+    stuck = [Unconfirmed(series, minute(-600)) for series in closed]
+    doubts = [Doubtful(series, minute(-600), None) for series in closed]
+    comparer = _Comparer(HISTORIES["kraken"], GapBook(), time)
+    asked = Counter()
+    while trio.current_time() < 2 * 3600:
+        now = minute(int(trio.current_time() // 60))
+        assert all(now - mark <= 15 * MINUTE for mark in marks.values()), now
+        waiting = [Unconfirmed(series, mark) for series, mark in sorted(marks.items(), key=lambda one: one[1])]
+        comparer.book.to_compare["kraken"] = (doubts, [*stuck, *waiting])
+        question = comparer.next_question()
+        if question is not None:
+            asked[question.series] += 1
+            if question.series in marks:
+                marks[question.series] = now - MINUTE
+        await trio.sleep(10)
+    for series in closed:
+        assert asked[series] >= 4, asked  # nor are these forgotten
 
 
 @pytest.mark.parametrize("venue", ["kraken", "okx"])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 import attrs
 import httpx
 import pytest
 import trio
-from world import NOON, SYMBOLS, check_against_truth, collecting, ledger
+from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger
 
-from trio_candles.model import DAY, MINUTE, Series
+from trio_candles.gapfill import _Filler
+from trio_candles.model import DAY, MINUTE, Gap, Millis, Reason, Series
 from trio_candles.simulator import FOREVER, Market, RestFault
+from trio_candles.venues.histories import HISTORIES
+from trio_candles.writer import GapBook
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 
@@ -195,6 +199,32 @@ async def test_a_listing_that_is_still_to_come_counts_as_an_attempt(autojump_clo
         await sleep_until(600)
     with ledger(tmp_path) as books:
         assert 1 < books.one("SELECT min(attempts) FROM gap WHERE until_ms <= ?", NOON) < 12
+
+
+async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_clock, tmp_path):
+    """Its gap grows by a minute each minute, and with it the end of every page of it."""
+    market = Market(7, {("okx", "BTC-USDT"): minute(3000)})
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=3, market=market) as world:
+        await sleep_until(7200)
+        assert 20 < len(world.exchanges.exchanges["okx"].requests) < 400
+
+
+async def test_every_series_has_its_turn_though_a_budget_does_not_suffice_for_all(autojump_clock):
+    """Thin pairs have a new minute to ask about each minute; one answer tells all that a pair has waited for."""
+    many = [Series("kraken", f"A{n:03}/USD") for n in range(120)]
+    filler = _Filler(HISTORIES["kraken"], GapBook(), AdjustableTime(NOON))
+    asked = Counter()
+    while trio.current_time() < 1200:
+        newest = Millis(NOON + (int(trio.current_time()) // 60 - 2) * MINUTE)
+        gaps = [Gap(one, Millis(newest - MINUTE), newest, Reason.UNPROVEN, newest, 0) for one in many]
+        filler.book.gaps["kraken"] = gaps
+        job = filler.next_job()
+        if job is not None:
+            asked[job.series] += 1
+            filler.proved(job.series, 1)
+            filler.done(job, (), ())
+        await trio.sleep(1)
+    assert min(asked[one] for one in many) >= 5
 
 
 async def test_holes_that_nobody_can_fill_do_not_keep_others_waiting(autojump_clock, tmp_path):

@@ -178,6 +178,16 @@ def test_a_busy_day_takes_several_fills_and_each_says_what_is_left():
     assert total < 60
 
 
+def test_a_minute_that_was_passed_and_not_proven_is_missing_for_that_and_not_for_want_of_requests():
+    since = NOON - 3 * DAY
+    peer = Peer("kraken")
+    lost = peer.market.first_id_from("kraken", "BTC/USD", (since + HOUR + MINUTE // 2) * 1000)
+    peer.exchange.faults.lose_trade = lambda symbol, id_: id_ == lost
+    filled = peer.fill("BTC/USD", since, since + DAY)
+    assert [part.why for part in filled.missing] == [Why.ID_HOLE, Why.NOT_REACHED]
+    assert filled.missing[0].since == since + HOUR
+
+
 def test_the_first_trade_of_all_proves_its_own_minute_and_none_before():
     listed = NOON - 2 * DAY + 10 * MINUTE
     peer = Peer("kraken", market=Market(7, {("kraken", "ETH/USD"): listed}))

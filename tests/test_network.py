@@ -107,14 +107,19 @@ async def test_a_peer_that_never_answers_the_handshake_is_lost_at_the_deadline(a
     ids=["ssh", "429", "html", "wrong key", "zeros", "endless line"],
 )
 async def test_anything_but_the_right_reply_to_the_handshake_is_lost(autojump_clock, nursery, reply):
+    hung_up = trio.Event()
+
     async def replies(stream):
         await stream.receive_some()
         await stream.send_all(reply)
-        await trio.sleep_forever()
+        while await stream.receive_some():
+            pass
+        hung_up.set()
 
     _, seconds = await lost_by(network_with(nursery, replies))
     assert seconds <= CONNECT_SECONDS
-    nursery.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert hung_up.is_set()  # and not only once the garbage is collected
 
 
 async def test_a_refused_connection_is_lost_at_once(autojump_clock):

@@ -305,6 +305,16 @@ def test_a_page_that_is_not_believed_lists_nothing(journal):
     assert not rows(journal, "SELECT * FROM listing")
 
 
+def test_candles_from_before_the_first_expected_minute_speak_against_a_listing_too():
+    for first in (-10, -3):
+        with journal_in() as journal:
+            journal.expect([BTC], at(first), NOON)
+            journal.commit([candle(0)], at(1))
+            journal.commit([page(first, 0, rest(-12), rest(0), listed=(at(-4), "trade 1"))], at(1))
+            assert journal.spans()[BTC][0] == at(first)
+            assert not rows(journal, "SELECT * FROM listing")
+
+
 def test_minutes_that_a_page_tells_from_before_its_own_listing_are_stored_and_the_listing_is_not_believed():
     with journal_in() as journal:
         journal.expect([BTC], at(-10), NOON)

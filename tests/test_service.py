@@ -9,7 +9,7 @@ import httpx
 import trio
 from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
-from trio_candles.model import DAY, MINUTE, Candle, Millis, Series, Source, day_name
+from trio_candles.model import DAY, MINUTE, Candle, Millis, Reason, Series, Source, day_name
 from trio_candles.store.store import Store, StoreUnavailable, open_store
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
@@ -251,6 +251,22 @@ async def test_verdicts_beyond_the_bound_become_gaps_with_their_reason(autojump_
     (gap,) = desk.take()
     assert isinstance(gap, Unsure)
     assert (gap.since, gap.until, gap.reason) == (0, (OUTBOX_LIMIT + 1) * MINUTE, "overflow")
+    minutes[::2] = [Unsure(one.series, one.since, one.until, Reason.UNPROVEN) for one in minutes[::2]]
+    desk.put(minutes)
+    (gap,) = desk.take()
+    assert (gap.since, gap.until, gap.reason) == (0, (OUTBOX_LIMIT + 1) * MINUTE, "overflow")
+
+
+async def test_old_history_is_forgotten_each_day(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, epoch=MIDNIGHT - 5 * MINUTE) as world:
+        await trio.sleep(60)
+        with sqlite3.connect(tmp_path / "journal.sqlite3") as database:
+            old = world.time.now() - 91 * DAY
+            database.execute("INSERT INTO gap_event VALUES (?, 1, 0, 60000, 'opened', 'long ago')", (old,))
+        database.close()
+        await trio.sleep(600)
+    with ledger(tmp_path) as books:
+        assert books.one("SELECT count(*) FROM gap_event WHERE detail = 'long ago'") == 0
 
 
 # --- clocks -----------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ KNOWN_SECONDS = 15.0
 """After which the ledger, and the lists drawn from it, know of an answer."""
 RETRY_SECONDS = 120.0
 """Until a minute that an answer did not settle is asked about again."""
+OLD = Millis(3 * 60 * MINUTE)
+"""What has not been settled for so long may never be, as of a market that is closed: others go before it."""
+OLD_RETRY_SECONDS = 1800.0
+STUCK_SECONDS = 600.0
+"""Until a series is asked about again whose oldest candle is old, and was not settled the last time."""
 
 
 @attrs.frozen
@@ -58,23 +63,43 @@ class _Comparer:
     time: Time
     waits: dict[tuple[Series, Millis | None], float] = attrs.field(factory=dict)
     """(series, doubtful minute) → when it may be asked about again."""
+    onward: dict[Series, Millis] = attrs.field(factory=dict)
+    """From where on each series was compared the last time."""
+    doubts_next: bool = True
+    """Doubtful minutes and waiting series take turns, as far as there are both."""
 
     def next_question(self) -> _Question | None:
         """What is most worth asking now."""
-        now, moment = self.time.now(), trio.current_time()
+        moment = trio.current_time()
         self.waits = {key: until for key, until in self.waits.items() if until > moment}
-        doubtful, unconfirmed = self.book.to_compare.get(self.history.name, ([], []))
-        for doubt in doubtful:
+        first, second = self._next_doubt, self._next_series
+        if not self.doubts_next:
+            first, second = second, first
+        self.doubts_next = not self.doubts_next
+        return first(moment) or second(moment)
+
+    def _next_doubt(self, moment: float) -> _Question | None:
+        now = self.time.now()
+        for doubt in self.book.to_compare.get(self.history.name, ([], []))[0]:
             if (doubt.series, doubt.minute) in self.waits or doubt.minute + MINUTE > settled_until(now):
                 continue
             # An answer from the future was heard before the clock was set back: it may be any time ago.
             if doubt.answered is None or not 0 <= now - doubt.answered < APART:
-                self.waits[doubt.series, doubt.minute] = moment + RETRY_SECONDS
+                old = doubt.minute < now - OLD
+                self.waits[doubt.series, doubt.minute] = moment + (OLD_RETRY_SECONDS if old else RETRY_SECONDS)
                 return self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
-        for one in unconfirmed:
+        return None
+
+    def _next_series(self, moment: float) -> _Question | None:
+        now = self.time.now()
+        for one in self.book.to_compare.get(self.history.name, ([], []))[1]:
             if (one.series, None) not in self.waits and now - one.since >= RIPE:
-                self.waits[one.series, None] = moment + KNOWN_SECONDS
-                return self._onward(one.series, one.since, now)
+                stuck = one.since < now - OLD and self.onward.get(one.series) == one.since
+                self.waits[one.series, None] = moment + (STUCK_SECONDS if stuck else KNOWN_SECONDS)
+                self.onward[one.series] = one.since
+                question = self._onward(one.series, one.since, now)
+                if question is not None:
+                    return question
         return None
 
     def _about(self, series: Series, minute: Millis, second: bool, now: Millis) -> _Question:

@@ -17,7 +17,6 @@ from trio_candles.model import (
     MINUTE,
     Attempt,
     Candle,
-    Empty,
     Finding,
     Millis,
     Page,
@@ -97,6 +96,8 @@ class Desk:
         if len(self.outbox) > OUTBOX_LIMIT:
             log.error("%s: %d verdicts wait for the disk; their minutes become gaps", self.board.name, len(self.outbox))
             self.outbox = list(collapsed(self.outbox))
+            if len(self.outbox) > OUTBOX_LIMIT // 2:  # a thin pair's minutes have reasons by turns, which never join
+                self.outbox = list(collapsed(self.outbox, whatever=True))
         if self.outbox:
             self.filled.set()
 
@@ -180,20 +181,21 @@ def open_desk(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]], spee
     return Desk(board, assemblers, speed)
 
 
-def collapsed(outcomes: Iterable[Verdict | Rejected | Finding]) -> Iterable[Unsure]:
-    """The minutes of *outcomes* as gaps, neighbours joined. Rejections stored nothing, and REST is asked again: they
-    are dropped.
+def collapsed(outcomes: Iterable[Verdict | Rejected | Finding], *, whatever: bool = False) -> Iterable[Unsure]:
+    """The minutes of *outcomes* as gaps, neighbours joined where they have the same reason, or *whatever* it is.
+    Rejections stored nothing, and REST is asked again: they are dropped.
     """
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
         if isinstance(outcome, (Rejected, Attempt, Page)):
             continue
+        reason, detail = Reason.OVERFLOW, ""
         if isinstance(outcome, Candle):
-            since, until, reason, detail = outcome.open_time, outcome.close_time, Reason.OVERFLOW, ""
-        elif isinstance(outcome, Empty):
-            since, until, reason, detail = outcome.since, outcome.until, Reason.OVERFLOW, ""
+            since, until = outcome.open_time, outcome.close_time
         else:
-            since, until, reason, detail = outcome.since, outcome.until, outcome.reason, outcome.detail
+            since, until = outcome.since, outcome.until
+            if isinstance(outcome, Unsure) and not whatever:
+                reason, detail = outcome.reason, outcome.detail
         known = spans.setdefault(outcome.series, [])
         last = known[-1] if known else None
         if last is not None and since <= last.until:

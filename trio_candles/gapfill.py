@@ -42,6 +42,9 @@ LAST_RETRY_WHILE_YOUNG, YOUNG = 120.0, Millis(60 * MINUTE)
 """The same for a gap that ended less than so many ms ago: no minute is to stay open longer than five minutes while the
 venue answers."""
 
+BARREN_FILLS = 4
+"""So many fills in a row that prove nothing, and a series rests."""
+
 
 @attrs.frozen
 class _Job:
@@ -63,23 +66,36 @@ class _Filler:
     """Pages (since, until) that have been answered, and when the ledger surely knows of it."""
     waits: dict[tuple[Series, Millis], tuple[float, float]] = attrs.field(factory=dict)
     """(series, the end of what is open) → when it may be asked about again, and how long it waited last."""
+    asked: dict[Series, float] = attrs.field(factory=dict)
+    """When each series was last asked about."""
+    barren: dict[Series, tuple[int, float]] = attrs.field(factory=dict)
+    """Series of which the last fills proved nothing: how many, and until when the series rests."""
     unwell: bool = False
     """Whether the venue's last answer was none."""
     vouched: set[Series] = attrs.field(factory=set)
     """Series of which a page was told twice, alike: later ones overlap with what is stored of it."""
 
     def next_job(self) -> _Job | None:
-        """The newest page that is worth asking for now."""
+        """The newest page that is worth asking for now, of the series that was asked about the longest ago.
+
+        Young pages first: no minute is to stay open for long, however much else there is to fill.
+        """
         now, moment = self.time.now(), trio.current_time()
         gaps = self.book.gaps.get(self.history.name, [])
+        ready: dict[Series, tuple[Millis, Millis]] = {}
         for gap in gaps:
-            if gap.series in self.busy:
+            if gap.series in self.busy or gap.series in ready or self.barren.get(gap.series, (0, 0.0))[1] > moment:
                 continue
             for since, until in self._unanswered(gap, moment):
                 newest = next(iter(self.history.windows(since, until, now)), None)
                 if newest is not None and not self._waits(gap.series, newest[1], moment):
-                    return self._page(gap.series, *newest, gaps, now, moment)
-        return None
+                    ready[gap.series] = newest
+                    break
+        if not ready:
+            return None
+        series = min(ready, key=lambda one: (ready[one][1] <= now - YOUNG, self.asked.get(one, float("-inf"))))
+        self.asked[series] = moment
+        return self._page(series, *ready[series], gaps, now, moment)
 
     def _waits(self, series: Series, until: Millis, moment: float) -> bool:
         return self.waits.get((series, until), (0.0, 0.0))[0] > moment
@@ -124,6 +140,18 @@ class _Filler:
         if self.unwell:
             self.unwell = False
             self.waits.clear()
+            self.barren.clear()
+
+    def proved(self, series: Series, minutes: int) -> None:
+        """A fill proved *minutes* of *series*' gaps. If a few in a row prove none, the series rests: a gap that grows,
+        as that of a market which is closed, would be asked for anew with each minute, page by page.
+        """
+        if minutes:
+            self.barren.pop(series, None)
+            return
+        count = self.barren.get(series, (0, 0.0))[0] + 1
+        rest = FIRST_RETRY * 2.0 ** min(count - BARREN_FILLS, 10) if count >= BARREN_FILLS else 0.0
+        self.barren[series] = (count, trio.current_time() + min(rest, LAST_RETRY_WHILE_YOUNG))
 
     def done(self, job: _Job, still_open: Iterable[Millis], unreached: Iterable[Missing]) -> None:
         """*job* is over; what ends at *still_open* may be asked about later, twice as late as the last time, and what
@@ -193,7 +221,7 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
     if refusal is not None:
         error = f"{type(refusal).__name__}: {refusal}"
     unwell = isinstance(refusal, (Throttled, Unavailable))
-    still_open, unreached = [job.until], []
+    still_open, unreached, proven = [job.until], [], 0
     if filled is not None:
         # What was not reached within one fill's requests is simply the next one's; the rest has failed for now.
         failed = [part for part in filled.missing if part.why != Why.NOT_REACHED]
@@ -211,6 +239,7 @@ async def fill(filler: _Filler, rest: Rest, desk: Desk, job: _Job) -> bool:
         span = f"{utc_text(job.since)} to {utc_text(job.until)}"
         log.info("%s is not all known from %s: %s", job.series, span, printable(error))
         desk.add([Attempt(job.series, job.since, job.until, printable(error))])
+    filler.proved(job.series, proven)
     filler.done(job, still_open if error or (filled is not None and failed) else (), unreached)
     return unwell
 

@@ -139,6 +139,9 @@ class _Carrier:
         except* Exception as group:
             self._failure = _leaf(group)
             log.debug("%s ended: %r", url, self._failure)
+        finally:
+            if self._connection is None:
+                await trio.aclose_forcefully(stream)
         if self._connection is None:
             raise Lost(f"cannot connect to {url}: {told_of(self._failure)}") from self._failure
 

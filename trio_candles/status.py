@@ -32,14 +32,18 @@ class Backfill:
         """REST proved *minutes* more."""
         self.done += minutes
         self._recent.append((now, minutes))
+        self._forget(now)
 
     def rate(self, now: Millis) -> float:
         """Minutes proved a minute, over the last five."""
-        while self._recent and self._recent[0][0] <= now - RATE_OVER:
-            self._recent.popleft()
+        self._forget(now)
         if not self._recent:
             return 0.0
         return sum(minutes for _, minutes in self._recent) * 60_000 / max(now - self._recent[0][0], 60_000)
+
+    def _forget(self, now: Millis) -> None:
+        while self._recent and self._recent[0][0] <= now - RATE_OVER:
+            self._recent.popleft()
 
 
 @attrs.define

@@ -34,6 +34,9 @@ T = TypeVar("T")
 Batch = Sequence[Verdict | Rejected | Finding]
 """What a feed sends at once."""
 
+COMMITTED_AT_ONCE = 5_000
+"""Verdicts in one transaction: what waited while a disk was full is to need neither much room at once nor much time."""
+
 GAPS_SECONDS = 5.0
 """Between two looks at the open gaps, which the table shows and the gap-fillers close."""
 GAPS_LISTED = 500
@@ -128,6 +131,8 @@ async def _write(
             open_end = await _receive(batches, writer)
         await writer.commit()
         if trio.current_time() >= next_flush or time.now() // DAY != day:
+            if time.now() // DAY != day:
+                await writer.tidy()
             day = time.now() // DAY
             await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
@@ -187,11 +192,11 @@ class _Writer:
     async def commit(self) -> None:
         """Make what is in hand durable, however long the disk takes to be willing."""
         while self._writing.pending or self._rejected:
-            verdicts, rejected = list(self._writing.pending), Counter(self._rejected)
+            verdicts, rejected = self._writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
             try:
                 judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
             except StoreUnavailable as error:
-                self._unwell("journal", str(error), f"{len(verdicts)} verdicts wait in memory")
+                self._unwell("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
@@ -221,6 +226,13 @@ class _Writer:
             # An accelerated clock makes the disk no quicker.
             self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)
             await self.publish()
+
+    async def tidy(self) -> None:
+        """Let go of what is old; what a disk does not take today, it may tomorrow."""
+        try:
+            await self._offload(self._store.tidy, self.time.now())
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "old history is kept")
 
     async def publish(self) -> None:
         """Let the tools see what the table shows."""

@@ -161,8 +161,7 @@ class Journal:
 
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
         was first started ``not_collected``; those since its mark ``collector_down``, or ``ledger_lost`` at the
-        first start after a rebuilding, when nobody knows what was heard of them. What is old of the gaps' history
-        is forgotten.
+        first start after a rebuilding, when nobody knows what was heard of them. What is old is forgotten.
         """
         until = floor_to(now, MINUTE)
         asked = floor_to(min(earliest, until), MINUTE)
@@ -182,9 +181,14 @@ class Journal:
                     self._entries.begin_at(entry, earliest)
                 self._verdicts.unsure(Unsure(one, entry.mark, until, reason), now)
                 self._revisions.begin(entry.id, entry.mark)
+            self._remember({LEDGER_LOST: None})
+        self.tidy(now)
+
+    def tidy(self, now: Millis) -> None:
+        """Let go of old history of gaps, and of contradictions that REST has not settled; once a day will do."""
+        with self._transaction():
             self._gaps.forget_old_events(now)
             self._revisions.give_up_old(now)
-            self._remember({LEDGER_LOST: None})
 
     def _listings(self) -> dict[Series, Millis]:
         """When the venues' markets began, where that is known."""

@@ -29,6 +29,9 @@ ATTEMPT_MS = 500
 ATTEMPTS = 60
 """Half a minute for a reader that was there first. Between two attempts we can be stopped, and other readers begin."""
 
+LOG_BYTES = 64 * 1024 * 1024
+"""What the write-ahead log keeps of its size once it has been copied: it grows for as long as somebody reads."""
+
 _READ_FAILED = re.compile(r"error code=([0-9]+)")
 """A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
 
@@ -44,6 +47,7 @@ def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts:
     fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     _write_ahead(database, go_on, attempts)
     database.execute("PRAGMA synchronous = FULL")
+    database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if fresh:
         database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
     found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()

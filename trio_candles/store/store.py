@@ -144,6 +144,11 @@ class Store:
         with _system_errors(self._root):
             self._journal.publish(states, errors, now)
 
+    def tidy(self, now: Millis) -> None:
+        """Let go of what is old, once a day; see :meth:`~trio_candles.store.journal.Journal.tidy`."""
+        with _system_errors(self._root):
+            self._journal.tidy(now)
+
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
         with _system_errors(self._root):

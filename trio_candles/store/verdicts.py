@@ -279,14 +279,14 @@ class Verdicts:
         if page.listed is None:
             return
         since, evidence = page.listed
+        unknown = self._gaps.within(entry.id, entry.first, since)
+        known = max(since - entry.first, 0) - sum(high - low for low, high in unknown)
+        if known or since > entry.mark or any(candle.open_time < since for candle in page.candles):
+            error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)
+            if page.since < until:
+                self._gaps.attempted(entry.id, Attempt(page.series, page.since, until, error), now)
+            return
         if since > entry.first:
-            unknown = self._gaps.within(entry.id, entry.first, since)
-            told = any(entry.first <= candle.open_time < since for candle in page.candles)
-            if told or since > entry.mark or sum(high - low for low, high in unknown) != since - entry.first:
-                error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)
-                if page.since < until:
-                    self._gaps.attempted(entry.id, Attempt(page.series, page.since, until, error), now)
-                return
             self._gaps.close(entry.id, entry.first, since, "unlisted", evidence, now)
             self._entries.begin_at(entry, since)
         day = floor_to(since, DAY)

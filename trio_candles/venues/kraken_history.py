@@ -225,6 +225,10 @@ def _search(
         leads = list(_LEADS)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
+                if step.repeats is not None:  # what lies before was read, and is not proven
+                    passed = floor_to(Millis(step.since // 10**6 - GRACE), MINUTE)
+                    findings.excuse(since, min(passed, walk.first_minute()), Why.BEFORE_FIRST)
+                    findings.excuse(since, passed, Why.ID_HOLE)
                 findings.excuse(since, findings.until, Why.NOT_REACHED)
                 return
             pages_left -= 1
