@@ -192,14 +192,14 @@ class World:
                 self.earliest = expected if self.earliest is None else min(self.earliest, expected)
                 await self._stop.wait()
                 self.trace.note("asked to stop")
-                asked, clock = time.now(), time.ahead
+                asked, clock, healed = time.now(), time.ahead, self.healed_at is not None
                 if self.ends.is_set():
                     self._check_status(service)
             if trio.current_time() * 1000 + self.plan.epoch + clock - asked > LEAVING_SECONDS * 1000:
                 raise Broken("stop", "the collector took longer to stop than it may")
         self.trace.note(f"life {self.lives} ended in good order")
         if not service.writing.finished:
-            if self.healed_at is not None:
+            if healed:
                 raise Broken("stop", f"not everything was written: {len(service.writing.pending)} verdicts")
             return False
         if time.ahead == clock:

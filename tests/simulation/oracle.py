@@ -260,9 +260,19 @@ class _Series:
             return [traded, recorded] if from_rest else [traded]  # trades count as much as rows
         compared = case.is_settled(venue, minute) and not case.record.lost_row(venue, self.symbol, minute)
         if from_rest or (compared and not self._is_outvoted()):
-            return [recorded]
+            # Kraken's trades are its REST's word as well: a page of them may have come after the row, and settled it.
+            return [recorded, traded] if venue == "kraken" and self._was_kept(minute) else [recorded]
         heard = [float(f"1{true.volume:f}")] if (self.symbol, minute) in case.revised else []
         return [traded, *heard]
+
+    def _was_kept(self, minute: int) -> bool:
+        """Whether what was stored of *minute* was contradicted, and confirmed after that."""
+        kept = self.database.execute(
+            "SELECT count(*) FROM revision JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND open_ms = ? AND outcome = 'kept'",
+            (self.venue, self.symbol, minute),
+        ).fetchone()
+        return bool(kept[0])
 
     def _judge_given_up(self, id_: int) -> None:
         """What is unfillable was seen to be absent twice, well apart, each time long after it was over."""
