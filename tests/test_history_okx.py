@@ -39,6 +39,22 @@ def test_a_window_and_a_row_on_either_side_are_one_page():
     assert (filled.candles[0].open_time, filled.candles[-1].open_time) == (NOON - DAY - PAGE - MINUTE, NOON - DAY)
 
 
+def test_a_small_page_shows_minutes_on_both_sides_of_what_is_asked_for():
+    """By what is stored of them it is seen which market the page is about: one candle alone may be the odd one."""
+    peer = Peer("okx")
+    filled = peer.fill("BTC-USDT", NOON - 60 * MINUTE, NOON - 59 * MINUTE)
+    times = [candle.open_time for candle in filled.candles]
+    assert (times[0], times[-1]) == (NOON - 90 * MINUTE, NOON - 49 * MINUTE)
+
+
+@pytest.mark.parametrize("minutes", [1, 250, 259, 260, 280, 297, 298])
+def test_no_page_asks_for_more_rows_than_there_are_in_one(minutes):
+    for until in (NOON - DAY, NOON - MINUTE):
+        _, request = asked(since=until - minutes * MINUTE, until=until)
+        after, before = int(request.params["after"]), int(request.params["before"])
+        assert minutes + 2 <= (after - before - 1) // MINUTE <= 300
+
+
 @pytest.mark.parametrize(("after", "before"), [(0, 0), (-1, 0), (0, 1), (-1, 1)])
 def test_no_minute_is_lost_if_a_bound_is_inclusive_after_all(after, before):
     """The page then begins or ends a row further out; the newest 300 are kept."""

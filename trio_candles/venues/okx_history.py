@@ -42,6 +42,8 @@ _PAGE = 300
 """Documented: the most that one page has."""
 _WINDOW = Millis((_PAGE - 2) * MINUTE)
 """One row more is asked for on either side: whichever bound turns out to be inclusive, no minute is lost."""
+_AHEAD = Millis(10 * MINUTE)
+"""Of younger minutes, asked for besides."""
 _DEPTH = Millis(1_440 * MINUTE)
 """Documented: how far /candles goes back, the forming row included."""
 _MARGIN = Millis(10 * MINUTE)
@@ -126,7 +128,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         if not spans or (path == _CANDLES and spans[-1][1] <= young):
             continue
         for since, until in pages(spans[0][0], spans[-1][1], _WINDOW):
-            answer = yield _request(path, findings.series.symbol, since, until)
+            answer = yield _request(path, findings.series.symbol, since, until, findings.now)
             _hear(findings, answer)
     findings.leaves_out(findings.since, findings.until)
     spans = findings.open()
@@ -150,12 +152,14 @@ def _hear_listing(findings: Findings, answer: Answer) -> None:
     findings.listed = (minute, f"listTime {time}")
 
 
-def _request(path: str, symbol: str, since: Millis, until: Millis) -> Request:
+def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) -> Request:
     # Exclusive both, and named backwards: after=T asks for rows before T. The row before since and the one at until
     # are asked for too. "before" alone would get the newest page, wherever it lies.
-    # A small page is filled up with older minutes: what is stored of them shows which market the answer is about.
-    start = min(since - MINUTE, max(since - BESIDE, until - _WINDOW))
-    bounds = {"after": str(until + MINUTE), "before": str(start - 1)}
+    # A small page is filled up with minutes on both sides: what is stored of them shows which market the answer is
+    # about. Were it older ones only, a single one that the venue has changed its mind about would have the last word.
+    end = max(until, min(until + _AHEAD, since + _WINDOW, floor_to(now, MINUTE)))
+    start = min(since - MINUTE, max(since - BESIDE, end - _WINDOW))
+    bounds = {"after": str(end + MINUTE), "before": str(start - 1)}
     return Request(path, {"instId": symbol, "bar": "1m", **bounds, "limit": str(_PAGE)}, path)
 
 
