@@ -24,8 +24,9 @@ __all__ = ["FILLED", "Reading", "read", "read_candles"]
 FILLED = "filled"
 """The column that marks made-up rows, and what ``source`` says of them."""
 
-TRIES = 10
-"""A file that is not the ledger's this often in a row is not being replaced: the next flush is seconds away."""
+TRIES = 50
+"""A file that is not the ledger's this often in a row is not being replaced: the next flush is seconds away. (A machine
+that is busy elsewhere has lost ten such races in a row against a store that flushed without pause.)"""
 
 OnGap = Literal["raise", "ignore"]
 Fill = Literal["previous"]
