@@ -31,7 +31,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trio_candles.model import DAY, MINUTE, Millis, Series, Timeframe, day_name
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, Timeframe, day_name
 from trio_candles.store import dayfiles
 from trio_candles.store.schema import COLUMNS, digest_of
 from trio_candles.store.store import open_store
@@ -117,9 +117,9 @@ def day_files(one: Series, days: int, seed: int, aggregates: bool) -> Iterator[t
     for number in range(days):
         name = f"{day_name(BEGIN + number * DAY)}.parquet"
         day = table.slice(number * 1440, 1440).combine_chunks()
-        yield f"{one.folder}/{name}", dayfiles.encode(day)
+        yield f"{one.path}/{name}", dayfiles.encode(day)
         for timeframe in HIGHER if aggregates else ():
-            folder = Series(one.venue, one.symbol, timeframe).folder
+            folder = Series(one.venue, one.symbol, timeframe).path
             yield f"{folder}/{name}", dayfiles.encode(folded(day, timeframe))
 
 

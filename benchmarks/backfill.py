@@ -143,12 +143,13 @@ def run_ours(task: Task) -> Done:
     import trio
 
     from trio_candles.clock import ServiceClock, WallTime
-    from trio_candles.config import Aggregation, Config, GapDetection, Shutdown, Status, Storage, VenueConfig
-    from trio_candles.network import Network, dial_tcp, paced_ticks
-    from trio_candles.service import open_service
+    from trio_candles.collector.service import open_service
+    from trio_candles.config.load import Aggregation, Config, GapDetection, Shutdown, Status, Storage, VenueConfig
+    from trio_candles.network.streams import paced_ticks
+    from trio_candles.network.websocket import Network, dial_tcp
     from trio_candles.store.store import open_store
     from trio_candles.venues.history import Rate
-    from trio_candles.venues.okx_history import OkxHistory
+    from trio_candles.venues.okx.history import OkxHistory
 
     class Unlimited(OkxHistory):
         rates = dict.fromkeys(OkxHistory.rates, Rate(per_second=1e6, burst=1_000_000, empty_at_start=False))

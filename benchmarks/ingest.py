@@ -273,23 +273,24 @@ class Meter:
 
 
 def run_ours(url: str, seconds: float, meter: Meter) -> None:
-    """The service's own path: network, feed, desk, assemblers; verdicts into the channel, where a task counts them."""
+    """The service's own path: network, feed, state, assemblers; verdicts into the channel, where a task counts them."""
     import trio
 
+    from trio_candles.candles.model import MINUTE, Candle, Millis, Series, floor_to
     from trio_candles.clock import ServiceClock, WallTime
-    from trio_candles.desk import open_desk
-    from trio_candles.feed import run_feed
-    from trio_candles.model import MINUTE, Candle, Millis, Series, floor_to
-    from trio_candles.network import Network, dial_tcp, paced_ticks
-    from trio_candles.service import BATCHES_QUEUED
-    from trio_candles.status import VenueBoard
-    from trio_candles.venues.okx import Okx
-    from trio_candles.writer import Batch
+    from trio_candles.collector.feed import run_feed
+    from trio_candles.collector.service import BATCHES_QUEUED
+    from trio_candles.collector.status import VenueBoard
+    from trio_candles.collector.venue_state import open_venue_state
+    from trio_candles.collector.writer import Batch
+    from trio_candles.network.streams import paced_ticks
+    from trio_candles.network.websocket import Network, dial_tcp
+    from trio_candles.venues.okx.feed import Okx
 
     async def collect() -> None:
         wall = WallTime()
         owed = (Millis(OUR_MINUTES_BEGIN), floor_to(wall.now(), MINUTE))
-        desk = open_desk(VenueBoard("okx"), {Series("okx", symbol): owed for symbol in SYMBOLS})
+        state = open_venue_state(VenueBoard("okx"), {Series("okx", symbol): owed for symbol in SYMBOLS})
         # Reads are quicker around the turn of a minute. Only for them, a measurement lasts a minute: so it holds
         # one turn, as every minute does, whenever it begins.
         network = Network(dial_tcp(paced_ticks(lambda: int(wall.now() * 60 / seconds))))
@@ -297,7 +298,7 @@ def run_ours(url: str, seconds: float, meter: Meter) -> None:
         last_words: list[object] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                run_feed, Okx(), url, desk, network, wall, send, random.Random(0), last_words.append, None
+                run_feed, Okx(), url, state, network, wall, send, random.Random(0), last_words.append, None
             )
             async for batch in receive:
                 for verdict in batch:

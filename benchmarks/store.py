@@ -34,7 +34,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.model import MINUTE, Candle, Millis, Series, Source
+from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source
 from trio_candles.store import dayfiles
 from trio_candles.store.schema import JOURNAL
 from trio_candles.store.store import FILES_AT_ONCE, Store, open_store

@@ -12,7 +12,19 @@ from typing import Any
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Timeframe, Unsure, day_name
+from trio_candles.candles.model import (
+    DAY,
+    MINUTE,
+    Candle,
+    Empty,
+    Millis,
+    Reason,
+    Series,
+    Source,
+    Timeframe,
+    Unsure,
+    day_name,
+)
 from trio_candles.store import dayfiles
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.schema import COLUMNS, JOURNAL, candle_checksum, digest_of
@@ -137,7 +149,7 @@ def sql(root: Path, statement: str, *values: object) -> list[Any]:
 def write_day_file(root: Path, series: Series, rows: Sequence[Row]) -> str:
     """A day file as the collector leaves one, known to the ledger; its path."""
     table = pa.Table.from_pylist(list(rows), schema=COLUMNS)
-    path = f"{series.folder}/{day_name(rows[0]['open_time_ms'])}.parquet"
+    path = f"{series.path}/{day_name(rows[0]['open_time_ms'])}.parquet"
     content = dayfiles.encode(table)
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_bytes(content)

@@ -9,14 +9,14 @@ from itertools import pairwise
 import attrs
 import trio
 
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, Source
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source
 from trio_candles.simulator import Market
 from trio_candles.simulator.exchange import SimulatedExchange
 from trio_candles.simulator.text import Request as SimulatedRequest
-from trio_candles.venues.coinbase_history import CoinbaseHistory
+from trio_candles.venues.coinbase.history import CoinbaseHistory
 from trio_candles.venues.history import Answer, Fill, Filled, History, Request, Using, settled_until
-from trio_candles.venues.kraken_history import KrakenHistory
-from trio_candles.venues.okx_history import OkxHistory
+from trio_candles.venues.kraken.history import KrakenHistory
+from trio_candles.venues.okx.history import OkxHistory
 
 NOON = Millis(1_788_415_200_000)
 HISTORIES: dict[str, History] = {

@@ -1,7 +1,7 @@
 """The house's floors, held by reading the imports of every module: see "Floors" in docs/architecture.md.
 
-An import points to a lower floor, never up, and sideways only where :data:`SIDEWAYS` says so. The pure floors, 0 to
-2, import nothing that could wait, look at a clock, or touch the world. A module that is on no floor fails here.
+An import points to a lower floor, never up, and sideways only within a room. The pure floors, 0 to 2,
+import nothing that could wait, look at a clock, or touch the world. A module that is on no floor fails here.
 """
 
 from __future__ import annotations
@@ -22,133 +22,23 @@ PACKAGE = "trio_candles"
 FLOORS = {
     # A package's floor is that of all its modules that are not named themselves.
     "trio_candles": 0,  # the version, and nothing that would make "import trio_candles" slow; see DOORS
-    "trio_candles.model": 0,
-    "trio_candles.times": 1,
-    "trio_candles.validation": 1,
-    "trio_candles.aggregation": 1,
-    "trio_candles.venues.protocol": 1,
-    "trio_candles.venues.history": 1,
-    "trio_candles.store.schema": 1,
-    "trio_candles.store.spans": 1,
-    "trio_candles.venues": 2,
+    "trio_candles.candles": 0,
+    "trio_candles.venues": 1,
     "trio_candles.assembly": 2,
-    "trio_candles.assembly.base": 2,
-    "trio_candles.assembly.counted": 2,
-    "trio_candles.assembly.stated": 2,
-    "trio_candles.assembly.trades": 2,
-    "trio_candles.frames": 2,
     "trio_candles.network": 3,
-    "trio_candles.rest": 3,
-    "trio_candles.webhook": 3,
     "trio_candles.clock": 3,
-    "trio_candles.yaml_tree": 3,
-    "trio_candles.config": 3,
-    "trio_candles.store": 3,
-    "trio_candles.snapshot": 3,
-    "trio_candles.reading": 4,
-    "trio_candles.status": 4,
-    "trio_candles.desk": 4,
-    "trio_candles.writer": 4,
-    "trio_candles.gapfill": 4,
-    "trio_candles.confirm": 4,
-    "trio_candles.feed": 4,
-    "trio_candles.subscriptions": 4,
-    "trio_candles.options": 5,
-    "trio_candles.signals": 5,
-    "trio_candles.console": 5,
-    "trio_candles.launch": 5,
-    "trio_candles.service": 5,
-    "trio_candles.audit": 5,
-    "trio_candles.export": 6,
-    "trio_candles.health": 6,
-    "trio_candles.preflight": 6,
-    "trio_candles.cli": 6,
-    "trio_candles.__main__": 7,
+    "trio_candles.config": 4,
+    "trio_candles.store": 4,
+    "trio_candles.reading": 5,
+    "trio_candles.collector": 6,
+    "trio_candles.command": 7,
+    "trio_candles.audit": 8,
+    "trio_candles.health": 8,
+    "trio_candles.preflight": 8,
+    "trio_candles.export": 8,
+    "trio_candles.__main__": 9,
 }
-"""Where each module is."""
-
-SIDEWAYS = {
-    "trio_candles.launch": {"trio_candles.options"},
-    "trio_candles.audit": {"trio_candles.options"},
-    "trio_candles.audit.tool": {"trio_candles.options"},
-    "trio_candles.config": {"trio_candles.yaml_tree"},
-    "trio_candles.rest": {"trio_candles.network"},
-    "trio_candles.venues": {"trio_candles.venues.coinbase", "trio_candles.venues.kraken", "trio_candles.venues.okx"},
-    "trio_candles.venues.histories": {
-        "trio_candles.venues.coinbase_history",
-        "trio_candles.venues.kraken_history",
-        "trio_candles.venues.okx_history",
-    },
-    "trio_candles.venues.history": {"trio_candles.validation", "trio_candles.venues.protocol"},
-    "trio_candles.venues.findings": {"trio_candles.assembly"},
-    "trio_candles.venues.coinbase_history": {"trio_candles.venues.answers", "trio_candles.venues.findings"},
-    "trio_candles.venues.kraken_history": {"trio_candles.venues.answers", "trio_candles.venues.findings"},
-    "trio_candles.venues.okx_history": {"trio_candles.venues.answers", "trio_candles.venues.findings"},
-    "trio_candles.venues.listings": {"trio_candles.venues.answers"},
-    "trio_candles.venues.probes": {"trio_candles.venues.answers", "trio_candles.venues.kraken_history"},
-    "trio_candles.store.store": {
-        "trio_candles.store.dayfiles",
-        "trio_candles.store.disk",
-        "trio_candles.store.flushing",
-        "trio_candles.store.journal",
-        "trio_candles.store.lock",
-        "trio_candles.store.rebuild",
-        "trio_candles.store.revisions",
-        "trio_candles.store.shelf",
-    },
-    "trio_candles.store.flushing": {
-        "trio_candles.store.aggregates",
-        "trio_candles.store.dayfiles",
-        "trio_candles.store.disk",
-        "trio_candles.store.journal",
-        "trio_candles.store.shelf",
-    },
-    "trio_candles.store.shelf": {
-        "trio_candles.store.dayfiles",
-        "trio_candles.store.disk",
-        "trio_candles.store.journal",
-    },
-    "trio_candles.store.aggregates": {"trio_candles.store.dayfiles", "trio_candles.store.underived"},
-    "trio_candles.store.rebuild": {
-        "trio_candles.store.dayfiles",
-        "trio_candles.store.disk",
-        "trio_candles.store.journal",
-    },
-    "trio_candles.store.journal": {
-        "trio_candles.store.entries",
-        "trio_candles.store.gaps",
-        "trio_candles.store.opening",
-        "trio_candles.store.revisions",
-        "trio_candles.store.underived",
-        "trio_candles.store.verdicts",
-    },
-    "trio_candles.store.verdicts": {
-        "trio_candles.store.entries",
-        "trio_candles.store.gaps",
-        "trio_candles.store.revisions",
-        "trio_candles.store.underived",
-    },
-    "trio_candles.store.dayfiles": {"trio_candles.store.disk"},
-    "trio_candles.desk": {"trio_candles.status"},
-    "trio_candles.writer": {"trio_candles.status"},
-    "trio_candles.feed": {
-        "trio_candles.desk",
-        "trio_candles.gapfill",
-        "trio_candles.status",
-        "trio_candles.subscriptions",
-        "trio_candles.writer",
-    },
-    "trio_candles.subscriptions": {"trio_candles.desk"},
-    "trio_candles.gapfill": {"trio_candles.confirm", "trio_candles.desk", "trio_candles.writer"},
-    "trio_candles.confirm": {"trio_candles.desk", "trio_candles.writer"},
-}
-"""Which imports on one floor are meant; inside the packages of :data:`CLOSED` all are."""
-
-CLOSED = (
-    "trio_candles.assembly", "trio_candles.audit", "trio_candles.health", "trio_candles.preflight",
-    "trio_candles.reading", "trio_candles.simulator",
-)  # fmt: skip
-"""Packages that are one thing in several files."""
+"""Where each room is."""
 
 DOORS = {"trio_candles": {"trio_candles.reading"}}
 """What a module hands on when it is asked for it, and imports only then."""
@@ -162,11 +52,11 @@ PURE = {
 
 ONLY_IN = {
     "time": {"trio_candles.clock"},
-    "trio_websocket": {"trio_candles.network"},
+    "trio_websocket": {"trio_candles.network.websocket"},
     # The webhook is nobody's venue: it has no budget, posts, and is configured by whoever runs the monitor.
-    "httpx": {"trio_candles.network", "trio_candles.rest", "trio_candles.webhook"},
-    "ssl": {"trio_candles.network"},
-    "socket": {"trio_candles.network"},
+    "httpx": {"trio_candles.network.websocket", "trio_candles.network.rest", "trio_candles.network.webhook"},
+    "ssl": {"trio_candles.network.websocket", "trio_candles.network.streams"},
+    "socket": {"trio_candles.network.websocket"},
     "asyncio": set(),
     "select": set(),
     "selectors": set(),
@@ -175,8 +65,6 @@ ONLY_IN = {
     "pickle": set(),
 }
 """Who may import it; the simulator has its own sockets, being the other side."""
-
-FLOOR_OF_PYARROW = {"trio_candles.store.schema"}
 
 
 @attrs.frozen
@@ -256,6 +144,10 @@ def floor_of(name: str) -> int | None:
     return FLOORS[name]
 
 
+def room_of(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
 def is_ours(name: str) -> bool:
     return within(name, PACKAGE)
 
@@ -268,8 +160,15 @@ def listed(faults: list[str]) -> str:
 
 
 def test_the_tree_is_read():
-    assert {"trio_candles", "trio_candles.model", "trio_candles.venues.okx", "trio_candles.simulator"} <= set(MODULES)
-    assert "trio_candles.model" in {item.target for item in imports_of(MODULES["trio_candles.validation"])}
+    assert {
+        "trio_candles",
+        "trio_candles.candles.model",
+        "trio_candles.venues.okx.feed",
+        "trio_candles.simulator",
+    } <= set(MODULES)
+    assert "trio_candles.candles.model" in {
+        item.target for item in imports_of(MODULES["trio_candles.candles.validation"])
+    }
     assert "trio_candles.simulator.market" in {item.target for item in imports_of(MODULES["trio_candles.simulator"])}
 
 
@@ -294,20 +193,17 @@ def test_imports_point_downwards_only(name):
             continue
         if below > floor:
             faults.append(f"{item}: floor {floor} must not know floor {below}")
-        elif not (
-            item.target in SIDEWAYS.get(name, set()) or any(within(name, p) and within(item.target, p) for p in CLOSED)
-        ):
-            faults.append(f"{item}: both on floor {floor}; if it is meant, add it to SIDEWAYS")
+        elif room_of(item.target) != room_of(name):
+            faults.append(f"{item}: rooms of the same floor {floor} do not know each other")
     assert not faults, listed(faults)
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if floor_of(name) in (0, 1, 2)])
 def test_the_pure_floors_import_nothing_that_waits_or_touches_the_world(name):
-    allowed = PURE | ({"pyarrow"} if name in FLOOR_OF_PYARROW else set())
     faults = [
         str(item)
         for item in imports_of(MODULES[name])
-        if not is_ours(item.target) and item.target not in allowed and item.target.partition(".")[0] not in allowed
+        if not is_ours(item.target) and item.target not in PURE and item.target.partition(".")[0] not in PURE
     ]
     assert not faults, listed(faults)
 
@@ -435,7 +331,7 @@ def test_nobody_but_the_network_opens_a_socket_through_trio():
     faults = [
         f"{name}:{node.lineno} uses {dotted(node)}"
         for name in OURS
-        if name != "trio_candles.network"
+        if name != "trio_candles.network.websocket"
         for node in ast.walk(MODULES[name].tree)
         if isinstance(node, ast.Attribute) and own.fullmatch(dotted(node))
     ]
@@ -455,7 +351,7 @@ def test_the_product_knows_the_simulator_where_a_run_is_planned_only():
     faults = [
         str(item)
         for item in all_imports(OURS)
-        if within(item.target, "trio_candles.simulator") and item.importer != "trio_candles.launch"
+        if within(item.target, "trio_candles.simulator") and item.importer != "trio_candles.command.launch"
     ]
     assert not faults, listed(faults)
 
@@ -470,17 +366,17 @@ def borrowed(package: str, allowed: set[str]) -> list[str]:
 
 
 READERS_MAY = {
-    "trio_candles.options", "trio_candles.times",
-    "trio_candles", "trio_candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
-    "trio_candles.clock", "trio_candles.config", "trio_candles.snapshot",
+    "trio_candles.command.options", "trio_candles.candles.times", "trio_candles.candles.intervals",
+    "trio_candles", "trio_candles.candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
+    "trio_candles.clock", "trio_candles.config.load", "trio_candles.store.snapshot",
 }  # fmt: skip
 
 
 def test_the_reader_shares_no_code_with_the_writer():
     # The fold is pure, and how a candle is made of minutes is said once for all who make any; the audit has its own.
     allowed = {
-        "trio_candles.model", "trio_candles.times", "trio_candles.snapshot", "trio_candles.store.schema",
-        "trio_candles.aggregation",
+        "trio_candles.candles.model", "trio_candles.candles.times", "trio_candles.candles.aggregation",
+        "trio_candles.candles.intervals", "trio_candles.store.snapshot", "trio_candles.store.schema",
     }  # fmt: skip
     faults = borrowed("trio_candles.reading", allowed)
     assert not faults, listed(faults)
@@ -493,7 +389,9 @@ def test_the_audit_shares_no_code_with_the_writer():
 
 
 def test_check_and_monitor_share_no_code_with_the_writer():
-    faults = borrowed("trio_candles.health", READERS_MAY | {"trio_candles.signals", "trio_candles.webhook"})
+    faults = borrowed(
+        "trio_candles.health", READERS_MAY | {"trio_candles.command.signals", "trio_candles.network.webhook"}
+    )
     assert not faults, listed(faults)
 
 

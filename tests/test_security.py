@@ -33,12 +33,12 @@ from test_console import Screen
 from test_network import accept, network_with, refused_with
 from world import NOON, config_of
 
+from trio_candles.candles.model import canonical_symbol
 from trio_candles.clock import SimulatedTime
-from trio_candles.console import open_console
-from trio_candles.model import canonical_symbol
-from trio_candles.network import Network, dial_tcp
-from trio_candles.rest import ANSWER_SECONDS, LARGEST_BODY, Rest, open_rest
-from trio_candles.service import inline, open_service
+from trio_candles.collector.service import inline, open_service
+from trio_candles.command.console import open_console
+from trio_candles.network.rest import ANSWER_SECONDS, LARGEST_BODY, Rest, open_rest
+from trio_candles.network.websocket import Network, dial_tcp
 from trio_candles.store.store import open_store
 from trio_candles.venues.histories import HISTORIES
 from trio_candles.venues.history import Answer, Penalty, Rate, Refusal, Request, Unavailable
@@ -245,7 +245,7 @@ async def test_no_proxy_and_no_password_file_of_the_environment_is_used(tmp_path
             ports[name] = listener.socket.getsockname()[1]
         proxy = f"http://127.0.0.1:{ports['proxy']}"
         names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-        path = f"{Path(__file__).parent}{':' if sys.platform != 'win32' else ';'}{ROOT}"
+        path = os.pathsep.join(filter(None, sys.path))
         done = await trio.run_process(
             [sys.executable, "-c", child, f"http://localhost:{ports['venue']}"],
             env={**dict.fromkeys(names, proxy), "NETRC": str(tmp_path / "netrc"), "PYTHONPATH": path, **_system()},

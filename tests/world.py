@@ -11,8 +11,10 @@ import attrs
 import httpx
 import pyarrow.parquet as pq
 
+from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.clock import SimulatedTime
-from trio_candles.config import (
+from trio_candles.collector.service import Service, inline, open_service
+from trio_candles.config.load import (
     Aggregation,
     Config,
     GapDetection,
@@ -21,13 +23,11 @@ from trio_candles.config import (
     Storage,
     VenueConfig,
 )
-from trio_candles.model import MINUTE, Millis, Series
-from trio_candles.network import Network
-from trio_candles.service import Service, inline, open_service
+from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import Store, open_store
-from trio_candles.venues import VENUES
 from trio_candles.venues.protocol import Venue
+from trio_candles.venues.registry import VENUES
 
 SYMBOLS = {
     "coinbase": ("BTC-USD", "ETH-USD"),
@@ -145,7 +145,7 @@ async def collecting(
 def rows_on_disk(root: Path, series: Series) -> dict[int, dict[str, object]]:
     """Every row of *series*' day files by open time; fails on a duplicate."""
     rows: dict[int, dict[str, object]] = {}
-    for path in sorted((root / series.folder).glob("*.parquet")):
+    for path in sorted((root / series.path).glob("*.parquet")):
         for row in pq.ParquetFile(str(path)).read(use_threads=False).to_pylist():
             assert row["open_time_ms"] not in rows, f"{path} has {row['open_time_ms']} twice"
             rows[row["open_time_ms"]] = row

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from trio_candles.signals import hold_signals
+from trio_candles.command.signals import hold_signals
 
 
 def main() -> int:
     """Run the collector; the exit code. Signals are held before anything heavy is imported."""
     signals = hold_signals()
-    from trio_candles.cli import run
+    from trio_candles.command.cli import run
 
     return run(sys.argv[1:], signals)
 

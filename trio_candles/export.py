@@ -28,8 +28,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.model import canonical_symbol, utc_text
-from trio_candles.options import (
+from trio_candles.candles.model import canonical_symbol, utc_text
+from trio_candles.command.options import (
     add_clock,
     add_common,
     data_dir_of,

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.model import MINUTE, Attempt, Empty, Millis, Page
-from trio_candles.network import Network, Socket
+from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
+from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using

@@ -26,14 +26,14 @@ from simulation.troubles import KINDS, calm_machine, calm_venue, trouble_machine
 from simulation.venue_troubles import outage
 from simulation.views import judge_beside, judge_the_auditor
 from simulation.ways import Site
+from trio_candles.candles.model import MINUTE, Millis
 from trio_candles.clock import SimulatedTime
-from trio_candles.model import MINUTE, Millis
-from trio_candles.network import Network
-from trio_candles.service import Service, open_service
+from trio_candles.collector.service import Service, open_service
+from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import StoreUnavailable, open_store
-from trio_candles.venues import VENUES
 from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.registry import VENUES
 
 __all__ = ["Outcome", "World", "run_seed"]
 

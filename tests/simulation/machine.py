@@ -28,7 +28,7 @@ import trio
 from disks import PowerCut
 
 from simulation.trace import Broken, Trace
-from trio_candles.model import Candle
+from trio_candles.candles.model import Candle
 
 if sys.platform != "win32":
     import resource

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles.config import Aggregation, Config, GapDetection, Shutdown, Status, Storage, VenueConfig
-from trio_candles.model import DAY, MINUTE, Millis
+from trio_candles.candles.model import DAY, MINUTE, Millis
+from trio_candles.config.load import Aggregation, Config, GapDetection, Shutdown, Status, Storage, VenueConfig
 
 __all__ = ["Plan", "config_of", "plan_of"]
 

@@ -27,7 +27,7 @@ from simulation.life import run_seed
 from simulation.machine import torn
 from simulation.plan import plan_of
 from simulation.troubles import KINDS
-from trio_candles.venues.coinbase_history import CoinbaseHistory
+from trio_candles.venues.coinbase.history import CoinbaseHistory
 
 TESTS = Path(__file__).parents[1]
 SEEDS = range(2, 6)

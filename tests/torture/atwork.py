@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torture.evidence import Key, Row, held_against, survey
 from trio_candles.audit import audit
-from trio_candles.model import DAY, MINUTE, Candle, Millis, Series, Source
+from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Source
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.store import Store, StoreUnavailable, open_store
 

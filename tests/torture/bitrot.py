@@ -22,7 +22,7 @@ from pathlib import Path
 from torture.atwork import FIRST, LATE, SERIES, batches, truth
 from torture.evidence import Survey, counted, held_against, survey
 from trio_candles.audit import audit
-from trio_candles.model import MINUTE, Empty, Millis, Reason, Unsure
+from trio_candles.candles.model import MINUTE, Empty, Millis, Reason, Unsure
 from trio_candles.store.store import open_store
 
 MINUTES = 300

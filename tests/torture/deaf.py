@@ -21,7 +21,7 @@ from pathlib import Path
 import attrs
 
 from torture.evidence import ROOT, RUN, audited, held_against, market_truth, survey
-from trio_candles.venues import VENUES
+from trio_candles.venues.registry import VENUES
 
 SEED, SPEED = 11, 10.0
 SYMBOLS = {"coinbase": ["BTC-USD", "ETH-USD"], "kraken": ["BTC/USD", "ETH/USD"], "okx": ["BTC-USDT", "ETH-USDT"]}

@@ -26,8 +26,8 @@ from collections.abc import Callable
 from trio_candles.assembly.base import AHEAD, BEGINNING, SETTLE, Assembler, Outcome, Rejected, Remark
 from trio_candles.assembly.counted import FromCountedRows
 from trio_candles.assembly.stated import FromStatedCloses
-from trio_candles.assembly.trades import FromTrades, fold_trades
-from trio_candles.model import Millis, Series
+from trio_candles.assembly.trades import FromTrades
+from trio_candles.candles.model import Millis, Series
 
 __all__ = [
     "AHEAD",
@@ -40,7 +40,6 @@ __all__ = [
     "Rejected",
     "Remark",
     "assembler_for",
-    "fold_trades",
 ]
 
 _ASSEMBLERS: dict[str, Callable[[Series, Millis, Millis], Assembler]] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
-from trio_candles.validation import Rule, broken_rule
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
+from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.venues.protocol import Event, Row
 
 __all__ = ["AHEAD", "BEGINNING", "SETTLE", "Assembler", "Outcome", "Rejected", "Remark", "candle_of"]

@@ -9,7 +9,7 @@ from itertools import accumulate
 import attrs
 
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark, candle_of
-from trio_candles.model import DAY, MINUTE, Empty, Millis, floor_to
+from trio_candles.candles.model import DAY, MINUTE, Empty, Millis, floor_to
 from trio_candles.venues.protocol import Event, Row, Seen
 
 __all__ = ["FromCountedRows"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from trio_candles.assembly.base import Assembler, Outcome, candle_of
-from trio_candles.model import Millis, Reason
+from trio_candles.candles.model import Millis, Reason
 from trio_candles.venues.protocol import Event, Row
 
 __all__ = ["FromStatedCloses"]

@@ -16,7 +16,7 @@ from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
 from trio_candles.audit.spans import runs, span_bits
-from trio_candles.model import DAY, MINUTE, Timeframe
+from trio_candles.candles.model import DAY, MINUTE, Timeframe
 from trio_candles.store.schema import JOURNAL
 
 __all__ = ["Day", "check_aggregates", "check_minutes"]

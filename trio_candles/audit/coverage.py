@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_candles.model import DAY, MINUTE
+from trio_candles.candles.model import DAY, MINUTE
 
 __all__ = ["LETTERS", "STATES", "Cover"]
 

@@ -18,7 +18,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.model import DAY, Timeframe, canonical_symbol, day_name
+from trio_candles.candles.model import DAY, Timeframe, canonical_symbol, day_name
 from trio_candles.store.schema import COLUMNS, QUARANTINE, STRINGS, TMP, digest_of
 
 __all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]

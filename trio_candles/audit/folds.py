@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from trio_candles.audit.rows import values
-from trio_candles.model import DAY, MINUTE
+from trio_candles.candles.model import DAY, MINUTE
 
 __all__ = ["follows"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import attrs
 
 from trio_candles.audit.walk import Selection
-from trio_candles.model import canonical_symbol
-from trio_candles.snapshot import open_snapshot
+from trio_candles.candles.model import canonical_symbol
 from trio_candles.store.schema import JOURNAL, QUARANTINE
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["MOST", "Event", "GapStory", "History", "Revision", "read_history"]
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from trio_candles.audit.report import KnownGap, Violation
 from trio_candles.audit.spans import LATEST, days_of, span_bits
-from trio_candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
-from trio_candles.snapshot import open_snapshot
+from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UPGRADES
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["Account", "Ledger", "read_ledger"]
 
@@ -158,7 +158,7 @@ def _read_series(database: sqlite3.Connection, ledger: Ledger) -> dict[int, Acco
             continue  # only minutes are accounted for; aggregates follow from them
         account = Account(series, first, mark, expected == 1)
         if ledger.accounts.setdefault(key, account) is not account:
-            ledger.blame(f"series: two share the folder {series.folder}", series)
+            ledger.blame(f"series: two share the folder {series.path}", series)
             continue
         by_id[id_] = account
     return by_id

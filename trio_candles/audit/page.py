@@ -22,7 +22,7 @@ from trio_candles import __version__
 from trio_candles.audit.coverage import LETTERS, STATES, Cover
 from trio_candles.audit.history import History
 from trio_candles.audit.report import LISTED, Report, Tally, printable
-from trio_candles.model import MINUTE, day_name, utc_text
+from trio_candles.candles.model import MINUTE, day_name, utc_text
 
 __all__ = ["page", "write_whole"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from trio_candles.model import MINUTE, utc_text
+from trio_candles.candles.model import MINUTE, utc_text
 
 __all__ = ["LISTED", "Kind", "KnownGap", "Report", "Tally", "Violation", "printable", "span_text"]
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from trio_candles.audit.files import Cell
 from trio_candles.audit.report import Kind, Violation
 from trio_candles.audit.spans import span_bits
-from trio_candles.model import DAY, MINUTE, Series, Timeframe
+from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe
 from trio_candles.store.schema import COLUMNS
 
 __all__ = ["MOST_RANGES", "SOURCES", "Columns", "Piece", "judge_closely", "values"]

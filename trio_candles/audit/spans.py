@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from trio_candles.model import DAY, MINUTE
+from trio_candles.candles.model import DAY, MINUTE
 
 __all__ = ["LATEST", "days_of", "runs", "span_bits"]
 

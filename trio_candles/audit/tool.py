@@ -17,8 +17,8 @@ from trio_candles.audit.history import read_history
 from trio_candles.audit.page import page, write_whole
 from trio_candles.audit.spans import LATEST
 from trio_candles.audit.walk import Selection, audit
-from trio_candles.model import MINUTE
-from trio_candles.options import (
+from trio_candles.candles.model import MINUTE
+from trio_candles.command.options import (
     add_clock,
     add_common,
     data_dir_of,
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"--html {options.html}: {wrong}", file=sys.stderr)
         return 2
     # Imported late: neither is needed to audit, and --help should not wait for trio.
-    from trio_candles.clock import WallTime, tool_clock
+    from trio_candles.clock import WallTime
+    from trio_candles.command.options import tool_clock
     from trio_candles.store.lock import is_locked
 
     now = tool_clock(data_dir, options.speed, options.pivot)

@@ -24,7 +24,7 @@ from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.audit.spans import LATEST, span_bits
-from trio_candles.model import DAY, Series, Timeframe, canonical_symbol
+from trio_candles.candles.model import DAY, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import ABSENT, JOURNAL
 
 __all__ = ["Selection", "audit"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from trio_candles.signals import hold_signals
+from trio_candles.command.signals import hold_signals
 
 __all__ = ["check_command", "monitor_command"]
 
@@ -18,8 +18,8 @@ __all__ = ["check_command", "monitor_command"]
 def check_command() -> int:
     """``tools/check.py``, ``trio-candles-check``: the exit code."""
     try:
+        from trio_candles.command.options import through_a_pipe
         from trio_candles.health.check import main
-        from trio_candles.options import through_a_pipe
 
         return through_a_pipe(lambda: main(sys.argv[1:]))
     except KeyboardInterrupt:

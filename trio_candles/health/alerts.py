@@ -10,7 +10,7 @@ import trio
 
 from trio_candles.health.judge import Health, Problem, Subject
 from trio_candles.health.report import problem_document
-from trio_candles.webhook import Undelivered
+from trio_candles.network.webhook import Undelivered
 
 __all__ = ["ALERTS_QUEUED", "Alert", "AlertBook", "alert_documents", "deliver"]
 

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from trio_candles.command.options import print_json, show, write_plainly
 from trio_candles.health.options import add_common, screen_size, target_of
 from trio_candles.health.report import check_document
 from trio_candles.health.screen import ENDLESS, as_text, check_lines
-from trio_candles.options import print_json, show, write_plainly
 
 __all__ = ["main"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from trio_candles.model import Millis, Series
+from trio_candles.candles.model import Millis, Series
 
 __all__ = ["Coverage", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueState"]
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import attrs
 
+from trio_candles.candles.model import MINUTE, Millis, Series, utc_text
 from trio_candles.health.facts import Reading, SeriesFacts, VenueState
-from trio_candles.model import MINUTE, Millis, Series, utc_text
 
 __all__ = ["FRESH", "Health", "Problem", "SeriesVerdict", "State", "Subject", "VenueVerdict", "age_text", "judge"]
 

@@ -9,8 +9,8 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trio_candles.candles.model import MINUTE, Series, day_name
 from trio_candles.health.facts import Live, SeriesFacts
-from trio_candles.model import MINUTE, Series, day_name
 
 __all__ = ["LagBook"]
 
@@ -44,7 +44,7 @@ class LagBook:
 def _newest_stored(data_dir: Path, series: Series, last_candle: int) -> Live | None:
     """The newest WebSocket candle in the last rows of the day file of *last_candle*; ``None`` if unknown."""
     try:
-        path = data_dir / series.folder / f"{day_name(last_candle)}.parquet"
+        path = data_dir / series.path / f"{day_name(last_candle)}.parquet"
         with pq.ParquetFile(str(path)) as file:
             if not file.num_row_groups:
                 return None

@@ -24,17 +24,17 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from trio_candles.config import is_loopback_url
+from trio_candles.candles.model import Series, printable, utc_text
+from trio_candles.command.options import write_plainly
+from trio_candles.command.signals import Signals
+from trio_candles.config.load import is_loopback_url
 from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, alert_documents, deliver
 from trio_candles.health.judge import Health
 from trio_candles.health.lag import LagBook
 from trio_candles.health.options import Target, add_common, screen_size, target_of
 from trio_candles.health.report import monitor_document
 from trio_candles.health.screen import ENDLESS, as_text, monitor_lines, series_text, summary_text
-from trio_candles.model import Series, printable, utc_text
-from trio_candles.options import write_plainly
-from trio_candles.signals import Signals
-from trio_candles.webhook import Webhook, open_webhook
+from trio_candles.network.webhook import Webhook, open_webhook
 
 __all__ = ["Offload", "View", "main", "monitor"]
 

@@ -10,11 +10,18 @@ from pathlib import Path
 import attrs
 
 from trio_candles import __version__
-from trio_candles.clock import tool_time
+from trio_candles.candles.model import Series
+from trio_candles.command.options import (
+    CONFIG,
+    NO_DIRECTORY,
+    add_clock,
+    config_file,
+    directory,
+    tool_time,
+    trouble_with,
+)
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
-from trio_candles.model import Series
-from trio_candles.options import CONFIG, NO_DIRECTORY, add_clock, config_file, directory, trouble_with
 
 __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
@@ -95,7 +102,7 @@ def _target(options: argparse.Namespace) -> Target:
 
 def _configured(path: Path, data_dir: Path | None) -> tuple[Path, tuple[Series, ...]]:
     # Imported late: with --data-dir alone nobody should wait for YAML.
-    from trio_candles.config import ConfigError, load_config
+    from trio_candles.config.load import ConfigError, load_config
 
     try:
         config = load_config(path, data_dir=data_dir)

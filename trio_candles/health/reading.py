@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, floor_to
 from trio_candles.health.facts import Coverage, Live, OpenGaps, Reading, SeriesFacts, VenueState
-from trio_candles.model import DAY, MINUTE, Millis, Series, floor_to
-from trio_candles.snapshot import open_snapshot
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import FORMAT, JOURNAL, LOCK, UPGRADES
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["SETTLED", "read_health", "read_ledger"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from trio_candles.candles.model import Series
 from trio_candles.health.facts import OpenGaps
 from trio_candles.health.judge import Health, Problem, SeriesVerdict, VenueVerdict
-from trio_candles.model import Series
 
 __all__ = ["check_document", "monitor_document", "problem_document"]
 

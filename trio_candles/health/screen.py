@@ -12,9 +12,9 @@ from pathlib import Path
 
 import attrs
 
+from trio_candles.candles.model import Series, printable, utc_text
 from trio_candles.health.facts import OpenGaps
 from trio_candles.health.judge import Health, SeriesVerdict, State, VenueVerdict, age_text, stop_text
-from trio_candles.model import Series, printable, utc_text
 
 __all__ = ["ENDLESS", "Line", "Mood", "as_text", "check_lines", "monitor_lines", "series_text", "summary_text"]
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import attrs
 
-from trio_candles.model import printable
+from trio_candles.candles.model import printable
 from trio_candles.venues.probes import Grade
 
 __all__ = ["Check", "Checks", "as_json", "coloured", "lines", "total"]

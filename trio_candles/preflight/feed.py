@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 import attrs
 import trio
 
-from trio_candles.model import Millis
-from trio_candles.network import Budget, Socket
+from trio_candles.candles.model import Millis
+from trio_candles.network.pacing import Budget
+from trio_candles.network.websocket import Socket
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
 from trio_candles.venues.protocol import (
     Acked,

@@ -19,15 +19,15 @@ from pathlib import Path
 import attrs
 
 from trio_candles import __version__
-from trio_candles.clock import remembered_meta
-from trio_candles.config import Config
-from trio_candles.launch import Plan
-from trio_candles.model import DAY, MINUTE, Series, Timeframe
+from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe
+from trio_candles.command.launch import Plan
+from trio_candles.config.load import Config
 from trio_candles.preflight.checks import Checks
-from trio_candles.snapshot import open_snapshot
 from trio_candles.store.disk import LOCAL_DISK, Disk
+from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import FORMAT, JOURNAL, LOCK, TMP, UPGRADES
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["Machine", "bytes_a_day", "check_locally"]
 
@@ -205,7 +205,7 @@ def _series_folders(config: Config) -> Iterator[Path]:
     for venue in config.enabled_venues:
         for symbol in venue.symbols:
             for frame in frames:
-                folder = config.data_dir / Series(venue.name, symbol, frame).folder
+                folder = config.data_dir / Series(venue.name, symbol, frame).path
                 while folder != config.data_dir and not os.path.lexists(folder):
                     folder = folder.parent
                 if folder != config.data_dir:  # which was written to

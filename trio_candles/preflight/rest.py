@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import trio
 
-from trio_candles.model import MINUTE, Millis, Series, floor_to, utc_text
+from trio_candles.candles.model import MINUTE, Millis, Series, floor_to, utc_text
+from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.preflight.skew import WARN_MS, WORST_MS, Skew, Told
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
-from trio_candles.rest import Rest, converse, open_rest
 from trio_candles.venues.history import Filled, Throttled, Unavailable, Using, settled_until
 from trio_candles.venues.listings import LISTINGS, Listed, Trading, nearest
 from trio_candles.venues.probes import PROBES, Clock, Finding, Probe

@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from trio_candles.config import Config, VenueConfig
-from trio_candles.launch import Plan
-from trio_candles.network import Network, look_up
+from trio_candles.command.launch import Plan
+from trio_candles.config.load import Config, VenueConfig
+from trio_candles.network.websocket import Network, look_up
 from trio_candles.preflight.checks import Check, Checks
 from trio_candles.preflight.feed import check_feed
 from trio_candles.preflight.local import Machine, check_locally
 from trio_candles.preflight.rest import check_rest
 from trio_candles.preflight.visit import TOTAL_SECONDS, LookUp, Pace, Visit
-from trio_candles.venues import VENUES
 from trio_candles.venues.histories import HISTORIES
 from trio_candles.venues.history import History
 from trio_candles.venues.protocol import Venue
+from trio_candles.venues.registry import VENUES
 
 __all__ = ["Offload", "Show", "preflight"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from trio_candles.model import Millis
+from trio_candles.candles.model import Millis
 
 __all__ = ["WARN_MS", "WORST_MS", "Skew", "Told"]
 

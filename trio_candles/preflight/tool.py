@@ -19,10 +19,10 @@ import trio
 
 from trio_candles import __version__
 from trio_candles.clock import ServiceClock
-from trio_candles.config import ConfigError
-from trio_candles.launch import Plan, UsageError, plan, speed, world
-from trio_candles.network import Network, dial_tcp
-from trio_candles.options import config_file, directory, finite, print_json, show, through_a_pipe, write_plainly
+from trio_candles.command.launch import Plan, UsageError, plan, speed, world
+from trio_candles.command.options import config_file, directory, finite, print_json, show, through_a_pipe, write_plainly
+from trio_candles.config.load import ConfigError
+from trio_candles.network.websocket import Network, dial_tcp
 from trio_candles.preflight.checks import Check, as_json, coloured, lines, total
 from trio_candles.preflight.run import preflight
 

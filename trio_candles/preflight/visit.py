@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from trio_candles.clock import Time
-from trio_candles.config import VenueConfig
-from trio_candles.network import Network
+from trio_candles.config.load import VenueConfig
+from trio_candles.network.websocket import Network
 from trio_candles.preflight.checks import Checks
 from trio_candles.venues.history import History, Throttled, Unavailable
 from trio_candles.venues.protocol import Misunderstood, Venue, VenueError

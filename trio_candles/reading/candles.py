@@ -10,14 +10,14 @@ from typing import Any, Literal
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, MINUTE, Timeframe, day_name, floor_to
+from trio_candles.candles.model import DAY, MINUTE, Timeframe, day_name, floor_to
+from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import DayFileDamaged, GapError, LedgerUnreadable, UnknownMinutes
 from trio_candles.reading.files import DayFiles, FileChanged, between, strictly_sorted, with_waiting
 from trio_candles.reading.fold import folded
 from trio_candles.reading.ledger import open_books
 from trio_candles.reading.plan import Plan, Request, plan
 from trio_candles.store.schema import COLUMNS
-from trio_candles.times import Moment, unix_ms
 
 __all__ = ["FILLED", "Reading", "read", "read_candles"]
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from trio_candles.model import MINUTE, Millis, Series, utc_text
+from trio_candles.candles.model import MINUTE, Millis, Series, utc_text
 
 __all__ = [
     "DayFileDamaged",

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from trio_candles.aggregation import DayOfMinutes
-from trio_candles.model import Candle, Millis, Series
+from trio_candles.candles.aggregation import DayOfMinutes
+from trio_candles.candles.model import Candle, Millis, Series
 from trio_candles.store.schema import COLUMNS
 
 __all__ = ["folded"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import MINUTE, Millis, Series, canonical_symbol, day_name
+from trio_candles.candles.model import MINUTE, Millis, Series, canonical_symbol, day_name
 from trio_candles.reading.errors import LedgerUnreadable, NoSuchDirectory, UnknownSeries
-from trio_candles.snapshot import open_snapshot
 from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES, candle_checksum
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["Account", "Books", "GapSpan", "open_books"]
 
@@ -158,7 +158,7 @@ class Books:
         """Path → digest and pending digest of *series*' day files of ``[since, until)``, oldest first."""
         if since >= until:
             return {}
-        low, high = (f"{series.folder}/{day_name(time)}.parquet" for time in (since, until - 1))
+        low, high = (f"{series.path}/{day_name(time)}.parquet" for time in (since, until - 1))
         rows = self._db.execute(
             "SELECT path, digest, pending FROM day_file WHERE path BETWEEN ? AND ? ORDER BY path", (low, high)
         )

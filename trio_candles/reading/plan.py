@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, MINUTE, Millis, Series, Timeframe, floor_to
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, Timeframe, floor_to
 from trio_candles.reading.errors import UnknownMinutes
 from trio_candles.reading.files import Digests
 from trio_candles.reading.ledger import Account, Books, GapSpan

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from trio_candles.model import MINUTE, floor_to
+from trio_candles.candles.model import MINUTE, floor_to
+from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import LedgerUnreadable
 from trio_candles.reading.ledger import Account, Books, open_books
-from trio_candles.times import Moment, unix_ms
 
 __all__ = ["SPANS", "coverage"]
 

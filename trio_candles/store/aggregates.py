@@ -14,12 +14,12 @@ from typing import Any
 import attrs
 import pyarrow as pa
 
-from trio_candles.aggregation import DayOfMinutes, Kinds, aggregates, periods_of
-from trio_candles.model import MINUTE, Candle, Millis, Timeframe
+from trio_candles.candles.aggregation import DayOfMinutes, Kinds, aggregates, periods_of
+from trio_candles.candles.model import MINUTE, Candle, Millis, Timeframe
+from trio_candles.candles.validation import broken_rule
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.underived import DayLedger
-from trio_candles.validation import broken_rule
 
 __all__ = ["Minutes", "Outdated", "derived", "outdated"]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trio_candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
+from trio_candles.candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
 from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.schema import COLUMNS, QUARANTINE, digest_of
 
@@ -65,7 +65,7 @@ class DayFile:
     @property
     def path(self) -> str:
         """Below the data directory, with ``/``."""
-        return f"{self.series.folder}/{day_name(self.day)}.parquet"
+        return f"{self.series.path}/{day_name(self.day)}.parquet"
 
     @property
     def base(self) -> Series:
@@ -96,7 +96,7 @@ def day_file(path: str, series: Series) -> DayFile | None:
     """The day file of *series* that belongs at *path*; ``None`` if none does."""
     folder, _, name = path.rpartition("/")
     day = day_of(name)
-    return None if day is None or folder != series.folder else DayFile(series, day)
+    return None if day is None or folder != series.path else DayFile(series, day)
 
 
 def table_of(candles: Sequence[Candle]) -> pa.Table:
@@ -258,7 +258,7 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
 
 
 def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
-    """The rules of :func:`~trio_candles.validation.broken_rule` that a row of *table* breaks, a column at a time.
+    """The rules of :func:`~trio_candles.candles.validation.broken_rule` that a row of *table* breaks, column by column.
 
     What is not a number fits nothing, and what is infinite fits only another that is: a high, in the end.
     """

@@ -9,7 +9,7 @@ from datetime import date
 
 import attrs
 
-from trio_candles.model import Millis, Series, canonical_symbol
+from trio_candles.candles.model import Millis, Series, canonical_symbol
 
 __all__ = ["Entries", "Entry"]
 
@@ -55,7 +55,7 @@ class Entries:
 
         Series are never taken out: one whose files are listed and that is not there had another name.
         """
-        folders = {series.folder for series in self._all}
+        folders = {series.path for series in self._all}
         for path in paths:
             if path.rpartition("/")[0] not in folders and _is_of_minutes(path):
                 raise ValueError(f"{path} is listed, and belongs to no series")

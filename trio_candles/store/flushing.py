@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import Millis, Timeframe
+from trio_candles.candles.model import Millis, Timeframe
 from trio_candles.store import aggregates, dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import REPLACING, Disk, FileHeld, held_if

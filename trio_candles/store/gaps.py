@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
-from trio_candles.model import MINUTE, Attempt, Gap, Millis, Reason, Series, Unsure
+from trio_candles.candles.model import MINUTE, Attempt, Gap, Millis, Reason, Series, Unsure
 from trio_candles.store.spans import touching
 
 __all__ = ["OLD_ENOUGH", "SPACED", "Gaps"]

@@ -16,7 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from trio_candles.model import DAY, MINUTE, Candle, Finding, Gap, Millis, Reason, Series, Unsure, Verdict, floor_to
+from trio_candles.candles.model import (
+    DAY,
+    MINUTE,
+    Candle,
+    Finding,
+    Gap,
+    Millis,
+    Reason,
+    Series,
+    Unsure,
+    Verdict,
+    floor_to,
+)
 from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_of_the_moment, prepare

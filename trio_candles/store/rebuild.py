@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles.model import MINUTE, Millis, Series
+from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk

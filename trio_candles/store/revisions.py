@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from trio_candles.model import Candle, Millis, Series, Source
+from trio_candles.candles.model import Candle, Millis, Series, Source
 
 __all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
 

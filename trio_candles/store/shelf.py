@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 import pyarrow as pa
 
-from trio_candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
+from trio_candles.candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import SHARING, Disk, held_if
@@ -92,7 +92,7 @@ class Shelf:
 
     def folders(self) -> dict[str, Series]:
         """The 1m series by where their day files lie."""
-        return {series.folder: series for series in self._journal.spans()}
+        return {series.path: series for series in self._journal.spans()}
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
         """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from trio_candles.model import Candle, Finding, Gap, Millis, Series, Timeframe, Verdict
+from trio_candles.candles.model import Candle, Finding, Gap, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed

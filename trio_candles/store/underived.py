@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 import attrs
 
-from trio_candles.aggregation import Kinds
-from trio_candles.model import DAY, Millis, floor_to
+from trio_candles.candles.aggregation import Kinds
+from trio_candles.candles.model import DAY, Millis, floor_to
 from trio_candles.store.spans import touching
 
 __all__ = ["DayLedger", "Underived"]

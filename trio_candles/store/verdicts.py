@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
-from trio_candles.model import (
+from trio_candles.candles.model import (
     DAY,
     MINUTE,
     Attempt,
@@ -29,13 +29,13 @@ from trio_candles.model import (
     Verdict,
     floor_to,
 )
+from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.revisions import Revisions, as_json
 from trio_candles.store.schema import candle_checksum
 from trio_candles.store.spans import touching
 from trio_candles.store.underived import Underived
-from trio_candles.validation import Rule, broken_rule
 
 __all__ = ["CANDLE", "Judged", "LedgerBroken", "StoredElsewhere", "Verdicts", "candle_of"]
 

@@ -1,15 +1,9 @@
-"""The venues, by name."""
+"""What each venue says and how it is asked: one folder a venue, and what all of them share.
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from types import MappingProxyType
-
-from trio_candles.venues.coinbase import Coinbase
-from trio_candles.venues.kraken import Kraken
-from trio_candles.venues.okx import Okx
-from trio_candles.venues.protocol import Venue
-
-__all__ = ["VENUES"]
-
-VENUES: Mapping[str, Venue] = MappingProxyType({venue.name: venue for venue in (Coinbase(), Kraken(), Okx())})
+======== ===============================================================================
+protocol the live feed: limits, events, errors; numbers and times read strictly
+history  the REST record: requests, answers, rates, findings, errors
+findings what the answers of one question about a window of minutes prove
+registry the venues by name
+======== ===============================================================================
+"""

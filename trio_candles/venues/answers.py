@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import attrs
 import msgspec
 
-from trio_candles.model import Millis
+from trio_candles.candles.model import Millis
 from trio_candles.venues.history import Answer, Throttled, Unavailable, UnknownSymbol, judge_status, read_body
 from trio_candles.venues.protocol import Misunderstood, VenueError
 

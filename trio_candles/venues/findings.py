@@ -11,9 +11,9 @@ from collections.abc import Generator, Iterable, Iterator
 
 import attrs
 
-from trio_candles.assembly import fold_trades
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
-from trio_candles.validation import Rule, broken_rule
+from trio_candles.candles.folding import fold_trades
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
+from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
 from trio_candles.venues.protocol import Misunderstood
 

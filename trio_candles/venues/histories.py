@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from trio_candles.venues.coinbase_history import CoinbaseHistory
+from trio_candles.venues.coinbase.history import CoinbaseHistory
 from trio_candles.venues.history import History
-from trio_candles.venues.kraken_history import KrakenHistory
-from trio_candles.venues.okx_history import OkxHistory
+from trio_candles.venues.kraken.history import KrakenHistory
+from trio_candles.venues.okx.history import OkxHistory
 
 __all__ = ["HISTORIES"]
 

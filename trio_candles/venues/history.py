@@ -29,8 +29,8 @@ from typing import Protocol, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
-from trio_candles.validation import Rule
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.candles.validation import Rule
 from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
 
 __all__ = [

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import attrs
 import msgspec
 
-from trio_candles.model import Millis
+from trio_candles.candles.model import Millis
 from trio_candles.venues.answers import judge_coinbase, kraken_result, okx_data
 from trio_candles.venues.history import Answer, Request, read_body
 from trio_candles.venues.protocol import Misunderstood

@@ -17,10 +17,10 @@ from typing import Literal
 import attrs
 import msgspec
 
-from trio_candles.model import MINUTE, Millis, floor_to
+from trio_candles.candles.model import MINUTE, Millis, floor_to
 from trio_candles.venues.answers import judge_coinbase, kraken_part, kraken_result, okx_data
 from trio_candles.venues.history import GRACE, Answer, Request, read_body
-from trio_candles.venues.kraken_history import altname, names_of
+from trio_candles.venues.kraken.history import altname, names_of
 from trio_candles.venues.protocol import Misunderstood, plain_float, time_of
 
 __all__ = ["PROBES", "Clock", "Finding", "Grade", "Probe"]

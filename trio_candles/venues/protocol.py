@@ -22,7 +22,7 @@ from typing import Annotated, Protocol
 import attrs
 import msgspec
 
-from trio_candles.model import Millis, Trade
+from trio_candles.candles.model import Millis, Trade
 
 __all__ = [
     "UNREADABLE",

@@ -1,0 +1,244 @@
+"""Live candles are compared with the venues' record; what it says twice replaces them, what it never had is known."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+
+import pytest
+import trio
+from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
+
+from trio_candles.candles.model import DAY, MINUTE, Series
+from trio_candles.collector.confirm import _Comparer
+from trio_candles.collector.writer import GapBook
+from trio_candles.simulator import FOREVER, Market, RestFault
+from trio_candles.store.revisions import Doubtful, Unconfirmed
+from trio_candles.venues.histories import HISTORIES
+
+ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
+
+
+def minute(n):
+    return NOON + n * MINUTE
+
+
+async def sleep_until(seconds):
+    await trio.sleep(seconds - trio.current_time())
+
+
+def query(root, sql):
+    database = sqlite3.connect(root / "journal.sqlite3")
+    try:
+        return database.execute(sql).fetchall()
+    finally:
+        database.close()
+
+
+def no_limit_was_exceeded(world):
+    return not any(exchange.violations for exchange in world.exchanges.exchanges.values())
+
+
+async def test_every_live_candle_is_confirmed_within_fifteen_minutes(autojump_clock, tmp_path):
+    async with collecting(tmp_path, fill=True) as world:
+        await sleep_until(40 * 60)
+        marks = query(
+            tmp_path, "SELECT venue, symbol, confirmed.mark_ms FROM confirmed JOIN series ON series.id = series_id"
+        )
+        assert no_limit_was_exceeded(world)
+        for name, board in world.service.board.venues.items():
+            assert board.compared["agreed"] >= 30, name
+            assert not board.compared["differed"] + board.compared["replaced"] + board.compared["unanswered"], name
+    assert len(marks) == 6
+    for venue, symbol, mark in marks:
+        # A candle that opens at the mark is the oldest that was not compared yet.
+        assert mark >= minute(40 - 15), (venue, symbol)
+    assert not query(tmp_path, "SELECT * FROM revision")
+    assert dict(query(tmp_path, "SELECT outcome, sum(count) FROM confirmation GROUP BY outcome")).keys() == {"agreed"}
+
+
+async def test_what_can_never_be_compared_does_not_keep_others_waiting(autojump_clock):
+    """Kraken is asked one such question in ten seconds: two closed markets, or a dozen doubts, could take them all."""
+    closed = [Series("kraken", f"X{n}/USD") for n in range(8)]
+    marks = {Series("kraken", f"Y{n}/USD"): NOON for n in range(20)}
+    time = AdjustableTime(NOON)
+    stuck = [Unconfirmed(series, minute(-600)) for series in closed]
+    doubts = [Doubtful(series, minute(-600), None) for series in closed]
+    comparer = _Comparer(HISTORIES["kraken"], GapBook(), time)
+    asked = Counter()
+    while trio.current_time() < 2 * 3600:
+        now = minute(int(trio.current_time() // 60))
+        assert all(now - mark <= 15 * MINUTE for mark in marks.values()), now
+        waiting = [Unconfirmed(series, mark) for series, mark in sorted(marks.items(), key=lambda one: one[1])]
+        comparer.book.to_compare["kraken"] = (doubts, [*stuck, *waiting])
+        question = comparer.next_question()
+        if question is not None:
+            asked[question.series] += 1
+            if question.series in marks:
+                marks[question.series] = now - MINUTE
+        await trio.sleep(10)
+    for series in closed:
+        assert asked[series] >= 4, asked  # nor are these forgotten
+
+
+@pytest.mark.parametrize("venue", ["kraken", "okx"])
+async def test_a_candle_that_rest_denies_twice_is_replaced_and_both_are_kept(autojump_clock, tmp_path, venue):
+    symbol = SYMBOLS[venue][0]
+    series = Series(venue, symbol)
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True) as world:
+        world.exchanges[venue].faults.revise_row = lambda _, at: at == minute(5)
+        await sleep_until(11 * 60)
+        before = dict(rows_on_disk(tmp_path, series))
+        await sleep_until(30 * 60)
+        board = world.service.board.venues[venue]
+        assert (board.revisions, board.compared["replaced"]) == (1, 1)
+    after = rows_on_disk(tmp_path, series)
+    true = float(world.market.candle(venue, symbol, minute(5)).volume)
+    assert (before[minute(5)]["volume"], before[minute(5)]["source"]) == (true, "websocket")
+    assert (after[minute(5)]["volume"], after[minute(5)]["source"]) == (2 * true, "rest")
+    for at in before.keys() - {minute(5)}:
+        assert after[at] == before[at]  # an equal candle never changes the stored row
+    ((stored, offered, outcome),) = query(tmp_path, "SELECT stored, offered, outcome FROM revision")
+    assert outcome == "replaced"
+    assert (json.loads(stored)["volume"], json.loads(offered)["volume"]) == (true, 2 * true)
+
+
+async def test_a_coinbase_row_that_its_trades_deny_replaces_nothing(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"coinbase": ("BTC-USD",)}, fill=True) as world:
+        world.exchanges["coinbase"].faults.revise_row = lambda _, at: at == minute(6)
+        await sleep_until(30 * 60)
+        assert world.service.board.venues["coinbase"].compared["differed"] == 1
+    check_against_truth(tmp_path, world.market, Series("coinbase", "BTC-USD"))
+    assert query(tmp_path, "SELECT outcome FROM revision") == [("kept",)]
+
+
+async def test_a_close_that_the_feed_contradicts_is_settled_by_rest(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True) as world:
+        world.exchanges["okx"].faults.revise_confirm = lambda _, at: at == minute(5)
+        await sleep_until(7 * 60)
+        assert query(tmp_path, "SELECT outcome FROM revision") == [("open",)]
+        await sleep_until(20 * 60)
+    check_against_truth(tmp_path, world.market, Series("okx", "BTC-USDT"))
+    assert query(tmp_path, "SELECT outcome FROM revision") == [("kept",)]
+
+
+@pytest.mark.parametrize("venue", ["coinbase", "okx"])
+async def test_a_page_of_another_market_is_never_believed(autojump_clock, tmp_path, venue):
+    """Neither the first one, which nothing stored could contradict, nor any later one."""
+    async with collecting(tmp_path, {venue: SYMBOLS[venue]}, fill=True, lookback_days=0.5) as world:
+        world.exchanges[venue].faults.rest.append(RestFault("wrong_symbol", path="candles", times=1))
+        await sleep_until(20)
+        for times in range(40, 1500, 60):
+            world.exchanges[venue].faults.rest.append(RestFault("wrong_symbol", path="candles", times=1))
+            await sleep_until(times)
+        world.exchanges[venue].faults.rest.clear()
+        await sleep_until(3000)
+        assert no_limit_was_exceeded(world)
+        assert world.exchanges[venue].faults.fired["rest wrong_symbol"] > 10
+    for symbol in SYMBOLS[venue]:
+        series = Series(venue, symbol)
+        check_against_truth(tmp_path, world.market, series)
+        with ledger(tmp_path) as books:
+            assert not [m for m in books.gaps(series) if m < minute(45)], series
+
+
+# --- what the venue does not have -------------------------------------------------------------------------
+
+
+async def test_a_minute_that_the_record_leaves_out_twice_is_unfillable_with_both_observations(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True) as world:
+        faults = world.exchanges["okx"].faults
+        faults.lose_confirm = faults.lose_row = lambda _, at: at == minute(5)
+        await sleep_until(60 * 60)
+        assert world.service.board.venues["okx"].open_gap_minutes >= 1
+        await sleep_until(100 * 60)
+    ((since, until, state, reason, attempts, evidence),) = query(
+        tmp_path, "SELECT since_ms, until_ms, state, reason, attempts, last_error FROM gap WHERE state != 'open'"
+    )
+    assert (since, until, state, reason) == (minute(5), minute(6), "unfillable", "no_close")
+    assert attempts >= 2
+    assert evidence.count("none of it") == 2
+    events = query(tmp_path, f"SELECT event, at_ms FROM gap_event WHERE since_ms = {minute(5)} ORDER BY rowid")
+    assert [event for event, _ in events] == ["opened", "absent", "unfillable"]
+    assert events[1][1] >= minute(6 + 60)
+    assert events[2][1] - events[1][1] >= 10 * MINUTE
+    check_against_truth(tmp_path, world.market, Series("okx", "BTC-USDT"))
+
+
+@pytest.mark.parametrize("venue", ["coinbase", "kraken"])
+async def test_a_minute_whose_trades_nobody_has_is_unfillable(autojump_clock, tmp_path, venue):
+    symbol = SYMBOLS[venue][0]
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True) as world:
+        trades = world.market.trades(venue, symbol, minute(6))
+        lost = trades[len(trades) // 2].trade_id
+        faults = world.exchanges[venue].faults
+        faults.drop_trade = faults.lose_trade = lambda _, trade_id: trade_id == lost
+        faults.lose_row = lambda _, at: at == minute(6)
+        faults.skip_ohlc = lambda _, trade_id: trade_id >= lost and trade_id <= trades[-1].trade_id
+        await sleep_until(100 * 60)
+    spans = query(tmp_path, "SELECT since_ms, until_ms, last_error FROM gap WHERE state = 'unfillable'")
+    assert [(since, until) for since, until, _ in spans] == [(minute(6), minute(7))]
+    assert spans[0][2].count("not contiguous") == 2
+    check_against_truth(tmp_path, world.market, Series(venue, symbol))
+
+
+async def test_a_hole_that_closes_before_it_was_seen_twice_is_filled(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True) as world:
+        faults = world.exchanges["okx"].faults
+        faults.lose_confirm = faults.lose_row = lambda _, at: at == minute(5)
+        await sleep_until(72 * 60)
+        faults.lose_row = None
+        await sleep_until(100 * 60)
+    assert not query(tmp_path, f"SELECT * FROM gap WHERE since_ms = {minute(5)}")
+    assert minute(5) in rows_on_disk(tmp_path, Series("okx", "BTC-USDT"))
+
+
+async def test_a_record_that_is_empty_for_hours_makes_nothing_unfillable(autojump_clock, tmp_path):
+    symbols = {"coinbase": ("SOL-USD",), "kraken": ("SIM001/USD",), "okx": ("SIM001-USDT",)}
+    async with collecting(tmp_path, symbols, fill=True, lookback_days=0.1) as world:
+        for exchange in world.exchanges.exchanges.values():
+            exchange.faults.rest.append(RestFault("empty", times=FOREVER))
+        await sleep_until(100 * 60)
+    assert query(tmp_path, "SELECT count(*) FROM gap WHERE state != 'open'") == [(0,)]
+    assert query(tmp_path, "SELECT count(*) FROM gap") != [(0,)]
+
+
+async def test_minutes_before_the_listing_are_not_expected_and_stay_so(autojump_clock, tmp_path):
+    began = NOON - 7 * 60 * MINUTE
+    listed = {(name, SYMBOLS[name][0]): began + 25_000 for name in SYMBOLS}
+    symbols = {name: some[:1] for name, some in SYMBOLS.items()}
+    market = Market(7, listed)
+    async with collecting(tmp_path, symbols, fill=True, lookback_days=1, market=market) as world:
+        await sleep_until(1500)
+        assert no_limit_was_exceeded(world)
+    for name, (symbol,) in symbols.items():
+        series = Series(name, symbol)
+        with ledger(tmp_path) as books:
+            first = books.range(series).start
+            assert began <= first <= began + MINUTE, name
+            # OKX states when it listed the market; its first row may come a minute later.
+            assert not [m for m in books.gaps(series) if m < minute(20) and m != began], name
+        check_against_truth(tmp_path, market, series)
+        ((evidence,),) = query(
+            tmp_path, f"SELECT evidence FROM listing JOIN series ON series.id = series_id WHERE venue = '{name}'"
+        )
+        assert evidence
+    # A later start with a longer lookback knows it still.
+    async with collecting(tmp_path, symbols, epoch=NOON + DAY // 24, fill=True, lookback_days=2, market=market):
+        await trio.sleep(600)
+    for name, (symbol,) in symbols.items():
+        with ledger(tmp_path) as books:
+            assert began <= books.range(Series(name, symbol)).start <= began + MINUTE
+
+
+async def test_a_long_backfill_says_how_far_it_is(autojump_clock, tmp_path):
+    async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=3) as world:
+        await sleep_until(95)
+        lines = [line for line in world.shown[-1].splitlines() if "BACKFILL" in line]
+        await sleep_until(1800)
+    assert len(lines) == 1
+    assert lines[0].startswith("  BACKFILL KRAKEN: ")
+    assert "left" in lines[0]
+    assert "ETA" in lines[0]
+    assert "BACKFILL" not in world.shown[-1]

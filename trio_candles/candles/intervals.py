@@ -1,0 +1,85 @@
+"""Arithmetic of minutes: half-open intervals ``[since, until)`` in Unix ms, and lists of them.
+
+Every function takes intervals in ascending order of their begin, and gives them so; empty ones (``since >= until``)
+count for nothing and are never given. *Disjoint* intervals may touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from trio_candles.candles.model import MINUTE
+
+__all__ = ["Interval", "clip", "cover", "length", "minutes", "subtract", "touching", "union"]
+
+Interval = tuple[int, int]
+"""``[since, until)``."""
+
+
+def clip(intervals: Iterable[Interval], since: int, until: int) -> Iterator[Interval]:
+    """The parts of *intervals* in ``[since, until)``."""
+    for low, high in intervals:
+        low, high = max(low, since), min(high, until)
+        if low < high:
+            yield low, high
+
+
+def union(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """*intervals*, those that touch or overlap made one."""
+    at: Interval | None = None
+    for low, high in intervals:
+        if low >= high:
+            continue
+        if at is not None and low <= at[1]:
+            at = at[0], max(at[1], high)
+            continue
+        if at is not None:
+            yield at
+        at = low, high
+    if at is not None:
+        yield at
+
+
+def subtract(intervals: Iterable[Interval], taken: Iterable[Interval]) -> Iterator[Interval]:
+    """What of *intervals*, disjoint, is in none of *taken*."""
+    rest = list(union(taken))
+    first = 0
+    for low, high in intervals:
+        while first < len(rest) and rest[first][1] <= low:
+            first += 1
+        at, index = low, first
+        while index < len(rest) and rest[index][0] < high:
+            if at < rest[index][0]:
+                yield at, rest[index][0]
+            at = max(at, rest[index][1])
+            index += 1
+        if at < high:
+            yield at, high
+
+
+def cover(intervals: Iterable[Interval], since: int, until: int) -> Iterator[tuple[Interval, bool]]:
+    """``[since, until)`` in pieces, and whether each is one of *intervals* (disjoint, clipped) or lies between them."""
+    at = since
+    for low, high in clip(intervals, since, until):
+        if at < low:
+            yield (at, low), False
+        yield (low, high), True
+        at = high
+    if at < until:
+        yield (at, until), False
+
+
+def length(intervals: Iterable[Interval]) -> int:
+    """How many ms *intervals*, disjoint, have together."""
+    return sum(max(high - low, 0) for low, high in intervals)
+
+
+def minutes(intervals: Iterable[Interval]) -> Iterator[int]:
+    """The open time of each minute of *intervals*, whole minutes, disjoint."""
+    for low, high in intervals:
+        yield from range(low, high, MINUTE)
+
+
+def touching(times: Iterable[int], step: int = MINUTE) -> Iterator[Interval]:
+    """``[time, time + step)`` of each of *times*, neighbours made one."""
+    return union((time, time + step) for time in times)

@@ -1,0 +1,1 @@
+"""Who runs: the service, one nursery for each venue, the writer."""

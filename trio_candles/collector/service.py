@@ -1,0 +1,165 @@
+"""The whole service as one block: everything that runs, and the order in which it stops.
+
+::
+
+    open_service
+    ├ writer      shielded: it gets a deadline, not a cancellation
+    └ venues
+      ├ status
+      └ {venue}   one nursery each (trio_candles.collector.feed)
+
+Leaving the block cancels the venues; each says its last verdicts and closes its end of the channel; the writer
+finds the channel's end, writes what it has into parquet, and is done. An exception anywhere does the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from trio_candles.candles.model import DAY, Millis, Series
+from trio_candles.clock import Time
+from trio_candles.collector.feed import run_feed
+from trio_candles.collector.gapfill import fill_gaps
+from trio_candles.collector.status import Board, VenueBoard, render
+from trio_candles.collector.venue_state import VenueState, open_venue_state
+from trio_candles.collector.writer import Batch, GapBook, Offload, Writing, write_verdicts
+from trio_candles.config.load import Config
+from trio_candles.network.websocket import Network
+from trio_candles.store.store import Store
+from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.history import History
+from trio_candles.venues.protocol import Venue
+from trio_candles.venues.registry import VENUES
+
+__all__ = ["Service", "in_thread", "inline", "open_service"]
+
+T = TypeVar("T")
+
+SHARE = 0.9
+"""Of ``shutdown.timeout_seconds``, for the venues and the writer; the rest is for the journal and the console."""
+DERIVING_SHARE = 0.3
+"""Of that, for aggregates that are behind; they can wait for the next start."""
+BATCHES_QUEUED = 16
+"""Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
+writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
+
+
+@attrs.frozen
+class Service:
+    """A running service, for whoever has to show it or to say how it ended."""
+
+    board: Board
+    writing: Writing
+
+
+async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run blocking *work* in a thread. Abandoned if the writer's deadline passes: then the process is ending."""
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
+async def inline(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run *work* here: under a mock clock a thread counts as idle, and time would leap."""
+    await trio.lowlevel.checkpoint()
+    return work(*args)
+
+
+def all_series(config: Config) -> dict[str, list[Series]]:
+    """The 1m series to collect, by venue."""
+    return {venue.name: [Series(venue.name, symbol) for symbol in venue.symbols] for venue in config.enabled_venues}
+
+
+@asynccontextmanager
+async def open_service(
+    config: Config,
+    network: Network,
+    store: Store,
+    time: Time,
+    *,
+    offload: Offload = in_thread,
+    chance: random.Random | None = None,
+    show: Callable[[str], None] | None = None,
+    venues: Mapping[str, Venue] = VENUES,
+    histories: Mapping[str, History] = HISTORIES,
+) -> AsyncIterator[Service]:
+    """The collector at work for the block; when the block is left, everything received is in parquet.
+
+    *show* is given the status table every ``status.interval_seconds``. If the writer cannot finish within
+    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` says what was left.
+    """
+    chance = chance or random.Random()
+    series = all_series(config)
+    now = time.now()
+    everything = [one for some in series.values() for one in some]
+    earliest = Millis(int(now - config.gap_detection.lookback_days * DAY))
+    owed = await offload(store.expect, everything, earliest, now)
+    await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
+    board = Board(now, {name: VenueBoard(name) for name in series})
+    gaps = await offload(store.open_gap_minutes)
+    for name, venue in board.venues.items():
+        venue.open_gap_minutes = gaps.get(name, 0)
+    service = Service(board, Writing())
+    book = GapBook()
+    send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
+    shelter = trio.CancelScope(shield=True)
+    grace = config.shutdown.timeout_seconds * SHARE * time.speed
+    flush_seconds = config.storage.flush_interval_seconds
+    async with trio.open_nursery() as outer:
+        outer.start_soon(
+            _shelter, shelter, write_verdicts,
+            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, book,
+            name="writer",
+        )  # fmt: skip
+        try:
+            async with trio.open_nursery() as nursery:
+                with send:
+                    for settings in config.enabled_venues:
+                        protocol = venues[settings.name]
+                        state = open_venue_state(
+                            board.venues[protocol.name],
+                            {one: owed[one] for one in series[protocol.name]},
+                            time.speed,
+                        )
+                        url = settings.websocket_url or protocol.websocket_url
+                        fill = None
+                        if config.gap_detection.enabled and protocol.name in histories:
+                            rest_url = settings.rest_url or protocol.rest_url
+                            history = histories[protocol.name]
+                            fill = partial(_fill, history, network, rest_url, book, time, chance)
+                        nursery.start_soon(
+                            run_feed, protocol, url, state, network, time, send.clone(), chance,
+                            service.writing.last_words.append, fill, name=protocol.name,
+                        )  # fmt: skip
+                if show is not None:
+                    nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
+                yield service
+                board.stopping(time.now())
+                shelter.deadline = trio.current_time() + grace
+                nursery.cancel_scope.cancel()
+        finally:
+            # From the stop on the writer has its time, on the wall clock; the venues' goodbyes are part of it.
+            shelter.deadline = min(shelter.deadline, trio.current_time() + grace)
+
+
+async def _fill(
+    history: History, network: Network, url: str, book: GapBook, time: Time, chance: random.Random, state: VenueState
+) -> None:
+    await fill_gaps(history, network, url, book, state, time, chance)
+
+
+async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:
+    with scope:
+        await run(*args)  # type: ignore[misc]
+
+
+async def show_status(board: Board, time: Time, seconds: float, show: Callable[[str], None]) -> None:
+    """Show the table every *seconds*, for ever."""
+    while True:
+        await trio.sleep(seconds)
+        show(render(board, time.now()))

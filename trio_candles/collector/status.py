@@ -1,0 +1,182 @@
+"""The counters that people watch, and the table that shows them."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import attrs
+
+from trio_candles.candles.model import Millis, utc_text
+
+__all__ = ["Board", "VenueBoard", "banner", "render"]
+
+WIDTH = 79
+RATE_OVER = 300_000
+"""Ms over which the rate of a backfill is taken."""
+WORTH_TELLING = 60
+"""Open gap minutes of a venue from which on its backfill has a line: fewer are always on their way."""
+STALE_AFTER = 120_000
+"""Ms without market data after which a connected venue is called stale."""
+
+
+@attrs.define
+class Backfill:
+    """How a venue's gap-filler gets on."""
+
+    done: int = 0
+    """Minutes that REST proved in this run."""
+    _recent: deque[tuple[Millis, int]] = attrs.field(factory=deque)
+
+    def add(self, minutes: int, now: Millis) -> None:
+        """REST proved *minutes* more."""
+        self.done += minutes
+        self._recent.append((now, minutes))
+        self._forget(now)
+
+    def rate(self, now: Millis) -> float:
+        """Minutes proved a minute, over the last five."""
+        self._forget(now)
+        if not self._recent:
+            return 0.0
+        return sum(minutes for _, minutes in self._recent) * 60_000 / max(now - self._recent[0][0], 60_000)
+
+    def _forget(self, now: Millis) -> None:
+        while self._recent and self._recent[0][0] <= now - RATE_OVER:
+            self._recent.popleft()
+
+
+@attrs.define
+class VenueBoard:
+    """What one venue's tasks count; written by them, read by the table."""
+
+    name: str
+    connections: int = 0
+    """Connections that the venue's symbols need."""
+    connections_up: int = 0
+    received: int = 0
+    """1m candles that the WebSocket feed yielded in this run."""
+    saved: int = 0
+    """1m rows newly in day files in this run."""
+    reconnects: int = 0
+    rejected: Counter[str] = attrs.field(factory=Counter)
+    """Rejected candles by rule."""
+    skipped: Counter[str] = attrs.field(factory=Counter)
+    """Messages and remarks by reason."""
+    revisions: int = 0
+    """Closed candles that differ from a stored one, heard in this run."""
+    compared: Counter[str] = attrs.field(factory=Counter)
+    """What comparing live candles with REST came to in this run: agreed, differed, replaced, unanswered."""
+    open_gap_minutes: int = 0
+    backfill: Backfill = attrs.field(factory=lambda: Backfill())
+    last_data: Millis | None = None
+    """When market data (no heartbeat) last came."""
+    up_since: Millis | None = None
+    """When every connection was first up in this run."""
+    at_stop: str | None = None
+    """The table's word when the collector was asked to stop: saying goodbye is no disconnection."""
+
+    @property
+    def connected(self) -> bool:
+        """Every connection is up; none is before the first one is begun."""
+        return 0 < self.connections <= self.connections_up
+
+    @property
+    def rejections(self) -> int:
+        """Rejected candles, duplicates aside."""
+        return sum(count for rule, count in self.rejected.items() if rule != "duplicate")
+
+    def status(self, now: Millis) -> str:
+        """The table's word for it."""
+        if self.at_stop is not None:
+            return self.at_stop
+        if not self.connected:
+            return "[DISC]"
+        # No reconnection makes a venue fresh: one that lives, and brings nothing, is made anew every few minutes.
+        quiet_since = self.last_data or self.up_since or now
+        if now - quiet_since >= STALE_AFTER:
+            return f"[STALE ({(now - quiet_since) // 60_000}m)]"
+        return "[OK]" if self.received else "[WAIT]"
+
+
+@attrs.define
+class Board:
+    """Everything that the status table shows."""
+
+    started: Millis
+    venues: dict[str, VenueBoard]
+    store_errors: dict[str, str] = attrs.field(factory=dict)
+    """The system's words for why a part of the store (journal, day files) cannot write, while it cannot."""
+
+    def stopping(self, now: Millis) -> None:
+        """Keep showing the venues as they are at this moment."""
+        for venue in self.venues.values():
+            venue.at_stop = venue.status(now)
+
+    def status(self, now: Millis) -> str:
+        """HEALTHY, STARTING or DEGRADED."""
+        words = [venue.status(now) for venue in self.venues.values()]
+        if self.store_errors or any(word not in ("[OK]", "[WAIT]") for word in words):
+            return "DEGRADED"
+        return "STARTING" if "[WAIT]" in words else "HEALTHY"
+
+
+def banner(venues: list[str], remarks: Sequence[str] = ()) -> str:
+    """What is shown once, at the start; *remarks* say what is not as usual, and where things are."""
+    line = "=" * WIDTH
+    names = ", ".join(name.upper() for name in venues)
+    title = "  TRIO CANDLES  |  1-minute OHLCV collector"
+    told = [f"  {remark}" for remark in remarks]
+    return "\n".join([line, title, f"  Venues: {names}", *told, line, "  Starting WebSocket streams...", line]) + "\n"
+
+
+def render(board: Board, now: Millis) -> str:
+    """The table as plain text, every line ended."""
+    double, single = "=" * WIDTH, "-" * WIDTH
+    head = f"  STATUS: {board.status(now)}  |  Uptime: {_uptime(now - board.started)}  |  {utc_text(now)[11:]}"
+    rows = [
+        double,
+        head,
+        double,
+        f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8}"
+        f" {'GAPS':>6} {'REJ':>4} {'REV':>4} {'CONF':>5}",
+    ]
+    rows.append(single)
+    rows += [
+        f"  {venue.name.upper():<12} {venue.status(now):<14}{venue.received:>9} {venue.saved:>8} {venue.reconnects:>8}"
+        f" {venue.open_gap_minutes:>6} {venue.rejections:>4} {venue.revisions:>4} {_confirmed(venue):>5}"
+        for venue in board.venues.values()
+    ]
+    backfills = [line for venue in board.venues.values() if (line := _backfill(venue, now))]
+    if backfills:
+        rows += [single, *backfills]
+    if board.store_errors:
+        rows += [single, *(f"  STORE ({part}): {error}" for part, error in board.store_errors.items())]
+    return "\n".join([*rows, double]) + "\n"
+
+
+def _confirmed(venue: VenueBoard) -> str:
+    """How many of the live candles that were compared with REST agreed."""
+    agreed, differed = venue.compared["agreed"], venue.compared["differed"]
+    if not agreed + differed:
+        return "-"
+    # 99.96 % is not all: never rounded up.
+    return "100%" if not differed else f"{agreed * 1000 // (agreed + differed) / 10:.1f}%"
+
+
+def _backfill(venue: VenueBoard, now: Millis) -> str:
+    """``BACKFILL KRAKEN: 7,412 minutes done, 1,228 left, 840 a minute, ETA 2 min``; nothing if there is little left."""
+    left = venue.open_gap_minutes
+    if left < WORTH_TELLING or venue.at_stop is not None:
+        return ""
+    rate = venue.backfill.rate(now)
+    eta = f"ETA {_uptime(round(left / rate + 0.5) * 60_000)}" if rate >= 1 else "no progress yet"
+    name = venue.name.upper()
+    return f"  BACKFILL {name}: {venue.backfill.done:,} minutes done, {left:,} left, {rate:,.0f} a minute, {eta}"
+
+
+def _uptime(length: int) -> str:
+    minutes = max(0, length) // 60_000
+    if minutes < 1440:
+        return f"{minutes} min"
+    return f"{minutes // 1440} d {minutes // 60 % 24} h"

@@ -1,0 +1,210 @@
+"""All series of one venue: what its connections hear goes in, verdicts wait to be sent to the writer.
+
+The state lives as long as the venue's feed and is touched by its tasks only; who hears something never waits. So a
+reader is never held up by the disk, and a slow disk never looks like a silent venue. Who asks REST does wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import attrs
+import trio
+
+from trio_candles.assembly import Assembler, Outcome, Rejected, Remark, assembler_for
+from trio_candles.candles.model import (
+    MINUTE,
+    Attempt,
+    Candle,
+    Finding,
+    Millis,
+    Page,
+    Reason,
+    Series,
+    Unsure,
+    Verdict,
+)
+from trio_candles.candles.validation import Rule
+from trio_candles.collector.status import VenueBoard
+from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
+
+__all__ = ["VenueState", "collapsed", "open_venue_state"]
+
+log = logging.getLogger(__name__)
+
+OUTBOX_LIMIT = 100_000
+"""Verdicts that may wait for the disk, per venue: some 100 MB, a day and a half of fifty symbols.
+
+Beyond it their minutes become gaps, which take next to no room and which REST can fill later."""
+
+PAGES_LIMIT = 100
+"""Answers of REST that may wait for the disk, per venue, of some 300 minutes each. They can be had again: beyond it
+nothing is asked, else the same pages would pile up for as long as a disk takes nothing."""
+
+CLOCK_TOLERANCE = 2_000
+"""Ms between the venue's clock and ours beyond which we say so."""
+LOUD_EVERY = 60.0
+"""Seconds between two warnings of the same kind about one venue; the others go to the log file only."""
+
+
+@attrs.define
+class VenueState:
+    """The assemblers of one venue, and the outbox of what they said."""
+
+    board: VenueBoard
+    assemblers: dict[str, Assembler]
+    speed: float = 1.0
+    """Of the service's clock: what delays a wall second delays so many of the service's."""
+    outbox: list[Verdict | Rejected | Finding] = attrs.field(factory=list)
+    filled: trio.Event = attrs.field(factory=trio.Event)
+    """Set while the outbox holds something."""
+    _pages: int = 0
+    """What :meth:`add` was given and nobody has taken."""
+    _taken: trio.Event = attrs.field(factory=trio.Event)
+    _loud_again: dict[str, float] = attrs.field(factory=dict)
+    _lags: list[int] = attrs.field(factory=list)
+    _clock_warned: bool = False
+
+    # --- hearing
+
+    def hear(self, event: Event, now: Millis) -> None:
+        """Pass an event about a symbol to its assembler, and put what follows into the outbox."""
+        if not isinstance(event, (Traded, Seen, Row, Forming, Beat)):
+            return
+        assembler = self.assemblers.get(event.symbol)
+        if assembler is None:
+            self.remark("unknown_symbol", repr(event.symbol[:40]))
+            return
+        if isinstance(event, Beat):
+            self._compare_clocks(now - event.time)
+        else:
+            self.board.last_data = now
+        outcomes = assembler.hear(event, now)
+        if outcomes:
+            self.put(outcomes)
+
+    def put(self, outcomes: Iterable[Outcome]) -> None:
+        """Count, and let wait for the writer."""
+        for outcome in outcomes:
+            if isinstance(outcome, Remark):
+                self.remark(outcome.kind, outcome.text)
+                continue
+            if isinstance(outcome, (Candle, Rejected)):
+                self.board.received += 1
+            self.outbox.append(outcome)
+        if len(self.outbox) > OUTBOX_LIMIT:
+            log.error("%s: %d verdicts wait for the disk; their minutes become gaps", self.board.name, len(self.outbox))
+            self.outbox = list(collapsed(self.outbox))
+            if len(self.outbox) > OUTBOX_LIMIT // 2:  # a thin pair's minutes have reasons by turns, which never join
+                self.outbox = list(collapsed(self.outbox, whatever=True))
+        if self.outbox:
+            self.filled.set()
+
+    async def room(self) -> None:
+        """Wait until there is room for another answer of REST; whoever asks it asks here first."""
+        while self._pages >= PAGES_LIMIT:
+            await self._taken.wait()
+
+    def add(self, outcomes: Iterable[Finding]) -> None:
+        """Let what REST said wait for the writer; it is no candle that the feed yielded."""
+        self.outbox.extend(outcomes)
+        self._pages += 1
+        if self.outbox:
+            self.filled.set()
+
+    def reject(self, rejected: Iterable[tuple[Candle, Rule]]) -> None:
+        """Let what REST said against the rules wait to be counted and logged; RECV counts the feed's candles only."""
+        self.outbox.extend(Rejected(candle, rule) for candle, rule in rejected)
+        if self.outbox:
+            self.filled.set()
+
+    def take(self) -> Sequence[Verdict | Rejected | Finding]:
+        """Everything that waits."""
+        batch, self.outbox = self.outbox, []
+        self.filled = trio.Event()
+        self._pages = 0
+        self._taken.set()
+        self._taken = trio.Event()
+        return batch
+
+    def remark(self, kind: str, text: str) -> None:
+        """Count something odd; loud once a minute, in the log file always."""
+        self.board.skipped[kind] += 1
+        moment = trio.current_time()
+        loud = moment >= self._loud_again.get(kind, float("-inf"))
+        if loud:
+            self._loud_again[kind] = moment + LOUD_EVERY
+        log.log(logging.WARNING if loud else logging.INFO, "%s: %s: %s", self.board.name, kind, text)
+
+    def _compare_clocks(self, lag: int) -> None:
+        """Warn when even the quickest of sixty heartbeats is two seconds off: that is a clock, not a network."""
+        self._lags.append(lag)
+        if len(self._lags) < 60:
+            return
+        least = min(self._lags)
+        self._lags.clear()
+        off = abs(least) > CLOCK_TOLERANCE * max(1.0, self.speed)
+        if off and not self._clock_warned:
+            log.warning("%s: our clock differs from the venue's by %+.1f s", self.board.name, least / 1000)
+        self._clock_warned = off
+
+    # --- the passing of time, and of connections
+
+    def settle(self, now: Millis) -> None:
+        """Give minutes that have waited too long their verdict of "unsure"."""
+        for assembler in self.assemblers.values():
+            outcomes = assembler.due(now)
+            if outcomes:
+                self.put(outcomes)
+
+    def settle_all(self, now: Millis) -> None:
+        """At the end: a verdict for every minute that is over."""
+        over = Millis(now - now % MINUTE)
+        for assembler in self.assemblers.values():
+            self.put(assembler.give_up(over))
+
+    def disconnected(self, symbols: Iterable[str], now: Millis) -> None:
+        """The connection that carried *symbols* is gone."""
+        for symbol in symbols:
+            self.assemblers[symbol].disconnected(now)
+
+    def doubted(self, symbols: Iterable[str], text: str | None) -> None:
+        """The venue calls what it says about *symbols* into question, or no longer."""
+        for symbol in symbols:
+            self.assemblers[symbol].doubted(text)
+
+
+def open_venue_state(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0) -> VenueState:
+    """A state whose assemblers expect each series since its first minute, and owe verdicts from its mark on."""
+    assemblers = {series.symbol: assembler_for(series, mark, first) for series, (first, mark) in owed.items()}
+    return VenueState(board, assemblers, speed)
+
+
+def collapsed(outcomes: Iterable[Verdict | Rejected | Finding], *, whatever: bool = False) -> Iterable[Unsure]:
+    """The minutes of *outcomes* as gaps, neighbours joined where they have the same reason, or *whatever* it is.
+    Rejections stored nothing, and REST is asked again: they are dropped.
+    """
+    spans: dict[Series, list[Unsure]] = {}
+    for outcome in outcomes:
+        if isinstance(outcome, (Rejected, Attempt, Page)):
+            continue
+        reason, detail = Reason.OVERFLOW, ""
+        if isinstance(outcome, Candle):
+            since, until = outcome.open_time, outcome.close_time
+        else:
+            since, until = outcome.since, outcome.until
+            if isinstance(outcome, Unsure) and not whatever:
+                reason, detail = outcome.reason, outcome.detail
+        known = spans.setdefault(outcome.series, [])
+        last = known[-1] if known else None
+        if last is not None and since <= last.until:
+            if until > last.until:
+                if (last.reason, last.detail) == (reason, detail):
+                    known[-1] = attrs.evolve(last, until=until)
+                else:
+                    known.append(Unsure(outcome.series, last.until, until, reason, detail))
+        else:
+            known.append(Unsure(outcome.series, since, until, reason, detail))
+    for known in spans.values():
+        yield from known

@@ -1,0 +1,364 @@
+"""The one task that writes: verdicts come in, and count only once they are durable.
+
+It never loses what it holds: while the disk takes nothing, the batch in hand waits and is offered again; the
+channel fills, and behind it each feed's outbox, which has the bound and turns what is beyond it into gaps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import attrs
+import trio
+
+from trio_candles.assembly import Rejected
+from trio_candles.candles.model import DAY, Candle, Finding, Gap, Millis, Source, Verdict
+from trio_candles.candles.validation import Rule
+from trio_candles.clock import Time
+from trio_candles.collector.status import Board
+from trio_candles.network.pacing import wall_floor
+from trio_candles.store.dayfiles import DayFile
+from trio_candles.store.flushing import Flushed
+from trio_candles.store.journal import Judged
+from trio_candles.store.revisions import Doubtful, Unconfirmed
+from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
+
+__all__ = ["Batch", "GapBook", "Offload", "Writing", "write_verdicts"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Batch = Sequence[Verdict | Rejected | Finding]
+"""What a feed sends at once."""
+
+COMMITTED_AT_ONCE = 5_000
+"""Verdicts in one transaction: what waited while a disk was full is to need neither much room at once nor much time."""
+
+GAPS_SECONDS = 5.0
+"""Between two looks at the open gaps, which the table shows and the gap-fillers close."""
+GAPS_LISTED = 500
+"""Open gaps per venue that the gap-fillers see: an hour's work at the slowest venue's budget."""
+COMPARED_LISTED = 50
+"""Series and minutes per venue that confirmation sees: what it asks about until the next look."""
+DERIVING = 0.5
+"""Of the time between two flushes, for aggregates of days that are behind: a year of them takes minutes."""
+DAYS_AT_ONCE = 16
+"""Such days between two commits: each may have six files to read and to write."""
+RETRY_SECONDS = 1.0
+"""Between two offers of the same batch to a disk that does not take it."""
+REJECTIONS_KEPT = 10_000
+"""REST candles whose rejection has been logged: told again by the venue, they are no news."""
+HELD_LONG = 60_000
+"""Ms after which a day file that another program holds open is worth a warning."""
+
+
+class Offload(Protocol):
+    """Runs blocking work: in a thread in the service, inline in tests (a thread is idleness to a mock clock)."""
+
+    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...  # noqa: ANN401
+
+
+@attrs.define
+class GapBook:
+    """What of each venue REST should be asked about, as the ledger has it: kept by the writer, read by the
+    gap-fillers.
+    """
+
+    gaps: dict[str, list[Gap]] = attrs.field(factory=dict)
+    """The newest open gaps."""
+    to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
+    """Stored minutes that somebody contradicts, and live candles that have not been compared."""
+    news: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the ledger has been looked at next."""
+
+
+@attrs.define
+class Writing:
+    """What the writer has in hand, for whoever has to say what was lost when time ran out."""
+
+    pending: list[Verdict | Finding] = attrs.field(factory=list)
+    last_words: list[Batch] = attrs.field(factory=list)
+    """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
+    a feed that is leaving must not wait for a disk that takes nothing."""
+    unflushed: int = 0
+    """Day files of minutes whose newest rows are only in the journal; durable, and the next start writes them."""
+    finished: bool = False
+
+
+async def write_verdicts(
+    batches: trio.MemoryReceiveChannel[Batch],
+    store: Store,
+    board: Board,
+    time: Time,
+    flush_seconds: float,
+    last_seconds: float,
+    offload: Offload,
+    writing: Writing,
+    book: GapBook,
+) -> None:
+    """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
+
+    Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* to follow.
+    """
+    writer = _Writer(store, board, time, offload, writing, book)
+    await writer.look_at_gaps()
+    try:
+        await _write(batches, writer, flush_seconds, last_seconds)
+    finally:
+        writer.take_waiting(batches)
+        writer.take_last_words()
+    await writer.publish()  # what the tools show of us from now on is our final table
+    try:
+        await offload(store.stopped, time.now())
+    except StoreUnavailable as error:
+        log.error("everything is written, but not when we stopped: %s", error)
+    writing.finished = True
+
+
+async def _write(
+    batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float, last_seconds: float
+) -> None:
+    time = writer.time
+    next_flush = trio.current_time() + flush_seconds
+    day = time.now() // DAY
+    open_end = True
+    while open_end:
+        # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
+        with trio.move_on_at(min(next_flush, writer.gaps_due)):
+            open_end = await _receive(batches, writer)
+        await writer.commit()
+        if trio.current_time() >= next_flush or time.now() // DAY != day:
+            if time.now() // DAY != day:
+                await writer.tidy()
+            day = time.now() // DAY
+            await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
+            next_flush = max(next_flush + flush_seconds, trio.current_time())
+    writer.take_last_words()
+    await writer.commit()
+    until = trio.current_time() + last_seconds
+    while not await writer.flush(batches, until):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
+        await trio.sleep(RETRY_SECONDS)
+
+
+async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -> bool:
+    """Wait for a batch and take all that are there; ``False`` at the channel's end."""
+    try:
+        writer.take(await batches.receive())
+    except trio.EndOfChannel:
+        return False
+    writer.take_waiting(batches)
+    return True
+
+
+@attrs.define
+class _Writer:
+    _store: Store
+    _board: Board
+    time: Time
+    _offload: Offload
+    _writing: Writing
+    _book: GapBook
+    _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    """Rejections by (venue, rule) that the ledger has not counted yet."""
+    gaps_due: float = float("-inf")
+    _publish_due: float = float("-inf")
+    _held_since: dict[str, Millis] = attrs.field(factory=dict)
+    _rejections: set[tuple[object, ...]] = attrs.field(factory=set)
+
+    def take(self, batch: Batch) -> None:
+        for outcome in batch:
+            if isinstance(outcome, Rejected):
+                self._reject(outcome.candle, outcome.rule)
+                self._rejected[outcome.candle.series.venue, outcome.rule.value] += 1
+            else:
+                self._writing.pending.append(outcome)
+
+    def take_waiting(self, batches: trio.MemoryReceiveChannel[Batch]) -> None:
+        """Take what has come meanwhile: one transaction costs the same for one verdict as for a thousand."""
+        while True:
+            try:
+                self.take(batches.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+
+    def take_last_words(self) -> None:
+        """Take what the feeds left behind."""
+        while self._writing.last_words:
+            self.take(self._writing.last_words.pop(0))
+
+    async def commit(self) -> None:
+        """Make what is in hand durable, however long the disk takes to be willing."""
+        while self._writing.pending or self._rejected:
+            verdicts, rejected = self._writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
+            try:
+                judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
+            except StoreUnavailable as error:
+                self._unwell("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            del self._writing.pending[: len(verdicts)]
+            self._rejected -= rejected
+            self._well("journal")
+            self._tell(judged)
+        if trio.current_time() >= self.gaps_due:
+            self.gaps_due = trio.current_time() + GAPS_SECONDS
+            await self.look_at_gaps()
+
+    async def look_at_gaps(self) -> None:
+        """Count the open gaps for the table, and list the newest for the gap-fillers."""
+        try:
+            gaps = await self._offload(self._store.open_gap_minutes)
+            venues = list(self._board.venues)
+            newest = await self._offload(self._store.open_gaps, venues, GAPS_LISTED)
+            to_compare = await self._offload(self._store.to_compare, venues, COMPARED_LISTED)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "the gaps cannot be counted")
+            return
+        for name, venue in self._board.venues.items():
+            venue.open_gap_minutes = gaps.get(name, 0)
+        self._book.gaps, self._book.to_compare = newest, to_compare
+        self._book.news.set()
+        self._book.news = trio.Event()
+        if trio.current_time() >= self._publish_due:
+            # An accelerated clock makes the disk no quicker.
+            self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)
+            await self.publish()
+
+    async def tidy(self) -> None:
+        """Let go of what is old; what a disk does not take today, it may tomorrow."""
+        try:
+            await self._offload(self._store.tidy, self.time.now())
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "old history is kept")
+
+    async def publish(self) -> None:
+        """Let the tools see what the table shows."""
+        now = self.time.now()
+        states = [
+            (one.name, one.status(now), one.connected, one.received, one.saved, one.reconnects, one.rejections)
+            for one in self._board.venues.values()
+        ]
+        try:
+            await self._offload(self._store.publish, states, dict(self._board.store_errors), now)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "the tools see an old state")
+        else:
+            self._well("journal")
+
+    async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
+        """Bring the day files up to date, committing what comes in between; whether every candle is in one.
+
+        Aggregates that are behind for another reason than a candle are derived *until* then; there may be a year of
+        them, and what is not reached waits for the next flush, or the next start.
+        """
+        held: list[str] = []
+        try:
+            files = await self._offload(self._store.unsaved)
+            saved = await self._save(files, held, batches)
+            await self._derive(await self._offload(self._store.underived), held, batches, until)
+        except StoreUnavailable as error:
+            self._unwell("journal", str(error), "its rows stay in the journal")
+            return False
+        self._warn_of_held(held)
+        return saved
+
+    async def _save(self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch]) -> bool:
+        """Bring candles into *files*; whether they are all there."""
+        self._writing.unflushed = len(files)
+        failed: str | None = None
+        behind: set[str] = set()
+        rest = list(files)
+        while rest:
+            flushed = await self._offload(self._store.flush, rest[:FILES_AT_ONCE])
+            rest[:FILES_AT_ONCE] = flushed.rest
+            self._count_saved(flushed)
+            held += flushed.held
+            behind.update(flushed.held, flushed.failed)
+            failed = failed or flushed.error
+            self.take_waiting(batches)
+            await self.commit()
+        if failed is not None:
+            self._unwell("day files", failed, "its rows stay in the journal")
+        else:
+            self._well("day files")
+        self._writing.unflushed = len(behind.intersection(file.path for file in files))
+        return not self._writing.unflushed
+
+    async def _derive(
+        self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch], until: float
+    ) -> None:
+        """Derive the aggregates of *files*' days; ends early when all senders have gone, which is the stop."""
+        failed: str | None = None
+        rest = list(files)
+        running = batches.statistics().open_send_channels > 0
+        while rest and trio.current_time() < until:
+            flushed = await self._offload(self._store.flush, rest[:DAYS_AT_ONCE])
+            rest[:DAYS_AT_ONCE] = flushed.rest
+            self._count_saved(flushed)
+            held += flushed.held
+            failed = failed or flushed.error
+            self.take_waiting(batches)
+            await self.commit()
+            if running and not batches.statistics().open_send_channels:
+                break
+        if rest:
+            log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
+        if failed is not None:
+            self._unwell("aggregates", failed, "they stay behind their minutes")
+        else:
+            self._well("aggregates")
+
+    def _count_saved(self, flushed: Flushed) -> None:
+        for venue, rows in flushed.saved.items():
+            if venue in self._board.venues:  # what waited of one that is not collected any more is saved, not shown
+                self._board.venues[venue].saved += rows
+
+    def _tell(self, judged: Judged) -> None:
+        for candle, rule in judged.rejected:
+            self._reject(candle, rule)
+        for stored, offered in judged.conflicts:
+            self._board.venues[offered.series.venue].revisions += 1
+            log.warning("revision: stored %s, offered %s; the stored one stays", stored or "empty", offered)
+        for stored, offered in judged.replaced:
+            log.warning("replaced: stored %s, REST said twice %s", stored or "empty", offered)
+        for text in judged.refused:
+            log.warning("not believed: %s", text)
+        for (name, outcome), count in judged.compared.items():
+            self._board.venues[name].compared[outcome] += count
+
+    def _reject(self, candle: Candle, rule: Rule) -> None:
+        self._board.venues[candle.series.venue].rejected[rule.value] += 1
+        level = logging.DEBUG if rule is Rule.DUPLICATE or self._knows(candle, rule) else logging.WARNING
+        log.log(level, "rejected (%s): %s", rule.value, candle)
+
+    def _knows(self, candle: Candle, rule: Rule) -> bool:
+        """Whether the same has been told before: REST is asked again and again about a minute that stays a gap."""
+        if candle.source is not Source.REST:
+            return False
+        if len(self._rejections) >= REJECTIONS_KEPT:
+            self._rejections.clear()
+        numbers = (candle.open, candle.high, candle.low, candle.close, candle.volume)
+        told = (candle.series, candle.open_time, rule, *numbers)
+        known = told in self._rejections
+        self._rejections.add(told)
+        return known
+
+    def _unwell(self, part: str, error: str, consequence: str) -> None:
+        if self._board.store_errors.get(part) != error:
+            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
+        self._board.store_errors[part] = error
+
+    def _well(self, part: str) -> None:
+        error = self._board.store_errors.pop(part, None)
+        if error is not None:
+            log.warning("the store writes again (%s), after: %s", part, error)
+
+    def _warn_of_held(self, held: Iterable[str]) -> None:
+        now = self.time.now()
+        self._held_since = {path: self._held_since.get(path, now) for path in held}
+        for path, since in self._held_since.items():
+            if now - since >= HELD_LONG:
+                log.warning("%s is held open by another program; its rows wait in the journal", path)

@@ -1,0 +1,228 @@
+"""The collector as a command: options in, exit code out.
+
+======= ==========================================================================================
+0       stopped cleanly, by a signal or after ``--duration``
+1       an unexpected failure (its traceback is on the console and in the log), a disk that is full or
+        failing at the start, a journal that others do not let go of, or not all could be written in
+        time (what is missing is named on stderr)
+2       bad configuration or usage, or a data directory that belongs to another kind of run or is closed
+        to us (no permission, read-only, no directory)
+3       another collector holds the data directory
+130     a second SIGINT
+======= ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import trio
+
+from trio_candles import __version__
+from trio_candles.clock import ServiceClock
+from trio_candles.collector.feed import leaves
+from trio_candles.collector.service import Service, open_service
+from trio_candles.collector.status import Board, VenueBoard, banner, render
+from trio_candles.command.console import Console, open_console
+from trio_candles.command.launch import Plan, UsageError, plan, speed, world
+from trio_candles.command.options import config_file, directory, finite
+from trio_candles.command.signals import Signals, StopAsked
+from trio_candles.config.load import ConfigError
+from trio_candles.network.streams import paced_ticks
+from trio_candles.network.websocket import CLOSE_SECONDS, Network, dial_tcp
+from trio_candles.store.disk import is_closed
+from trio_candles.store.lock import Locked
+from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
+from trio_candles.venues.protocol import Venue
+from trio_candles.venues.registry import VENUES
+
+__all__ = ["run"]
+
+log = logging.getLogger(__name__)
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The collector's options."""
+    parser = argparse.ArgumentParser(
+        prog="trio-candles", description="Collect closed 1-minute candles of several crypto exchanges into parquet."
+    )
+    parser.add_argument(
+        "--config", type=config_file, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
+    )
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument(
+        "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
+    )
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
+    parser.add_argument(
+        "--duration", type=duration, metavar="D", help="stop after D of the service's time: 90s, 10m, 2h"
+    )
+    parser.add_argument(
+        "--log-level", type=str.upper, default="WARNING", metavar="LEVEL",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], help="of the console (default WARNING)",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+    return parser
+
+
+def duration(text: str) -> float:
+    """``90s``, ``10m``, ``2h``, ``1d`` in seconds."""
+    match = _DURATION.fullmatch(text)
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] = VENUES) -> int:
+    """Run the collector until it is asked to stop; the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        planned = plan(options)
+    except (ConfigError, UsageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    level = logging.getLevelNamesMapping()[options.log_level]
+    code, console = _run_with_console(planned, level, signals, venues)
+    if console is not None and console.stuck:
+        # The console's thread hangs in a pipe or a terminal that takes nothing, and Python would wait for it.
+        os._exit(code)
+    return code
+
+
+def _run_with_console(
+    planned: Plan, level: int, signals: Signals, venues: Mapping[str, Venue]
+) -> tuple[int, Console | None]:
+    console = None
+    with ExitStack() as stack:
+        try:
+            console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
+            store = stack.enter_context(open_store(planned.config.data_dir, go_on=signals.go_on))
+            signals.go_on()
+            store.claim(
+                planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
+                latest_ms=planned.time.now(),
+            )  # fmt: skip
+        except StopAsked:
+            log.info("asked to stop before anything was started")
+            assert console is not None
+            names = [venue.name for venue in planned.config.enabled_venues]
+            board = Board(planned.time.now(), {name: VenueBoard(name, at_stop="[WAIT]") for name in names})
+            console.show(render(board, board.started), final=True)
+            return 0, console
+        except Locked:
+            print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
+            return 3, console
+        except (WrongDirectory, OSError) as error:
+            print(error, file=sys.stderr)
+            return exit_code(error), console
+        return _run(planned, store, console, signals, venues), console
+
+
+def exit_code(error: WrongDirectory | OSError) -> int:
+    """2 for a mistake of whoever started us; 1 where a supervisor may try again: a disk full or failing, a lock."""
+    match error:
+        case StoreUnavailable():
+            return 2 if error.closed else 1
+        case OSError():
+            # The log's directory; "exists" is a file in its place.
+            return 2 if is_closed(error) or isinstance(error, FileExistsError | IsADirectoryError) else 1
+    return 2
+
+
+def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, Venue]) -> int:
+    clock = ServiceClock(planned.time.speed)
+    try:
+        service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
+    # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
+    except BaseException as error:
+        report(error)
+        if console.failed is not None:  # nobody is left to write what was reported
+            traceback.print_exception(error)
+        return 1
+    if not service.writing.finished:
+        complain(service)
+        console.stop()
+        # A thread may hang in the disk; it is not waited for. What is durable stays durable.
+        os._exit(1)
+    return 0
+
+
+async def collect(
+    planned: Plan, store: Store, console: Console, signals: Signals, protocols: Mapping[str, Venue]
+) -> Service:
+    """Collect until a signal or the end of the duration; the service as it was at the end."""
+    stop = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def ask() -> None:
+        # A signal that comes after the end finds nobody to ask, and need not: everything is ending.
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(stop.set)
+
+    signals.tell(ask)
+    console.tell(ask)
+    time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
+    console.show(banner(venues, remarks(planned)), final=True)
+    async with world(planned) as config:
+        goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
+        network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
+        async with open_service(config, network, store, time, show=console.show, venues=protocols) as service:
+            log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
+            with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
+                await stop.wait()
+            log.info("stopping")
+    if console.failed is not None:
+        raise console.failed
+    console.show(render(service.board, time.now()), final=True)
+    return service
+
+
+def remarks(planned: Plan) -> list[str]:
+    """Where the candles go, and what about this run is not as usual."""
+    config = planned.config
+    told = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    if planned.simulate:
+        told.append(f"SIMULATED exchanges, market seed {planned.seed}")
+    if planned.accelerated:
+        told.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
+    return told
+
+
+def report(error: BaseException) -> None:
+    """The traceback whole, and each leaf of a group in a line with its notes: five groups deep is usual here."""
+    log.critical("the service has failed", exc_info=error)
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    for leaf in leaves(group):
+        notes = "".join(f" ({note})" for note in getattr(leaf, "__notes__", ()))
+        last = traceback.extract_tb(leaf.__traceback__)[-1:]
+        where = f" at {last[0].filename}:{last[0].lineno}" if last else ""
+        log.critical("%s: %s%s%s", type(leaf).__name__, leaf, notes, where)
+
+
+def complain(service: Service) -> None:
+    """Name on stderr what could not be written in time."""
+    writing = service.writing
+    print("not everything could be written in time:", file=sys.stderr)
+    if writing.pending:
+        series = sorted({str(verdict.series) for verdict in writing.pending})
+        print(
+            f"  {len(writing.pending)} verdicts are lost (their minutes will be gaps): {', '.join(series)}",
+            file=sys.stderr,
+        )
+    if writing.unflushed:
+        print(f"  {writing.unflushed} day files lag behind; the next start completes them", file=sys.stderr)
+    for part, error in service.board.store_errors.items():
+        print(f"  the {part} cannot be written: {error}", file=sys.stderr)

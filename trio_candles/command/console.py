@@ -1,0 +1,294 @@
+"""What people see: the status table on stdout, warnings on stderr, everything in the log file.
+
+All of it is written by one thread behind a bounded queue. A terminal that is paused, a full pipe or a full disk
+holds up that thread and nobody else; what does not fit into the queue is counted and said later.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import math
+import os
+import queue
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TextIO
+
+import attrs
+
+from trio_candles.candles.model import utc_text
+
+__all__ = ["Console", "RotatedFile", "open_console"]
+
+QUEUED = 10_000
+"""Records and tables; some megabytes."""
+LOG_BYTES = 20_000_000
+LOG_FILES = 5
+ROTATION_SECONDS = 60.0
+"""From a rotation that failed to the next try."""
+GOODBYE_SECONDS = 0.5
+"""Wall seconds for the thread to write what is left when we end."""
+
+_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "[OK]": "\x1b[32m", "HEALTHY": "\x1b[32m", "[WAIT]": "\x1b[33m", "STARTING": "\x1b[33m",
+        "[DISC]": "\x1b[31m", "DEGRADED": "\x1b[31m", "[STALE": "\x1b[33m",
+    }
+)  # fmt: skip
+_COLOURED = re.compile(r"\[(?:OK|WAIT|DISC|STALE [^\]\n]*)\]|HEALTHY|STARTING|DEGRADED")
+
+
+@attrs.frozen
+class _Table:
+    text: str
+    final: bool
+
+
+class _Stamp(logging.Formatter):
+    """One line per record, on the service's clock, with nothing in it that a terminal would obey."""
+
+    def __init__(self, at: Callable[[float], int], *, names: bool) -> None:
+        super().__init__()
+        self._at = at
+        self._names = names
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = self._at(record.created)
+        name = f" {record.name}" if self._names else ""
+        message = _printable(record.getMessage())
+        text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
+        if record.exc_info:
+            # Set in, because an error's words may be a venue's, and must not look like a record of ours.
+            told = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+            text += "".join(f"\n  {_printable(line)}" for line in told)
+        return text
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _Queue(logging.Handler):
+    """Puts records into the bounded queue, or counts them as dropped."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.DEBUG)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage()
+        self._console.put(record)
+
+
+class RotatedFile(logging.handlers.RotatingFileHandler):
+    """A log file that cannot be written (a full disk) is said once on stderr, not with a traceback a record.
+
+    On Windows a file that somebody reads cannot be renamed: then the rotation waits, and costs nothing that is
+    written. The full file is moved away first, to number 0, and only what is there already moves the backups on.
+    """
+
+    _broken = False
+    _told = False
+    _asked_at = 0.0
+    _failed_at = -math.inf
+    """On the clock of the records, which say when they were made."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told, self._broken = self._broken, False
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self._broken = True
+        if not self._told:
+            print(f"the log file cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        self._asked_at = record.created
+        # Either way: a clock that was set back must not put it off for long.
+        waits = abs(self._asked_at - self._failed_at) < ROTATION_SECONDS
+        return not waits and bool(super().shouldRollover(record))
+
+    def doRollover(self) -> None:
+        # Forgotten before it is closed or opened, which may fail: the next record opens what it finds.
+        stream, self.stream = self.stream, None
+        if stream:
+            stream.close()
+        try:
+            if os.path.exists(self._numbered(0)):
+                self._move_on()  # as the last rotation could not
+            self.rotate(self.baseFilename, self._numbered(0))
+            self._move_on()
+        except OSError:
+            self._failed_at = self._asked_at
+        self.stream = self._open()
+
+    def _move_on(self) -> None:
+        """Make number 0 the first backup; the last one goes only if there is no free number before it."""
+        numbers = range(1, self.backupCount)
+        free = next((n for n in numbers if not os.path.exists(self._numbered(n))), self.backupCount)
+        for number in range(free - 1, -1, -1):
+            self.rotate(self._numbered(number), self._numbered(number + 1))
+
+    def rotate(self, source: str, dest: str) -> None:
+        # Unlike os.rename, it replaces on Windows too.
+        (self.rotator or os.replace)(source, dest)
+
+    def _numbered(self, number: int) -> str:
+        return f"{self.baseFilename}.{number}"
+
+
+class Console:
+    """The thread that writes, and its queue; made by :func:`open_console`."""
+
+    def __init__(self, out: TextIO, err: TextIO, level: int, file: logging.Handler, stamp: logging.Formatter) -> None:
+        self._out, self._err, self._level = out, err, level
+        self._file, self._stamp = file, stamp
+        self.stuck = False
+        """Whether the thread was still writing when it was told to stop; then nobody may wait for it."""
+        self.failed: Exception | None = None
+        """The bug that ended the thread: nothing is shown or logged any more."""
+        self._tell_failed: Callable[[], object] | None = None
+        self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
+        self._dropped = 0
+        self._redraws = out.isatty()
+        self._coloured = self._redraws and "NO_COLOR" not in os.environ
+        self._drawn = 0
+        """Lines of the table that stands at the bottom of the terminal."""
+        self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
+
+    def put(self, item: logging.LogRecord | _Table | None) -> None:
+        """Queue *item*, or count it as dropped; never waits."""
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            self._dropped += 1
+
+    def show(self, text: str, *, final: bool = False) -> None:
+        """Print *text*; on a terminal it takes the place of what was shown before, until a *final* one."""
+        self.put(_Table(text, final))
+
+    def tell(self, callback: Callable[[], object]) -> None:
+        """Call *callback*, from the thread that writes, when that thread fails; at once if it has."""
+        self._tell_failed = callback
+        if self.failed is not None:
+            callback()
+
+    def start(self) -> None:
+        if sys.platform == "win32" and self._redraws:
+            os.system("")
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Let the thread finish, for a moment; whether it did: a terminal that takes nothing must not keep us."""
+        try:
+            self._queue.put(None, timeout=GOODBYE_SECONDS)
+        except queue.Full:
+            return False
+        self._thread.join(GOODBYE_SECONDS)
+        return not self._thread.is_alive()
+
+    def _write_all(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if isinstance(item, _Table):
+                    self._draw(item)
+                else:
+                    self._file.handle(item)
+                    if item.levelno >= self._level:
+                        self._say(self._stamp.format(item))
+                if self._dropped:
+                    dropped, self._dropped = self._dropped, 0
+                    self._say(f"{dropped} log records or tables were dropped: the console or the disk is too slow")
+            except (OSError, ValueError):
+                # Nobody is there to be told: the reader of our pipe has gone, or the stream is closed.
+                continue
+            # A bug, which must end the service: a thread that dies alone would leave it mute.
+            except Exception as error:
+                self.failed = error
+                if self._tell_failed is not None:
+                    self._tell_failed()
+                return
+
+    def _say(self, text: str) -> None:
+        if self._drawn and self._err.isatty():
+            _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
+            self._drawn = 0
+        _write(self._err, text + "\n")
+
+    def _draw(self, table: _Table) -> None:
+        text, lines = table.text, table.text.count("\n")
+        if self._drawn:
+            _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
+        stays = table.final or not self._redraws
+        if not stays:
+            columns, rows = self._size()
+            # What the terminal would wrap takes more lines than we would go back; what scrolls off, none come back to.
+            text = "".join(f"{line[: columns - 1]}\n" for line in text.splitlines())
+            stays = lines >= rows
+        if self._coloured:
+            text = _COLOURED.sub(lambda found: f"{_COLOURS[found[0].split()[0]]}{found[0]}\x1b[0m", text)
+        _write(self._out, text)
+        self._drawn = 0 if stays else lines
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal; without end where it does not say."""
+        try:
+            columns, rows = os.get_terminal_size(self._out.fileno())
+        except OSError:
+            columns = rows = 0
+        return columns or sys.maxsize, rows or sys.maxsize
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write past Python's buffers: what a broken pipe leaves in them would fail again, louder, at exit."""
+    rest = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+    while rest:
+        rest = rest[os.write(stream.fileno(), rest) :]
+
+
+@contextmanager
+def open_console(
+    log_dir: Path, level: int, at: Callable[[float], int], *, out: TextIO | None = None, err: TextIO | None = None
+) -> Iterator[Console]:
+    """The console for the block, with Python's logging leading to it and to ``log_dir/collector.log``.
+
+    OSError if the log file cannot be opened.
+    """
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,  # for a stream that was closed before we began
+        _open_console(log_dir, level, at, out or sys.stdout or nowhere, err or sys.stderr or nowhere) as console,
+    ):
+        yield console
+
+
+@contextmanager
+def _open_console(log_dir: Path, level: int, at: Callable[[float], int], out: TextIO, err: TextIO) -> Iterator[Console]:
+    log_dir.mkdir(parents=True, exist_ok=True)
+    file = RotatedFile(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file.setFormatter(_Stamp(at, names=True))
+    console = Console(out, err, level, file, _Stamp(at, names=False))
+    handler = _Queue(console)
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    # Libraries that describe every frame at DEBUG would fill the disk and cost more than the frames.
+    quiet = [logging.getLogger(name) for name in ("trio-websocket", "httpcore", "httpx")]
+    for logger in quiet:
+        logger.setLevel(logging.WARNING)
+    console.start()
+    try:
+        yield console
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        console.stuck = not console.stop()
+        if not console.stuck:
+            file.close()

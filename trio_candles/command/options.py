@@ -1,0 +1,254 @@
+"""What the tools' command lines have in common: options, how their values are read, where the data is.
+
+A tool's parser begins with :func:`add_common` and takes of the rest what it needs; every ``type=`` function here
+refuses with words that argparse prints, exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from trio_candles import __version__
+from trio_candles.candles.model import Millis, Timeframe, canonical_symbol, printable
+from trio_candles.candles.times import unix_ms
+
+if TYPE_CHECKING:
+    from trio_candles.clock import WallTime
+
+__all__ = [
+    "CONFIG",
+    "NO_DIRECTORY",
+    "Unwritten",
+    "add_clock",
+    "add_common",
+    "config_file",
+    "data_dir_of",
+    "directory",
+    "fail",
+    "finite",
+    "positive",
+    "print_json",
+    "show",
+    "symbol",
+    "through_a_pipe",
+    "timeframe",
+    "tool_clock",
+    "tool_time",
+    "trouble_with",
+    "utc_time",
+    "write_plainly",
+]
+
+CONFIG = Path("config.yaml")
+
+USAGE = 2
+"""The exit code of usage and configuration."""
+NO_DIRECTORY = "no such directory"
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
+    # No default for --config: with --data-dir the configuration is read only if it is asked for.
+    parser.add_argument("--config", type=config_file, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+
+
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Add ``--speed`` and ``--pivot``: by which clock a data directory is read; by default by its own."""
+    parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+
+
+def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
+    """The clock by which a tool should read *data_dir*: the one given, else the one it was written under.
+
+    A pivot alone is that of a clock at the speed that the directory remembers.
+    """
+    # Imported late: --help should not wait for trio and pyarrow.
+    from trio_candles.clock import WallTime
+    from trio_candles.store.identity import remembered_meta
+
+    if speed is not None:
+        return WallTime.starting(speed, pivot)
+    meta = remembered_meta(data_dir)
+    try:
+        time = WallTime(float(meta["speed"]), float(meta["pivot"]))
+    except (KeyError, ValueError):
+        time = WallTime()
+    return time if pivot is None else WallTime(time.speed, pivot)
+
+
+def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
+    """What :func:`tool_time` reads."""
+    return tool_time(data_dir, speed, pivot).now
+
+
+def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
+    """The directory to look at, which exists; ``None`` after saying on stderr why there is none (exit code 2)."""
+    if data_dir is None or config is not None:
+        # Imported late: --help and --data-dir should not wait for YAML.
+        from trio_candles.config.load import ConfigError, load_config
+
+        try:
+            data_dir = load_config(config or CONFIG, data_dir=data_dir).data_dir
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return None
+    if (trouble := trouble_with(data_dir)) is not None:
+        print(f"{data_dir}: {trouble}", file=sys.stderr)
+        return None
+    return data_dir
+
+
+def trouble_with(directory: Path) -> str | None:
+    """Why nothing in *directory* can be read, in words; ``None`` if it is one and may be searched."""
+    try:
+        # The dot in it and not itself: a directory that may not be searched is there, too.
+        mode = os.stat(os.path.join(directory, os.curdir)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return NO_DIRECTORY
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if stat.S_ISDIR(mode) else NO_DIRECTORY
+
+
+def write_plainly() -> None:
+    """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
+
+    One that we were started without is nowhere: what is written there is lost, and nothing fails.
+    """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+class Unwritten(Exception):
+    """Stdout does not take what was to be shown; the system's words."""
+
+
+def show(text: str, end: str = "\n") -> None:
+    """*text* on stdout, at once; :class:`Unwritten` if it does not get there."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(str(error)) from error
+
+
+def print_json(document: object) -> None:
+    """*document* on stdout, as the one JSON document that it is."""
+    show(json.dumps(document, allow_nan=False))
+
+
+def fail(message: object, code: int = USAGE) -> int:
+    """Say *message* on stderr; the exit code."""
+    print(message, file=sys.stderr)
+    return code
+
+
+def through_a_pipe(run: Callable[[], int]) -> int:
+    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does.
+
+    Output that cannot be written is said on stderr, exit code 2: without it, no other code would say what it means.
+    """
+    write_plainly()
+    code = 1
+    try:
+        code = run()
+        show("", end="")
+    except* BrokenPipeError:
+        _let_go()
+    except* Unwritten as group:
+        _let_go()
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        code = fail(f"the output cannot be written: {error}")
+    return code
+
+
+def _let_go() -> None:
+    """What Python still holds for stdout would fail again, louder, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- values
+
+
+def directory(text: str) -> Path:
+    """The path of a directory, held to the rule for the configuration's ``data_dir``."""
+    if not text.strip() or re.match(r"~(?:[/\\]|$)", text):
+        # Of an unset variable, the working directory; and not every shell expands a ~.
+        raise argparse.ArgumentTypeError(f"expected a directory, written out; found {text!r}")
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise argparse.ArgumentTypeError(f"expected a directory without control characters, found {text!r}")
+    return Path(text)
+
+
+def config_file(text: str) -> Path:
+    """The path of a file; an unset variable is none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a file, found {text!r}")
+    return Path(text)
+
+
+def utc_time(text: str) -> Millis:
+    """Unix ms of a UTC date, an ISO time (UTC unless it says otherwise) or Unix ms."""
+    try:
+        return unix_ms(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def symbol(text: str) -> str:
+    """*text* in upper case, if it could be a symbol: ``BTC-USD``, ``BTC/USD``."""
+    try:
+        canonical_symbol(text.upper())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(printable(str(error))) from None
+    return text.upper()
+
+
+def timeframe(text: str) -> str:
+    """*text*, if it is a timeframe."""
+    try:
+        return Timeframe.parse(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def positive(text: str) -> float:
+    """A number above zero, and not endless."""
+    number = finite(text)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number, not ``nan`` and not ``inf``, of a size that a clock can show."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not -1e12 < number < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
+    return number

@@ -1,0 +1,65 @@
+"""When to ask, and when to try again: token buckets, back-off, and the floor under network deadlines."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import trio
+
+__all__ = ["Backoff", "Budget", "wall_floor"]
+
+
+def wall_floor(seconds: float, speed: float) -> float:
+    """*seconds* of service time, but never less than one wall second: networks do not run faster in simulations."""
+    return max(seconds, speed)
+
+
+class Budget:
+    """A token bucket on trio's clock (GCRA): *rate* a second sustained, *burst* at once, never more.
+
+    First come, first served: a turn is booked before it is waited for.
+    """
+
+    def __init__(self, rate: float, burst: int, *, empty: bool = False) -> None:
+        self._rate, self._burst = rate, burst
+        self._full_at = trio.current_time() + burst / rate if empty else float("-inf")
+        """When the bucket would be full again."""
+        self._slow_rate, self._slow_until = rate, float("-inf")
+
+    @property
+    def rate(self) -> float:
+        """Turns a second, sustained."""
+        return self._rate
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        now = trio.current_time()
+        slow = now < self._slow_until
+        rate, burst = (self._slow_rate, 1) if slow else (self._rate, self._burst)
+        self._full_at = max(self._full_at, now) + 1 / rate
+        await trio.sleep_until(max(now, self._full_at - burst / rate))
+
+    def punish(self, rate: float, seconds: float, pause: float) -> None:
+        """No turn for *pause* seconds, and for *seconds* no bursts and only *rate* a second."""
+        now = trio.current_time()
+        self._slow_rate, self._slow_until = min(rate, self._rate), now + seconds
+        self._full_at = max(self._full_at, now + pause)
+
+
+@attrs.define
+class Backoff:
+    """Seconds to wait before each next attempt: doubling from one to sixty, each multiplied by chance."""
+
+    _chance: random.Random
+    _step: int = 0
+
+    def reset(self) -> None:
+        """Things have been well: begin anew."""
+        self._step = 0
+
+    def next(self) -> float:
+        """Between half and the whole of 1, 2, 4, ... 60 seconds."""
+        whole = min(60.0, 2.0**self._step)
+        self._step = min(self._step + 1, 10)
+        return whole * self._chance.uniform(0.5, 1.0)

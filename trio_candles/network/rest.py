@@ -1,0 +1,109 @@
+"""Asks a venue's REST: one deadline, one bound, one budget; whatever goes wrong is a named error.
+
+The body is bounded as it comes from the wire and never decompressed (194 KB of gzip once became 200 MB): we ask for
+it as it is, and refuse it otherwise. No redirects, no proxies from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import httpx
+import trio
+
+from trio_candles.network.pacing import Budget, wall_floor
+from trio_candles.network.websocket import Network, told_of
+from trio_candles.venues.history import Answer, Fill, Filled, Penalty, Rate, Request, Throttled, Unavailable
+
+__all__ = ["Rest", "converse", "open_rest"]
+
+ANSWER_SECONDS = 15.0
+"""For the whole answer, name and TLS included; a slow drip does not live longer."""
+LARGEST_BODY = 8 * 1024 * 1024
+ACCELERATED_PACE = 4.0
+"""Questions a wall second and bucket under an accelerated clock: a venue's budget times the speed would leave no time
+for the live feed, which goes before any backfill."""
+
+
+@attrs.frozen
+class Rest:
+    """One venue's REST within its published limits; made by :func:`open_rest`."""
+
+    _client: httpx.AsyncClient
+    _url: str
+    _budgets: Mapping[str, Budget]
+    _penalty: Penalty
+    _speed: float
+
+    def pace(self) -> float:
+        """Questions a second, of the quickest bucket: the one of candles, at every venue."""
+        return max(budget.rate for budget in self._budgets.values())
+
+    async def ask(self, request: Request) -> Answer:
+        """The answer to *request*, when there is room in its budget; :class:`Unavailable` if there is none."""
+        await self._budgets[request.bucket].take()
+        with trio.move_on_after(wall_floor(ANSWER_SECONDS, self._speed)):
+            try:
+                return await self._get(request)
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+                raise Unavailable(f"{request.path}: {told_of(error)}") from error
+        raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
+
+    async def _get(self, request: Request) -> Answer:
+        url, asked = self._url + request.path, trio.current_time()
+        async with self._client.stream("GET", url, params=dict(request.params)) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise Unavailable(f"{request.path}: the body is compressed, which we did not ask for")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
+            retry_after = _seconds(response.headers.get("retry-after"))
+            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
+
+    def throttled(self, error: Throttled) -> None:
+        """Ask more slowly for a while, and not at all as long as the venue wants to be left alone."""
+        for budget in self._budgets.values():
+            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
+
+
+async def converse(rest: Rest, conversation: Fill) -> Filled:
+    """Lead one fill to its end: each of its questions asked, each answer or failure given back to it."""
+    try:
+        request = next(conversation)
+        while True:
+            try:
+                answer = await rest.ask(request)
+            except Unavailable as error:
+                request = conversation.throw(error)
+            else:
+                request = conversation.send(answer)
+    except StopIteration as end:
+        filled: Filled = end.value
+        return filled
+    except Throttled as error:
+        rest.throttled(error)
+        raise
+
+
+def _seconds(text: str | None) -> float | None:
+    """A Retry-After header in seconds; the form with a date is not used by these venues."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+@asynccontextmanager
+async def open_rest(network: Network, url: str, rates: Mapping[str, Rate], penalty: Penalty) -> AsyncIterator[Rest]:
+    """The REST at *url* for the block."""
+    pace = ACCELERATED_PACE / network.speed if network.speed > 1 else float("inf")
+    budgets = {
+        name: Budget(min(rate.per_second, pace), rate.burst if pace > rate.per_second else 1, empty=rate.empty_at_start)
+        for name, rate in rates.items()
+    }
+    client = httpx.AsyncClient(
+        transport=network.transport, timeout=None, trust_env=False, headers={"Accept-Encoding": "identity"},
+    )  # fmt: skip
+    async with client:
+        yield Rest(client, url.rstrip("/"), budgets, penalty, network.speed)

@@ -1,0 +1,360 @@
+"""Kraken, REST: rows for the newest twelve hours, trades by id for everything before.
+
+Source: the documentation of ``GET /0/public/OHLC`` and ``/0/public/Trades``, captured answers, and measurements of
+their bounds. A minute without trades has a row of zeros, which proves it empty, or (as of 2019) none, which proves
+nothing. A row never says that it is closed, but the newest is the forming one. What went wrong is said with HTTP 200.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import product
+from types import MappingProxyType
+
+import attrs
+import msgspec
+
+from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.venues.answers import kraken_part, kraken_result
+from trio_candles.venues.findings import Findings, finish
+from trio_candles.venues.history import (
+    GRACE,
+    Answer,
+    Fill,
+    Penalty,
+    Rate,
+    Request,
+    Using,
+    Why,
+    pages,
+    read_body,
+    settled_until,
+)
+from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_floats
+
+__all__ = ["KrakenHistory"]
+
+_PUBLIC = "public"
+
+_REACH = Millis(720 * MINUTE)
+"""Documented: /OHLC has so many rows before the forming one, whatever it is asked."""
+_MARGIN = Millis(20 * MINUTE)
+"""A question that near to the end of the reach may find it moved."""
+_DAY_OF_TRADES = Millis(1_440 * MINUTE)
+"""A quiet pair's day is one page, a thin pair's a fraction of one; a busy pair's takes several fills."""
+_TRADES = 1_000
+"""Documented: the most that one page has."""
+_PAGES = 10
+"""Of trades, the most that one fill asks for: ten seconds of the budget."""
+_PAGES_FOR_HOLES = 3
+"""The same where rows were answered, and some were left out."""
+_LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
+"""How far before a minute to look for a trade: there is no way to ask for the one before."""
+
+_SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
+_NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
+
+
+# [1788415200,"77776.4","77800.0","77717.8","77736.8","77777.6","4.07649664",167]:
+# open (s), o, h, l, c, vwap ("0.0" if nothing traded), volume, count; oldest first, the forming one last.
+_Row = tuple[Id, str, str, str, str, str, str, Id]
+
+# ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]: price, size, time (s), side, kind, misc, id;
+# oldest first. The time has more digits than a double keeps: it is read as text.
+_TradeRow = tuple[str, str, msgspec.Raw, str, str, str, Id]
+
+_ROW_LIST = msgspec.json.Decoder(list[_Row])
+_TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
+_WHOLE = msgspec.json.Decoder(Id)
+
+_OWN_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
+_FIAT = {"AUD", "CAD", "CHF", "EUR", "GBP", "JPY", "KRW", "USD"}
+
+
+def altname(symbol: str) -> str:
+    """What Kraken's REST calls *symbol*, a name of the WebSocket: ``XBTUSD`` for ``BTC/USD``."""
+    return "".join(_OWN_NAMES.get(asset, asset) for asset in symbol.split("/"))
+
+
+def names_of(symbol: str) -> frozenset[str]:
+    """Every name under which *symbol* may be answered: ``XXBTZUSD``, ``XBTUSD``, ``BTC/USD``...
+
+    The oldest assets, all of three letters, have a fourth before them: Z for money, X for coins.
+    """
+    names = []
+    for asset in symbol.split("/"):
+        own = _OWN_NAMES.get(asset, asset)
+        old = ("Z" if own in _FIAT else "X") + own
+        names.append({asset, own, old} if len(own) == 3 else {asset, own})
+    return frozenset(joint.join(pair) for pair in product(*names) for joint in ("", "/"))
+
+
+class KrakenHistory:
+    """Kraken's public market data; no key needed."""
+
+    name = "kraken"
+    # Not documented; one a second and IP is what others found safe, with a burst of about thirty.
+    rates: Mapping[str, Rate] = MappingProxyType({_PUBLIC: Rate(per_second=1.0, burst=10)})
+    penalty = Penalty(Rate(per_second=1 / 3, burst=1), seconds=120.0)
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        """All that the rows reach, in one piece; before it, days of trades."""
+        until = min(until, settled_until(now))
+        reach = self.reach(now)
+        yield from pages(max(since, reach), until, _REACH)
+        yield from pages(since, min(until, reach), _DAY_OF_TRADES)
+
+    anonymous = False
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """By rows as far as they reach, by trades before that."""
+        return Using.ROWS if minute >= self.reach(now) else Using.TRADES
+
+    def reach(self, now: Millis) -> Millis:
+        """Rows end twelve hours ago."""
+        return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+        """One request for rows and up to three for trades where rows are missing; beyond their reach, ten for trades.
+
+        Trades come oldest first: what is not reached is at the newer end.
+        """
+        findings = Findings(series, since, until, now)
+        return finish(findings, _fill(findings, using))
+
+    def server_time(self) -> Request:
+        """In seconds."""
+        return Request("/0/public/Time", {}, _PUBLIC)
+
+    def read_time(self, answer: Answer) -> Millis:
+        """{"error":[],"result":{"unixtime":1762820224,"rfc1123":"Tue, 11 Nov 25 00:17:04 +0000"}}"""
+        result = kraken_result(answer, Millis(0))
+        return Millis(read_body(_WHOLE, kraken_part(answer, result, "unixtime")) * 1000)
+
+
+def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
+    reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
+    until, pages_left = findings.until, _PAGES
+    if using is not Using.TRADES and findings.until > reach:
+        since = max(findings.since, reach)
+        # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
+        answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
+        seen_settled = _hear_rows(findings, answer)
+        findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
+        until = min(until, seen_settled)
+        pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
+    if using is Using.ROWS:
+        return
+    spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
+    walk = _Walk(findings.now)
+    try:
+        yield from _search(findings, walk, spans, pages_left)
+    finally:
+        findings.trades(walk.known.values())
+        first = walk.known.get(1)
+        if first is not None:
+            findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
+
+
+def _ask(findings: Findings, what: str, **params: str) -> Request:
+    return Request(f"/0/public/{what}", {"pair": altname(findings.series.symbol), **params}, _PUBLIC)
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
+    """The rows of the pair that was asked for, which the venue may call by another of its names; and ``last``."""
+    result = kraken_result(answer, findings.now)
+    last = kraken_part(answer, result, "last")
+    keys = [key for key in result if key != "last"]
+    if len(keys) != 1 or keys[0] not in names_of(findings.series.symbol):
+        raise Misunderstood("wrong_symbol", f"{keys[:5]} for {findings.series.symbol}"[:200])
+    return kraken_part(answer, result, keys[0]), last
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+
+def _hear_rows(findings: Findings, answer: Answer) -> Millis:
+    """Up to where the answer itself shows that the venue had settled its minutes: a cache may have kept it."""
+    listed, last = _of_pair(findings, answer)
+    rows = read_body(_ROW_LIST, listed)
+    # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than any closed one.
+    newest = max([read_body(_WHOLE, last), *(row[0] for row in rows)])
+    seen_settled = Millis(floor_to(newest * 1000, MINUTE) - MINUTE)
+    findings.heard = True
+    for row in rows:
+        minute = floor_to(row[0] * 1000, MINUTE)
+        if minute >= seen_settled:
+            continue
+        try:
+            _hear_row(findings, minute, row)
+        except Misunderstood as error:
+            findings.doubt(minute, str(error))
+    return seen_settled
+
+
+def _hear_row(findings: Findings, minute: Millis, row: _Row) -> None:
+    time, *numbers, count = row
+    first, high, low, last, vwap, volume = plain_floats(numbers)
+    candle = Candle(
+        findings.series, Millis(time * 1000), first, high, low, last, volume,
+        quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
+        vwap=vwap or None, trades_count=count,
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
+    )  # fmt: skip
+    if count or candle.open_time != minute:
+        findings.row(candle)
+    elif candle.volume or candle.vwap or candle.high != candle.low:
+        raise Misunderstood("bad_zero_row", str(row))
+    else:
+        findings.zero_row(minute)
+
+
+# --- trades -----------------------------------------------------------------------------------------------
+
+
+def _search(
+    findings: Findings, walk: _Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
+) -> Generator[Request, Answer, None]:
+    """Read the trades of *spans*, oldest first, and one trade on either side of each."""
+    for since, until in spans:
+        leads = list(_LEADS)
+        while (step := walk.next(since, until, leads)) is not None:
+            if not pages_left:
+                if step.repeats is not None:  # what lies before was read, and is not proven
+                    passed = floor_to(Millis(step.since // 10**6 - GRACE), MINUTE)
+                    findings.excuse(since, min(passed, walk.first_minute()), Why.BEFORE_FIRST)
+                    findings.excuse(since, passed, Why.ID_HOLE)
+                findings.excuse(since, findings.until, Why.NOT_REACHED)
+                return
+            pages_left -= 1
+            answer = yield _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
+            walk.hear(step, _trades_of(findings, answer))
+            findings.heard = True
+        findings.excuse(since, min(until, walk.first_minute()), Why.BEFORE_FIRST)
+        findings.excuse(max(since, walk.end(until)), until, Why.NO_TRADE_AFTER)
+        findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
+
+
+@attrs.frozen
+class _Told:
+    """A row of a page of trades; the ``trade`` is ``None`` where it cannot be read, which is a hole among the ids."""
+
+    trade_id: int
+    trade: Trade | None
+    time: int
+    """In nanoseconds."""
+
+
+def _trades_of(findings: Findings, answer: Answer) -> list[_Told]:
+    rows, _ = _of_pair(findings, answer)
+    return [_told(row) for row in read_body(_TRADE_LIST, rows)]
+
+
+def _told(row: _TradeRow) -> _Told:
+    price, size, seconds, *_, trade_id = row
+    text = bytes(seconds)
+    if _SECONDS.fullmatch(text) is None:
+        raise Misunderstood("bad_time", repr(text[:40]))
+    time = int(Decimal(text.decode()) * 10**9)
+    try:
+        trade = Trade(trade_id, Millis(time // 10**6), exact(price), exact(size))
+    except Misunderstood:
+        return _Told(trade_id, None, time)
+    good = trade_id > 0 and trade.price > 0 and trade.size > 0
+    return _Told(trade_id, trade if good else None, time)
+
+
+@attrs.frozen
+class _Step:
+    """A page to ask for: trades from *since* (ns) on, which must repeat the trade *repeats*, if that is given."""
+
+    since: int
+    repeats: int | None
+
+
+@attrs.frozen
+class _Stretch:
+    """All trades that there are from the id ``lo`` to ``hi``, as a page told them, or several that overlap."""
+
+    lo: int
+    hi: int
+    since: Millis
+    until: int
+    """The time of the last one, in nanoseconds."""
+
+
+@attrs.define
+class _Walk:
+    """Finds its way through the trades by time, in pages that begin at a time and have no end."""
+
+    now: Millis
+    known: dict[int, Trade] = attrs.field(factory=dict)
+    _stretches: list[_Stretch] = attrs.field(factory=list)
+    """By id, disjoint."""
+    _ended: bool = False
+    """Whether the newest trade of all has been told."""
+
+    def first_minute(self) -> Millis:
+        """The minute of the first trade of all, if that has been told; 0 otherwise."""
+        return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
+
+    def end(self, until: Millis) -> Millis:
+        """How much of what lies before *until* can be proven at all: no more than up to the newest trade."""
+        if not self._ended:
+            return until
+        newest = max((trade.time for trade in self.known.values()), default=GRACE)
+        return min(until, floor_to(newest - GRACE, MINUTE))
+
+    def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
+        """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
+
+        *leads*: those not tried yet.
+        """
+        until = self.end(until)
+        if until <= since:
+            return None
+        begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
+        if begun:
+            here = begun[-1]
+            if here.until >= (until + GRACE) * 10**6:
+                return None
+            if not leads or here.until >= (since - leads[0]) * 10**6:
+                # The last trades are told again: their time is rounded, others may share it, and since may exclude.
+                # (The answer's own "last" lies beyond the rows where a page was cut.)
+                return _Step(here.until - 10_000, repeats=here.hi)
+        return _Step((since - leads.pop(0)) * 10**6, repeats=None) if leads else None
+
+    def hear(self, step: _Step, page: Sequence[_Told]) -> None:
+        """Remember what was told in answer to *step*."""
+        # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
+        page = [told for told in page if told.time <= self.now * 10**6]
+        ids = {told.trade_id for told in page}
+        if not ids:
+            self._ended = True
+            return
+        if step.repeats is not None and step.repeats not in ids:
+            raise Misunderstood("cursor_ignored", f"trade {step.repeats} is not told again")
+        if step.repeats == max(ids):
+            if len(page) >= _TRADES:
+                raise Misunderstood("no_progress", f"{len(page)} trades at the time of trade {step.repeats}")
+            self._ended = True
+        for told in page:
+            if told.trade is not None and self.known.setdefault(told.trade_id, told.trade) != told.trade:
+                raise Misunderstood("trades_differ", f"trade {told.trade_id} is told in two ways")
+        newest, oldest = max(told.time for told in page), min(told.time for told in page)
+        self._join(_Stretch(min(ids), max(ids), Millis(oldest // 10**6), newest))
+
+    def _join(self, new: _Stretch) -> None:
+        joined: list[_Stretch] = []
+        for stretch in sorted([*self._stretches, new], key=lambda stretch: stretch.lo):
+            if joined and stretch.lo <= joined[-1].hi:
+                last = joined.pop()
+                until = max(last.until, stretch.until)
+                stretch = _Stretch(last.lo, max(last.hi, stretch.hi), min(last.since, stretch.since), until)
+            joined.append(stretch)
+        self._stretches = joined

@@ -1,0 +1,197 @@
+"""OKX, REST: rows that say themselves that they are closed, on two endpoints of different depth.
+
+Source: the v5 documentation of ``GET /market/candles`` and ``/market/history-candles``, and what maintained clients
+say of their bounds. There is a row for every minute, a flat one where nothing traded; so a missing row is a hole,
+never an empty minute. No answer names its instrument. There is no way to rebuild a candle from trades by id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
+from trio_candles.venues.answers import okx_data
+from trio_candles.venues.findings import Findings, finish
+from trio_candles.venues.history import (
+    BESIDE,
+    Answer,
+    Fill,
+    Penalty,
+    Rate,
+    Request,
+    Using,
+    Why,
+    pages,
+    read_body,
+    settled_until,
+)
+from trio_candles.venues.protocol import Misunderstood, plain_floats
+
+__all__ = ["OkxHistory"]
+
+_CANDLES = "/api/v5/market/candles"
+_HISTORY = "/api/v5/market/history-candles"
+_PUBLIC = "/api/v5/public/time"
+_INSTRUMENTS = "/api/v5/public/instruments"
+
+_PAGE = 300
+"""Documented: the most that one page has."""
+_WINDOW = Millis((_PAGE - 2) * MINUTE)
+"""One row more is asked for on either side: whichever bound turns out to be inclusive, no minute is lost."""
+_AHEAD = Millis(10 * MINUTE)
+"""Of younger minutes, asked for besides."""
+_DEPTH = Millis(1_440 * MINUTE)
+"""Documented: how far /candles goes back, the forming row included."""
+_MARGIN = Millis(10 * MINUTE)
+"""A question that near to the end of /candles may find it moved."""
+
+_MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
+
+
+# ["1637161920000","41.96","42.07","41.95","42.07","461.846542","19395.517323","19395.517323","1"]:
+# ts (open, ms), o, h, l, c, volume in base, in quote, in quote, confirm; newest first.
+# {"ts":"1597026383085"}
+class _Time(msgspec.Struct):
+    ts: str
+
+
+# {"instType":"SPOT","instId":"BTC-USDT","listTime":"1548133413000","state":"live",...}
+class _Instrument(msgspec.Struct):
+    instId: str
+    listTime: str
+
+
+_ROWS = msgspec.json.Decoder(list[list[str]])
+_TIMES = msgspec.json.Decoder(list[_Time])
+_INSTRUMENT_LIST = msgspec.json.Decoder(list[_Instrument])
+
+
+class OkxHistory:
+    """OKX's public market data; no key needed."""
+
+    name = "okx"
+    rates: Mapping[str, Rate] = MappingProxyType(
+        {
+            # Documented: 40 and 20 requests in any 2 s, per endpoint and IP; burst + 2 s of the rate stay below.
+            _CANDLES: Rate(per_second=14.0, burst=8),
+            _HISTORY: Rate(per_second=7.0, burst=4),
+            _PUBLIC: Rate(per_second=2.0, burst=2),
+            _INSTRUMENTS: Rate(per_second=2.0, burst=2),
+        }
+    )
+    penalty = Penalty(Rate(per_second=2.0, burst=1), seconds=30.0)  # not documented
+
+    def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
+        """Pages of one endpoint, which overlap by a row on either side."""
+        return pages(since, min(until, settled_until(now)), _WINDOW)
+
+    anonymous = True
+
+    def settles_by(self, minute: Millis, now: Millis) -> Using:
+        """By rows: there is no way to rebuild them from trades by id."""
+        return Using.ROWS
+
+    def reach(self, now: Millis) -> Millis:
+        """Documented: recent years."""
+        return Millis(0)
+
+    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+        """One request, and a second one where rows are missing that the other endpoint may have.
+
+        Where neither has any, the venue is asked when it listed the symbol.
+        """
+        findings = Findings(series, since, until, now)
+        return finish(findings, _fill(findings, using))
+
+    def server_time(self) -> Request:
+        """In milliseconds."""
+        return Request(_PUBLIC, {}, _PUBLIC)
+
+    def read_time(self, answer: Answer) -> Millis:
+        """{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"""
+        times = read_body(_TIMES, okx_data(answer))
+        if len(times) != 1 or _MILLIS.fullmatch(times[0].ts) is None:
+            raise Misunderstood("bad_time", repr(answer.body[:200]))
+        return Millis(int(times[0].ts))
+
+
+def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
+    """/candles for what is young, /history-candles for what is old; then the other one, for what is missing."""
+    young = Millis(floor_to(findings.now, MINUTE) - _DEPTH + _MARGIN)
+    paths = (_CANDLES, _HISTORY) if findings.since >= young else (_HISTORY, _CANDLES)
+    for path in paths:
+        spans = findings.open()
+        if not spans or (path == _CANDLES and spans[-1][1] <= young):
+            continue
+        for since, until in pages(spans[0][0], spans[-1][1], _WINDOW):
+            answer = yield _request(path, findings.series.symbol, since, until, findings.now)
+            _hear(findings, answer)
+    findings.leaves_out(findings.since, findings.until)
+    spans = findings.open()
+    if using is Using.ALL and spans and spans[0][0] == findings.since:
+        # Nothing at the older end: it may be from before the market began.
+        answer = yield Request(_INSTRUMENTS, {"instType": "SPOT", "instId": findings.series.symbol}, _INSTRUMENTS)
+        _hear_listing(findings, answer)
+
+
+def _hear_listing(findings: Findings, answer: Answer) -> None:
+    """When the market began; nothing is served before, and nothing is expected."""
+    told = [one for one in read_body(_INSTRUMENT_LIST, okx_data(answer)) if one.instId == findings.series.symbol]
+    if len(told) != 1 or _MILLIS.fullmatch(told[0].listTime) is None:
+        raise Misunderstood("bad_listing", repr(answer.body[:200]))
+    time = Millis(int(told[0].listTime))
+    minute = floor_to(time, MINUTE)
+    findings.excuse(findings.since, minute, Why.BEFORE_FIRST)
+    first = findings.first_row()
+    if first is not None and findings.since <= minute:
+        findings.excuse(minute, first, Why.NO_ROW_YET)
+    findings.listed = (minute, f"listTime {time}")
+
+
+def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) -> Request:
+    # Exclusive both, and named backwards: after=T asks for rows before T. The row before since and the one at until
+    # are asked for too. "before" alone would get the newest page, wherever it lies.
+    # A small page is filled up with minutes on both sides: what is stored of them shows which market the answer is
+    # about. Were it older ones only, a single one that the venue has changed its mind about would have the last word.
+    end = max(until, min(until + _AHEAD, since + _WINDOW, floor_to(now, MINUTE)))
+    start = min(since - MINUTE, max(since - BESIDE, end - _WINDOW))
+    bounds = {"after": str(end + MINUTE), "before": str(start - 1)}
+    return Request(path, {"instId": symbol, "bar": "1m", **bounds, "limit": str(_PAGE)}, path)
+
+
+def _hear(findings: Findings, answer: Answer) -> None:
+    rows = read_body(_ROWS, okx_data(answer))
+    for row in rows:
+        if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
+            raise Misunderstood("short_row", repr(row)[:200])
+        if _MILLIS.fullmatch(row[0]) is None:
+            raise Misunderstood("bad_time", repr(row[0][:40]))
+    findings.heard = True
+    for row in rows:
+        time = Millis(int(row[0]))
+        if row[8] != "1":  # "0": it was forming when the venue wrote this
+            findings.excuse(time, Millis(time + MINUTE), Why.NOT_CONFIRMED)
+            continue
+        try:
+            findings.row(_candle(findings, time, row))
+        except Misunderstood as error:
+            findings.doubt(floor_to(time, MINUTE), str(error))
+
+
+def _candle(findings: Findings, time: Millis, row: list[str]) -> Candle:
+    opened, high, low, close, volume, quote_volume = plain_floats([*row[1:6], row[7]])
+    return Candle(
+        findings.series,
+        time,
+        opened, high, low, close, volume,
+        quote_volume=quote_volume,
+        vwap=quote_volume / volume if volume > 0 else None,
+        trades_count=None,
+        source=Source.REST,
+        ingest_time=findings.now,
+        close_time=Millis(time + MINUTE),
+    )  # fmt: skip
