@@ -10,6 +10,7 @@ import datetime
 import gzip
 import json
 import logging
+import os
 import random
 import ssl
 import subprocess
@@ -28,7 +29,7 @@ import trio_websocket
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import AUDIT, CONFIG, ROOT, RUN, Running
+from test_cli import AUDIT, CONFIG, RUN, Running
 from test_console import Screen
 from test_network import accept, network_with, refused_with
 from world import NOON, config_of
