@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterable, Iterator
+from itertools import groupby
 
 import attrs
 
 from trio_candles.candles.folding import fold_trades
+from trio_candles.candles.intervals import subtract, touching
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
@@ -123,10 +125,8 @@ class Findings:
 
     def open(self) -> list[Span]:
         """The settled spans that were asked for and have neither a verdict nor a doubt, ascending."""
-        until = min(self.until, self.settled)
-        minutes = (Millis(minute) for minute in range(self.since, until, MINUTE))
-        unknown = ((m, "") for m in minutes if m not in self._doubts and not self._is_known(m))
-        return [(since, until) for since, until, _ in _joined(unknown)]
+        asked = map(Millis, range(self.since, min(self.until, self.settled), MINUTE))
+        return _spans(minute for minute in asked if minute not in self._doubts and not self._is_known(minute))
 
     def _is_known(self, minute: Millis) -> bool:
         return minute in self._rows or minute in self._built or self._blank(minute) is not None
@@ -163,7 +163,7 @@ class Findings:
             # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
             return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
         candles: list[Candle] = []
-        bare: list[tuple[Millis, str]] = []
+        zeros: list[Millis] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
             if self._agree(minute) is False:
                 self.doubt(minute, Why.ROW_AND_TRADES_DIFFER)
@@ -173,18 +173,20 @@ class Findings:
             if candle is not None:
                 candles.append(candle)
             elif self._blank(minute) is None:
-                bare.append((minute, "zero row"))
-        empties = [Empty(self.series, *span) for span in _joined(bare)]
-        empties += [part for empty in self._blanks for part in self._without_doubts(empty)]
-        asked = (Millis(minute) for minute in range(self.since, self.until, MINUTE))
-        missing = [(minute, why) for minute in asked if (why := self._missing(minute)) is not None]
-        return Filled(
-            tuple(candles),
-            tuple(sorted(empties, key=_since)),
-            tuple(Missing(*span) for span in _joined(missing)),
-            self.listed,
-            rejected,
-        )
+                zeros.append(minute)
+        empties = [Empty(self.series, *span, "zero row") for span in _spans(zeros)]
+        doubts = _spans(sorted(self._doubts))
+        for empty in self._blanks:
+            for since, until in subtract([(empty.since, empty.until)], doubts):
+                empties.append(attrs.evolve(empty, since=Millis(since), until=Millis(until)))
+        empties.sort(key=_since)
+        missing = [
+            Missing(*span, why)
+            for why, minutes in groupby(map(Millis, range(self.since, self.until, MINUTE)), self._missing)
+            if why is not None
+            for span in _spans(minutes)
+        ]
+        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected)
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
@@ -197,15 +199,6 @@ class Findings:
         if row is None or built is None:
             return row is built
         return row.same_as(built) and row.trades_count in (None, built.trades_count)
-
-    def _without_doubts(self, empty: Empty) -> Iterator[Empty]:
-        since = empty.since
-        for minute in sorted(m for m in self._doubts if empty.since <= m < empty.until):
-            if since < minute:
-                yield attrs.evolve(empty, since=since, until=minute)
-            since = Millis(minute + MINUTE)
-        if since < empty.until:
-            yield attrs.evolve(empty, since=since)
 
     def _missing(self, minute: Millis) -> str | None:
         """Why *minute* is missing; ``None`` if it is not."""
@@ -226,18 +219,9 @@ def _until(verdict: Candle | Empty) -> Millis:
     return verdict.close_time if isinstance(verdict, Candle) else verdict.until
 
 
-def _joined(minutes: Iterable[tuple[Millis, str]]) -> Iterator[tuple[Millis, Millis, str]]:
-    """Spans of neighbouring *minutes* (ascending) of which the same is said."""
-    span: tuple[Millis, Millis, str] | None = None
-    for minute, text in minutes:
-        if span is not None and span[1:] == (minute, text):
-            span = (span[0], Millis(minute + MINUTE), text)
-            continue
-        if span is not None:
-            yield span
-        span = (minute, Millis(minute + MINUTE), text)
-    if span is not None:
-        yield span
+def _spans(minutes: Iterable[Millis]) -> list[Span]:
+    """*minutes* (ascending), neighbours made one."""
+    return [(Millis(since), Millis(until)) for since, until in touching(minutes)]
 
 
 def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
