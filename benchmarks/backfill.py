@@ -149,6 +149,7 @@ def run_ours(task: Task) -> Done:
     from trio_candles.network.websocket import Network, dial_tcp
     from trio_candles.store.store import open_store
     from trio_candles.venues.history import Rate
+    from trio_candles.venues.okx import VENUE
     from trio_candles.venues.okx.history import OkxHistory
 
     class Unlimited(OkxHistory):
@@ -168,13 +169,14 @@ def run_ours(task: Task) -> Done:
             status=Status(30),
             shutdown=Shutdown(PATIENCE),
         )
+        venues = {"okx": attrs.evolve(VENUE, history=Unlimited())}
         wall = WallTime()
         network = Network(dial_tcp(paced_ticks(wall.now)))
         with open_store(root) as store:
             begun, cpu = time.monotonic(), time.process_time()
 
             async def collect() -> float:
-                async with open_service(config, network, store, wall, histories={"okx": Unlimited()}):
+                async with open_service(config, network, store, wall, venues=venues):
                     while open_minutes(root, task.until):  # noqa: ASYNC110  (the ledger is a file)
                         await trio.sleep(0.05)
                     return time.monotonic() - begun

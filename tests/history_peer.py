@@ -13,15 +13,11 @@ from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, So
 from trio_candles.simulator import Market
 from trio_candles.simulator.exchange import SimulatedExchange
 from trio_candles.simulator.text import Request as SimulatedRequest
-from trio_candles.venues.coinbase.history import CoinbaseHistory
 from trio_candles.venues.history import Answer, Fill, Filled, History, Request, Using, settled_until
-from trio_candles.venues.kraken.history import KrakenHistory
-from trio_candles.venues.okx.history import OkxHistory
+from trio_candles.venues.registry import VENUES
 
 NOON = Millis(1_788_415_200_000)
-HISTORIES: dict[str, History] = {
-    history.name: history for history in (CoinbaseHistory(), KrakenHistory(), OkxHistory())
-}
+HISTORIES: dict[str, History] = {name: venue.history for name, venue in VENUES.items()}
 Spoil = Callable[[Request, Answer], Answer]
 MARKET = Market(7)
 """One for all tests: it is a pure function of its seed, and remembers what it has computed."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from trio_candles.venues.registry import VENUES
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "trio_candles"
 
@@ -395,6 +397,70 @@ def test_check_and_monitor_share_no_code_with_the_writer():
     assert not faults, listed(faults)
 
 
+# --- venues -----------------------------------------------------------------------------------------------
+
+REGISTRY = "trio_candles.venues.registry"
+"""The one module that names venues, because it lists them."""
+SIMULATOR_TOO = False
+"""Whether modules that lie directly in simulator/ may name no venue, either."""
+
+
+def may_name_a_venue(name: str) -> bool:
+    if within(name, "trio_candles.simulator") and not SIMULATOR_TOO:
+        return True
+    folders = [f"trio_candles.{room}.{venue}" for room in ("venues", "simulator") for venue in VENUES]
+    return name == REGISTRY or any(within(name, folder) for folder in folders)
+
+
+def words(text: str) -> set[str]:
+    """Of a name or a sentence, in lower case: ``KrakenHistory``, ``OKX_TIMES`` and ``api.kraken.com`` have some."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)}
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every identifier and every string in *tree* with its line, but for docstrings."""
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if node in docstrings and isinstance(node, ast.Constant):
+            continue
+        for _, value in ast.iter_fields(node):
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, bytes):
+                    yield getattr(node, "lineno", 0), text.decode("latin-1")
+                elif isinstance(text, str):
+                    yield getattr(node, "lineno", 0), text
+
+
+def venues_named(tree: ast.AST) -> list[tuple[int, str]]:
+    return [(line, name) for line, text in texts(tree) for name in VENUES if name in words(text)]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not may_name_a_venue(name)])
+def test_outside_its_folder_and_the_registry_no_module_names_a_venue(name):
+    faults = [f"{name}:{line} names {venue}" for line, venue in venues_named(MODULES[name].tree)]
+    faults += [f"{name} is called like {venue}" for venue in VENUES if venue in words(name)]
+    assert not faults, listed(faults)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('"""Kraken tells whole seconds."""\nx = 1  # as OKX does\n"""Of Coinbase."""\n', []),
+        ('x = {"okx": 1}', [1]),
+        ('def f():\n    return f"wss://{x}.KRAKEN.com"', [2]),
+        ('x = b"kraken"', [1]),
+        ("class TardyCoinbase:\n    pass", [1]),
+        ("x = OKX_TIMES", [1]),
+        ("f(okx=1)", [1]),
+        ("from trio_candles.venues.kraken import VENUE", [1]),
+        ("import trio_candles.venues as krakens", []),  # a name that is part of a word is no name of a venue
+        ("match x:\n    case V(okx=1):\n        pass", [2]),
+    ],
+)
+def test_a_venues_name_is_recognised(source, lines):
+    assert sorted({line for line, _ in venues_named(ast.parse(source))}) == lines
+
+
 # --- errors and state -------------------------------------------------------------------------------------
 
 EVERYTHING = {"Exception", "BaseException"}
@@ -447,6 +513,15 @@ def test_a_silent_catch_of_everything_is_recognised(handler, lines):
 
 def test_a_silent_suppression_of_everything_is_recognised():
     assert unexplained("with suppress(OSError):\n    work()\nwith contextlib.suppress(Exception):\n    work()\n") == [3]
+
+
+LONGEST = 450
+"""Lines of a module: what is longer has more than one subject."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_module_is_longer_than_one_can_keep_in_mind(name):
+    assert len(MODULES[name].text.splitlines()) <= LONGEST
 
 
 def test_no_function_changes_a_global():

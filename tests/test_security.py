@@ -41,9 +41,9 @@ from trio_candles.command.console import open_console
 from trio_candles.network.rest import ANSWER_SECONDS, LARGEST_BODY, Rest, open_rest
 from trio_candles.network.websocket import Network, dial_tcp
 from trio_candles.store.store import open_store
-from trio_candles.venues.histories import HISTORIES
 from trio_candles.venues.history import Answer, Penalty, Rate, Refusal, Request, Unavailable
 from trio_candles.venues.protocol import Misunderstood
+from trio_candles.venues.registry import VENUES
 
 ASKED = Request("/x", {"a": "1"}, "all")
 RATES = {"all": Rate(1000.0, 100, empty_at_start=False)}
@@ -57,7 +57,7 @@ async def no_dial(url: str) -> trio.abc.Stream:
 
 @asynccontextmanager
 async def asking(transport: httpx.AsyncBaseTransport | None, url: str = "http://venue.test") -> AsyncIterator[Rest]:
-    async with open_rest(Network(no_dial, transport=transport), url, RATES, PENALTY) as rest:
+    async with open_rest(Network(no_dial, transport=transport), {None: url}, RATES, PENALTY) as rest:
         yield rest
 
 
@@ -211,16 +211,16 @@ async def test_a_redirection_is_not_followed(autojump_clock, status):
     async with asking(transport) as rest:
         answer = await rest.ask(ASKED)
     assert [str(request.url) for request in transport.requests] == ["http://venue.test/x?a=1"]
-    for history in HISTORIES.values():  # and it is no answer to anything
+    for venue in VENUES.values():  # and it is no answer to anything
         with pytest.raises((Misunderstood, Refusal)):
-            history.read_time(answer)
+            venue.history.read_time(answer)
 
 
-@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("name", VENUES)
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"data":' * 100_000, b'{"error":[],"result":' + b"[" * 200_000])
 def test_a_body_nested_without_end_is_misunderstood(name, body):
     with pytest.raises((Misunderstood, Refusal)):
-        HISTORIES[name].read_time(Answer(200, body))
+        VENUES[name].history.read_time(Answer(200, body))
 
 
 async def test_no_proxy_and_no_password_file_of_the_environment_is_used(tmp_path):

@@ -26,8 +26,8 @@ from trio_candles.config.load import (
 from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import Store, open_store
-from trio_candles.venues.protocol import Venue
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.venue import VenueRecord
 
 SYMBOLS = {
     "coinbase": ("BTC-USD", "ETH-USD"),
@@ -104,7 +104,7 @@ async def collecting(
     fill: bool = False,
     timeframes: tuple[str, ...] = (),
     market: Market | None = None,
-    venues: Mapping[str, Venue] = VENUES,
+    venues: Mapping[str, VenueRecord] = VENUES,
     wrap: Callable[[Store], Store] = lambda store: store,
     wrap_rest: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] = lambda transport: transport,
     venue_clock_ahead: int = 0,

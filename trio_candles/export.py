@@ -43,6 +43,7 @@ from trio_candles.command.options import (
     write_plainly,
 )
 from trio_candles.reading import GapError, ReadError, Reading, UnknownMinutes, UnknownSeries, read
+from trio_candles.venues.registry import VENUES
 
 __all__ = ["FORMATS", "command", "main"]
 
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit code: 0 written, 1 refused because of gaps or damage, or the disk does not take it, 2 usage.",
     )
     add_common(parser)
-    parser.add_argument("--venue", required=True, help="coinbase, kraken, okx")
+    parser.add_argument("--venue", required=True, help=", ".join(VENUES))
     parser.add_argument("--symbol", required=True, type=symbol, help="BTC-USD or BTC/USD")
     parser.add_argument("--timeframe", type=timeframe, default="1m", metavar="TF", help="default: 1m")
     parser.add_argument(

@@ -27,6 +27,7 @@ from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Se
 from trio_candles.candles.validation import Rule
 from trio_candles.simulator import Market
 from trio_candles.venues.protocol import Alive, Beat, Event, Forming, Row, Seen, Traded
+from trio_candles.venues.registry import VENUES
 
 MIDNIGHT = 1_768_003_200_000
 SYMBOL = "X-USD"
@@ -89,7 +90,7 @@ class Ear:
 
 
 def ear(venue: str, connected: str | None = "11:50", frontier: str = "12:00", earliest: str = "00:00") -> Ear:
-    made = Ear(assembler_for(Series(venue, SYMBOL), at(frontier), at(earliest)))
+    made = Ear(assembler_for(VENUES[venue].proof, Series(venue, SYMBOL), at(frontier), at(earliest)))
     if connected is not None:
         made.connected(connected)
     return made
@@ -995,7 +996,7 @@ def said_by(venue: str, symbol: str) -> Iterator[tuple[int, Event]]:
 
 def verdicts_on(venue: str, symbol: str, said: Iterable[tuple[int, Event]]) -> tuple[dict[int, Outcome], list[str]]:
     """The last word on each minute, and all words."""
-    assembler = assembler_for(Series(venue, symbol), HOURS[0])
+    assembler = assembler_for(VENUES[venue].proof, Series(venue, symbol), HOURS[0])
     assembler.connected(HOURS[0])
     outcomes: list[Outcome] = []
     watch = HOURS[0]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from trio_candles.assembly import AHEAD, Assembler, Outcome, Rejected, Remark, assembler_for
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, Unsure
-from trio_candles.venues.protocol import Beat, Event, Row, Seen, Traded
+from trio_candles.venues.protocol import Beat, Event, Proof, Row, Seen, Traded
+from trio_candles.venues.registry import VENUES
 
 NOON = Millis(1_768_046_400_000)
 """The first minute that is owed a verdict."""
@@ -162,7 +163,7 @@ def span_of(verdict: Candle | Empty | Unsure) -> tuple[int, int]:
 
 
 def judge_of(world: World, venue: str, skew: int = 0, earliest: int = 0) -> Judge:
-    assembler = assembler_for(Series(venue, SYMBOL), NOON, Millis(earliest))
+    assembler = assembler_for(VENUES[venue].proof, Series(venue, SYMBOL), NOON, Millis(earliest))
     assembler.connected(Millis(BEGIN + skew))
     return Judge(world, assembler, skew, earliest, volume_only=venue == "kraken")
 
@@ -499,7 +500,7 @@ def test_from_stated_closes_says_what_was_stated_and_nothing_else(
         steps = cut(steps, start, start + length, ())
     if span is not None:
         steps += [(min(span), 0, partial(doubt, "maintenance")), (max(span), 2, partial(doubt, None))]
-    assembler = assembler_for(Series("okx", SYMBOL), NOON, BEGIN)
+    assembler = assembler_for(Proof.STATED_CLOSES, Series("okx", SYMBOL), NOON, BEGIN)
     judge = Listener(World(()), assembler, skew, BEGIN)
     play(judge, steps)
     judge.finish(END + 300_000)

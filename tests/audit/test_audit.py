@@ -394,6 +394,8 @@ def test_other_columns_are_a_wrong_schema(sound: Directory, schema: pa.Schema, w
         "okx/BTC-USDT/1m/deeper/2026-01-10.parquet",
         "okx/2026-01-10.parquet",
         "binance/x/2026-01-10.parquet",
+        "binance/BTC-USD/1m/2026-01-10.parquet.tmp",
+        "binance/BTC-USD/4h/notes.txt",
     ],
 )
 def test_what_is_no_day_file_is_left_over(sound: Directory, path: str) -> None:
@@ -417,6 +419,15 @@ def test_a_folder_in_the_place_of_a_day_file_is_unreadable(sound: Directory) -> 
 def test_a_plain_file_in_the_place_of_a_venues_folder_is_left_over(sound: Directory) -> None:
     (sound.root / "coinbase").write_bytes(b"x")
     assert place(only(sound.audit())) == ("leftover_file", "coinbase", None, None)
+
+
+@pytest.mark.parametrize(
+    "path", ["notes.txt", "README", "logs/collector.log", "logs/BTC-USD/x/y.txt", "logs/a/1m/b.txt"]
+)
+def test_what_is_neither_a_venues_nor_in_its_place_is_nobodys_business(sound: Directory, path: str) -> None:
+    (sound.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (sound.root / path).write_bytes(b"x")
+    assert sound.audit().ok
 
 
 def test_a_link_is_left_over_and_not_followed(sound: Directory, tmp_path: Path) -> None:

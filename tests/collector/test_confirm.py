@@ -15,7 +15,7 @@ from trio_candles.collector.confirm import _Comparer
 from trio_candles.collector.writer import GapBook
 from trio_candles.simulator import FOREVER, Market, RestFault
 from trio_candles.store.revisions import Doubtful, Unconfirmed
-from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.registry import VENUES
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 
@@ -65,7 +65,7 @@ async def test_what_can_never_be_compared_does_not_keep_others_waiting(autojump_
     time = AdjustableTime(NOON)
     stuck = [Unconfirmed(series, minute(-600)) for series in closed]
     doubts = [Doubtful(series, minute(-600), None) for series in closed]
-    comparer = _Comparer(HISTORIES["kraken"], GapBook(), time)
+    comparer = _Comparer(VENUES["kraken"].history, GapBook(), time)
     asked = Counter()
     while trio.current_time() < 2 * 3600:
         now = minute(int(trio.current_time() // 60))

@@ -269,6 +269,11 @@ async def test_more_symbols_than_a_connection_carries_are_spread_over_several(au
         assert not world.exchanges["kraken"].violations
 
 
+def read_by(feed):
+    """All venues, the one of *feed* read by it."""
+    return {**VENUES, feed.name: attrs.evolve(VENUES[feed.name], feed=feed)}
+
+
 class DeafCoinbase(Coinbase):
     """Does not hear what is said about one product: the simulator's zombies still have their heartbeats."""
 
@@ -286,7 +291,7 @@ async def test_a_product_that_stays_silent_costs_its_connection_once_and_then_on
     autojump_clock, tmp_path, caplog
 ):
     coinbase = DeafCoinbase()
-    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": coinbase}) as world:
+    async with collecting(tmp_path, COINBASE, venues=read_by(coinbase)) as world:
         await sleep_until(100)
         coinbase.deaf_to = "ETH-USD"
         await sleep_until(420)
@@ -313,7 +318,7 @@ async def test_a_product_that_never_speaks_is_refused_every_five_minutes_on_a_co
 ):
     coinbase = DeafCoinbase()
     coinbase.deaf_to = "ETH-USD"
-    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": coinbase}) as world:
+    async with collecting(tmp_path, COINBASE, venues=read_by(coinbase)) as world:
         await sleep_until(7200)
         assert len(world.exchanges["coinbase"].connections) == 2
     assert 20 <= len(_errors(caplog)) <= 24
@@ -387,7 +392,7 @@ class TardyCoinbase(Coinbase):
 
 async def test_a_late_acknowledgement_ends_a_refusal(autojump_clock, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    async with collecting(tmp_path, COINBASE, venues={**VENUES, "coinbase": TardyCoinbase()}) as world:
+    async with collecting(tmp_path, COINBASE, venues=read_by(TardyCoinbase())) as world:
         world.exchanges["coinbase"].faults.unacknowledged_symbols = {"ETH-USD"}
         await sleep_until(59)
         assert _subscribed(caplog) == {"BTC-USD"}
@@ -416,7 +421,7 @@ async def test_a_venue_that_finds_us_too_fast_is_left_alone_for_a_minute(autojum
     kraken = SternKraken()
     kraken.until = 3.0
     symbols = tuple(f"SIM{n:03}/USD" for n in range(40))
-    async with collecting(tmp_path, {"kraken": symbols}, venues={**VENUES, "kraken": kraken}) as world:
+    async with collecting(tmp_path, {"kraken": symbols}, venues=read_by(kraken)) as world:
         await sleep_until(60)
         (connection,) = world.exchanges["kraken"].connections
         said = [text for text in connection.heard if "subscribe" in text]
@@ -580,7 +585,7 @@ async def test_a_bug_in_one_venues_reader_ends_the_service_loudly_after_everythi
     autojump_clock, tmp_path
 ):
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with collecting(tmp_path, venues={**VENUES, "kraken": BuggyKraken()}):
+        async with collecting(tmp_path, venues=read_by(BuggyKraken())):
             await trio.sleep_forever()
     assert [type(error) for error in leaves(caught.value)] == [ZeroDivisionError]
     for series in (BTC, Series("okx", "BTC-USDT"), Series("kraken", "BTC/USD")):
@@ -674,7 +679,7 @@ async def nobody(*_: object) -> None:
 
 def watched(time: Drifting) -> Feed:
     """A venue without a connection: its watchdog has nothing to watch but the clock."""
-    return Feed(VENUES["okx"], "ws://nowhere", VenueState(VenueBoard("okx"), {}), Network(nobody), time)
+    return Feed(VENUES["okx"].feed, "ws://nowhere", VenueState(VenueBoard("okx"), {}), Network(nobody), time)
 
 
 @pytest.mark.parametrize("ppm", [-1000.0, 1000.0])

@@ -17,7 +17,7 @@ from trio_candles.candles.model import DAY, MINUTE, Gap, Millis, Reason, Series
 from trio_candles.collector.gapfill import _Filler
 from trio_candles.collector.writer import GapBook
 from trio_candles.simulator import FOREVER, Market, RestFault
-from trio_candles.venues.histories import HISTORIES
+from trio_candles.venues.registry import VENUES
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
 
@@ -212,7 +212,7 @@ async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_
 async def test_every_series_has_its_turn_though_a_budget_does_not_suffice_for_all(autojump_clock):
     """Thin pairs have a new minute to ask about each minute; one answer tells all that a pair has waited for."""
     many = [Series("kraken", f"A{n:03}/USD") for n in range(120)]
-    filler = _Filler(HISTORIES["kraken"], GapBook(), AdjustableTime(NOON))
+    filler = _Filler(VENUES["kraken"].history, GapBook(), AdjustableTime(NOON))
     asked = Counter()
     while trio.current_time() < 1200:
         newest = Millis(NOON + (int(trio.current_time()) // 60 - 2) * MINUTE)

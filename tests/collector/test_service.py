@@ -239,13 +239,13 @@ def _as(kind, store):
 
 async def test_verdicts_beyond_the_bound_become_gaps_with_their_reason(autojump_clock, tmp_path):
     """The bound is a day and a half of fifty symbols: here it is reached by hand."""
-    from trio_candles.assembly import assembler_for
+    from trio_candles.assembly import FromStatedCloses
     from trio_candles.candles.model import Empty, Unsure
     from trio_candles.collector.status import VenueBoard
     from trio_candles.collector.venue_state import OUTBOX_LIMIT, VenueState
 
     series = Series("okx", "BTC-USDT")
-    state = VenueState(VenueBoard("okx"), {"BTC-USDT": assembler_for(series, Millis(0))})
+    state = VenueState(VenueBoard("okx"), {"BTC-USDT": FromStatedCloses(series, Millis(0))})
     minutes = [Empty(series, Millis(n * MINUTE), Millis((n + 1) * MINUTE), "said so") for n in range(OUTBOX_LIMIT + 1)]
     state.put(minutes)
     (gap,) = state.take()

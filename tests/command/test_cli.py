@@ -446,7 +446,7 @@ def test_a_bug_ends_it_with_a_traceback_and_what_was_received_is_in_parquet(home
     (home / "buggy.py").write_text(
         textwrap.dedent(
             """
-            import sys
+            import attrs, sys
             from trio_candles.command.cli import run
             from trio_candles.command.signals import hold_signals
             from trio_candles.venues.registry import VENUES
@@ -459,7 +459,7 @@ def test_a_bug_ends_it_with_a_traceback_and_what_was_received_is_in_parquet(home
                     self.read_so_far += 1
                     return super().read(text) if self.read_so_far < 120 else [][0]
 
-            sys.exit(run(sys.argv[1:], hold_signals(), {**VENUES, "okx": Buggy()}))
+            sys.exit(run(sys.argv[1:], hold_signals(), {**VENUES, "okx": attrs.evolve(VENUES["okx"], feed=Buggy())}))
             """
         )
     )

@@ -350,18 +350,22 @@ def test_reads_are_dense_around_the_turn_of_a_minute(into_minute, tick):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.sampled_from([0.2, 1.0, 4.0]), st.integers(1, 10), st.lists(st.floats(0, 5), min_size=1, max_size=40))
-def test_a_budget_is_never_exceeded_in_any_window(rate, burst, pauses):
+@given(
+    st.sampled_from([0.2, 1.0, 4.0]),
+    st.integers(1, 10),
+    st.lists(st.tuples(st.floats(0, 5), st.integers(1, 10)), min_size=1, max_size=40),
+)
+def test_a_budget_is_never_exceeded_in_any_window(rate, burst, questions):
     async def main():
         budget, turns = Budget(rate, burst), []
 
-        async def one():
-            await budget.take()
-            turns.append(trio.current_time())
+        async def one(weight):
+            await budget.take(weight)
+            turns.extend([trio.current_time()] * weight)
 
         async with trio.open_nursery() as nursery:
-            for pause in pauses:
-                nursery.start_soon(one)
+            for pause, weight in questions:
+                nursery.start_soon(one, min(weight, burst))
                 await trio.sleep(pause)
         for i, first in enumerate(turns):
             for j in range(i, len(turns)):

@@ -1,6 +1,6 @@
 """Faults planted into the product: each must be found, or the net has a hole.
 
-A bug replaces what the service is given (venues, histories, network, store, disk, chance); nothing is patched.
+A bug replaces what the service is given (feeds, histories, network, store, disk, chance); nothing is patched.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using
 from trio_candles.venues.protocol import Beat, Event, Lost, Misunderstood, Row, Traded, Venue
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["BUGS", "NONE", "Bug"]
 
@@ -36,19 +37,20 @@ class Bug:
 
     ignores: str = ""
     """What the disk does not do: ``file sync``, ``folder sync``, ``journal sync``, ``read back``, ``remove``."""
-    venues: Mapping[str, Callable[[Venue], Any]] = attrs.field(factory=dict)
+    feeds: Mapping[str, Callable[[Venue], Any]] = attrs.field(factory=dict)
     histories: Callable[[History], Any] = _same
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
 
-    def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Any]:
+    def over_venues(self, venues: Mapping[str, VenueRecord]) -> dict[str, VenueRecord]:
         """The venues, this life's."""
-        return {name: self.venues.get(name, _same)(venue) for name, venue in venues.items()}
-
-    def over_histories(self, histories: Mapping[str, History]) -> dict[str, Any]:
-        """The venues' records, this life's."""
-        return {name: self.histories(history) for name, history in histories.items()}
+        return {
+            name: attrs.evolve(
+                venue, feed=self.feeds.get(name, _same)(venue.feed), history=self.histories(venue.history)
+            )
+            for name, venue in venues.items()
+        }
 
 
 class _Over:
@@ -350,12 +352,12 @@ BUGS: dict[str, Bug] = {
     "acknowledges_early": Bug(store=AcknowledgesEarly),
     "ignores_store_errors": Bug(store=IgnoresErrors),
     "asked_is_filled": Bug(store=AskedIsFilled),
-    "stores_forming": Bug(venues={"okx": StoresForming}),
-    "takes_end_for_begin": Bug(venues={"kraken": TakesEndForBegin}),
-    "believes_every_beat": Bug(venues={"coinbase": BelievesEveryBeat}),
-    "forgets_the_reconnection": Bug(venues={"coinbase": CountsForItself}),
-    "swallows_an_exception": Bug(venues={"okx": Swallows}),
-    "stale_watchdog": Bug(venues=dict.fromkeys(("coinbase", "kraken", "okx"), StaleWatchdog)),
+    "stores_forming": Bug(feeds={"okx": StoresForming}),
+    "takes_end_for_begin": Bug(feeds={"kraken": TakesEndForBegin}),
+    "believes_every_beat": Bug(feeds={"coinbase": BelievesEveryBeat}),
+    "forgets_the_reconnection": Bug(feeds={"coinbase": CountsForItself}),
+    "swallows_an_exception": Bug(feeds={"okx": Swallows}),
+    "stale_watchdog": Bug(feeds=dict.fromkeys(("coinbase", "kraken", "okx"), StaleWatchdog)),
     "no_backoff": Bug(network=Insists),
     "believes_an_empty_page": Bug(histories=BelievesSilence),
     "page_edge_never_asked": Bug(histories=OffByOne),

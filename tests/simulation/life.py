@@ -32,7 +32,6 @@ from trio_candles.collector.service import Service, open_service
 from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import StoreUnavailable, open_store
-from trio_candles.venues.histories import HISTORIES
 from trio_candles.venues.registry import VENUES
 
 __all__ = ["Outcome", "World", "run_seed"]
@@ -184,7 +183,6 @@ class World:
                 chance=random.Random(self.chance.random()),
                 show=self.shown.append,
                 venues=self.bug.over_venues(VENUES),
-                histories=self.bug.over_histories(HISTORIES),
             ) as service:
                 self.service = service
                 # Its clock may have been set while it started, and it looked at it once.

@@ -202,4 +202,4 @@ def _ordeal(
 
 def _limit(venue: str) -> float:
     """Wall seconds of silence after which a connection is given up; never less than one."""
-    return max(VENUES[venue].limits.silence / SPEED, 1.0)
+    return max(VENUES[venue].feed.limits.silence / SPEED, 1.0)

@@ -70,7 +70,7 @@ READ = {
 
 def heard(name, venue):
     """Every event of the recorded session *name*, as *venue* reads it."""
-    return [event for frame in frames(name) for event in VENUES[venue].read(frame.text)]
+    return [event for frame in frames(name) for event in VENUES[venue].feed.read(frame.text)]
 
 
 @pytest.mark.parametrize(("name", "venue"), READ)
@@ -78,7 +78,7 @@ def test_every_recorded_frame_is_read_or_set_aside_for_a_named_reason(name, venu
     counts = Counter()
     for frame in frames(name):
         try:
-            events = VENUES[venue].read(frame.text)
+            events = VENUES[venue].feed.read(frame.text)
         except Misunderstood as error:
             counts[error.reason] += 1
         else:

@@ -11,11 +11,11 @@ import trio
 from history_peer import NOON, Peer
 from recorded import recorded
 
-from trio_candles.venues.histories import HISTORIES
 from trio_candles.venues.history import Answer, Request, Throttled, Unavailable
-from trio_candles.venues.listings import LISTINGS, Listed, Trading, nearest
-from trio_candles.venues.probes import PROBES, Finding
+from trio_candles.venues.listings import Listed, Trading, nearest
+from trio_candles.venues.probes import Finding
 from trio_candles.venues.protocol import Misunderstood
+from trio_candles.venues.registry import VENUES
 
 SYMBOL = {"coinbase": "BTC-USD", "kraken": "BTC/USD", "okx": "BTC-USDT"}
 
@@ -25,15 +25,15 @@ def answer_of(document: object, status: int = 200) -> Answer:
 
 
 def listed(venue: str, document: object) -> dict[str, Listed]:
-    return LISTINGS[venue].read(answer_of(document))
+    return VENUES[venue].listing.read(answer_of(document))
 
 
 # --- what the venues list ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("venue", LISTINGS)
+@pytest.mark.parametrize("venue", VENUES)
 def test_a_listing_counts_against_one_of_its_venues_budgets(venue):
-    assert LISTINGS[venue].request().bucket in HISTORIES[venue].rates
+    assert VENUES[venue].listing.request.bucket in VENUES[venue].history.rates
 
 
 def product(symbol: str, **more: object) -> dict[str, object]:
@@ -97,10 +97,12 @@ def test_kraken_pairs_are_called_as_its_feed_calls_them_and_dark_pools_left_out(
 
 
 def test_recorded_pairs_and_instruments_are_read():
-    pairs = LISTINGS["kraken"].read(Answer(200, recorded("rest/kraken_assetpairs_20210417.json").read_bytes()))
+    pairs = VENUES["kraken"].listing.read(Answer(200, recorded("rest/kraken_assetpairs_20210417.json").read_bytes()))
     assert len(pairs) == 293
     assert {"BTC/USD", "DOGE/USD", "ETH/BTC"} <= set(pairs)
-    instruments = LISTINGS["okx"].read(Answer(200, recorded("rest/okx_instruments_spot_20220513.json").read_bytes()))
+    instruments = VENUES["okx"].listing.read(
+        Answer(200, recorded("rest/okx_instruments_spot_20220513.json").read_bytes())
+    )
     assert len(instruments) == 513
     assert instruments["BTC-USDT"] == Listed("BTC-USDT", Trading.OPEN, "live", 1_548_133_413_000)
 
@@ -128,7 +130,7 @@ def test_okx_instruments_trade_when_live():
 )
 def test_what_is_no_listing_is_a_named_error(venue, answer, error):
     with pytest.raises(error):
-        LISTINGS[venue].read(answer)
+        VENUES[venue].listing.read(answer)
 
 
 def test_the_nearest_names_are_offered_and_none_that_cannot_be_used():
@@ -149,7 +151,7 @@ def test_the_nearest_names_are_offered_and_none_that_cannot_be_used():
 
 def probed(peer: Peer, symbol: str | None = None) -> dict[str, Finding]:
     async def run() -> list[Finding]:
-        probe = PROBES[peer.venue](symbol or SYMBOL[peer.venue], lambda: peer.now)
+        probe = VENUES[peer.venue].probe(symbol or SYMBOL[peer.venue], lambda: peer.now)
         try:
             request = next(probe)
             while True:
@@ -173,14 +175,14 @@ NAMES = {
 def test_nothing_is_found_at_a_venue_that_is_as_assumed(venue):
     found = probed(Peer(venue))
     assert set(found) == NAMES[venue]
-    assert {finding.grade for finding in found.values()} == {"pass"}
+    assert {finding.status for finding in found.values()} == {"pass"}
     assert not [finding for finding in found.values() if "both" in finding.detail]
 
 
 @pytest.mark.parametrize("venue", NAMES)
 def test_a_market_in_which_nothing_happens_is_no_alarm(venue):
     thin = {"coinbase": "ALGO-GBP", "kraken": "ZEC/GBP", "okx": "ADA-BTC"}[venue]
-    assert {finding.grade for finding in probed(Peer(venue), thin).values()} <= {"pass", "warn"}
+    assert {finding.status for finding in probed(Peer(venue), thin).values()} <= {"pass", "warn"}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_what_differs_and_is_handled_both_ways_is_a_note(venue, knob, value, nam
     peer = Peer(venue)
     setattr(peer.exchange.faults, knob, value)
     finding = probed(peer, "ZEC/GBP" if knob == "omit_empty_rows" else None)[name]
-    assert finding.grade == "pass"
+    assert finding.status == "pass"
     assert words in finding.detail
 
 
@@ -262,21 +264,21 @@ def marked(flag: str) -> Change:
 )
 def test_what_the_code_cannot_handle_is_a_failure(venue, path, change, containing, name):
     found = probed(spoiled(venue, path, change, containing=containing))
-    failed = {finding.name for finding in found.values() if finding.grade == "fail"}
+    failed = {finding.name for finding in found.values() if finding.status == "fail"}
     assert failed == {name}
 
 
 @pytest.mark.parametrize(("venue", "path"), [("coinbase", "/candles"), ("kraken", "/OHLC"), ("okx", "/candles")])
 def test_rows_in_another_order_are_a_note(venue, path):
     finding = probed(spoiled(venue, path, lambda rows: rows[::-1]))["row order"]
-    assert finding.grade == "pass"
+    assert finding.status == "pass"
     assert "was assumed" in finding.detail
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"null", b"[[1]]", b'{"code":"0","data":[["x"]]}', b"<html>"])
 @pytest.mark.parametrize("venue", NAMES)
 def test_whatever_a_probe_is_sent_it_ends_with_findings_or_a_named_error(venue, body):
-    probe = PROBES[venue](SYMBOL[venue], lambda: NOON)
+    probe = VENUES[venue].probe(SYMBOL[venue], lambda: NOON)
     next(probe)
     found: list[Finding] = []
     try:
@@ -287,7 +289,7 @@ def test_whatever_a_probe_is_sent_it_ends_with_findings_or_a_named_error(venue, 
     except StopIteration as stop:
         found = stop.value
     assert found
-    assert all(finding.grade != "pass" for finding in found)
+    assert all(finding.status != "pass" for finding in found)
 
 
 def test_rows_of_seven_fields_are_an_error():

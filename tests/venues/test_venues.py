@@ -40,7 +40,8 @@ from trio_candles.venues.registry import VENUES
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """How long an example takes says something about a busy machine, nothing about the code."""
-COINBASE, KRAKEN, OKX = VENUES["coinbase"], VENUES["kraken"], VENUES["okx"]
+FEEDS = {name: venue.feed for name, venue in VENUES.items()}
+COINBASE, KRAKEN, OKX = FEEDS["coinbase"], FEEDS["kraken"], FEEDS["okx"]
 EVENTS = (Acked, Refused, Traded, Seen, Beat, Forming, Row, Alive, Told, Doubt, Leaving, Skipped)
 WORD = re.compile(r"[a-z][a-z_]*")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -208,13 +209,14 @@ def test_misunderstood_is_the_venue_s_fault_and_lost_is_no_misunderstanding():
 def test_each_venue_is_found_by_its_name_and_keeps_no_state():
     assert list(VENUES) == ["coinbase", "kraken", "okx"]
     for name, venue in VENUES.items():
-        assert venue.name == name
-        assert venue.websocket_url.startswith("wss://")
-        assert venue.rest_url.startswith("https://")
-        assert not vars(venue)
+        assert {venue.name, venue.feed.name, venue.history.name} == {name}
+        assert venue.feed.websocket_url.startswith("wss://")
+        assert all(url.startswith("https://") for url in venue.history.rest_urls.values())
+        assert not vars(venue.feed)
+        assert not vars(venue.history)
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 def test_a_venue_s_limits_make_sense_together(venue):
     limits = venue.limits
     assert 0 < limits.symbols_per_message <= limits.symbols_per_connection
@@ -236,19 +238,19 @@ NO_MESSAGES = ["null", "true", "0", '"pong"', "[]", "[[]]", "{}", '{"x":1}', "[1
 DEEP = 100_000
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 @pytest.mark.parametrize("text", BROKEN)
 def test_what_is_no_json_is_misunderstood(venue, text):
     assert reason_of(venue, text) == "not_json"
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 @pytest.mark.parametrize("text", NO_MESSAGES)
 def test_json_that_is_no_message_is_misunderstood(venue, text):
     assert reason_of(venue, text) == "bad_shape"
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 @pytest.mark.parametrize(
     "text",
     [
@@ -268,7 +270,7 @@ def test_nesting_without_end_is_misunderstood(venue, text):
     assert reason_of(venue, text) in ("not_json", "bad_shape")
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 def test_an_error_quotes_a_bounded_part_of_what_was_said(venue):
     for text in ("{" * 300_000, json.dumps({"type": "match", "x": "y" * 300_000}), json.dumps(["z" * 300_000])):
         with pytest.raises(Misunderstood) as caught:
@@ -280,7 +282,7 @@ def said(venue, symbols, request=7):
     return [json.loads(text) for text in venue.subscribe(symbols, request)]
 
 
-@pytest.mark.parametrize("venue", VENUES.values(), ids=list(VENUES))
+@pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))
 @pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 100, 101, 200])
 @pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
 def test_every_symbol_is_asked_for_once_per_channel_in_messages_within_the_limit(venue, count, verb):
@@ -992,14 +994,14 @@ def mutated_text(draw, text):
 @PATIENT
 @given(st.text())
 def test_no_text_at_all_does_more_than_be_misunderstood(text):
-    for venue in VENUES.values():
+    for venue in FEEDS.values():
         check(venue, text)
 
 
 @PATIENT
 @given(JSON)
 def test_no_json_at_all_does_more_than_be_misunderstood(message):
-    for venue in VENUES.values():
+    for venue in FEEDS.values():
         check(venue, json.dumps(message))
 
 
@@ -1007,14 +1009,14 @@ def test_no_json_at_all_does_more_than_be_misunderstood(message):
 @given(st.sampled_from(SAMPLES).flatmap(mutated))
 def test_no_message_that_is_nearly_right_does_more_than_be_misunderstood(message):
     text = json.dumps(message)
-    for venue in VENUES.values():
+    for venue in FEEDS.values():
         check(venue, text)
 
 
 @settings(PATIENT, max_examples=500)
 @given(st.sampled_from(SAMPLES).map(json.dumps).flatmap(mutated_text))
 def test_no_text_that_is_nearly_a_message_does_more_than_be_misunderstood(text):
-    for venue in VENUES.values():
+    for venue in FEEDS.values():
         check(venue, text)
 
 
@@ -1036,7 +1038,7 @@ def test_no_recorded_frame_damaged_in_any_way_does_more_than_be_misunderstood(da
         pytest.skip(f"no recorded data: {DATA} is absent")
     text = data.draw(st.sampled_from(REAL))
     damaged = data.draw(st.one_of(mutated_text(text), mutated(json.loads(text)).map(json.dumps)))
-    for venue in VENUES.values():
+    for venue in FEEDS.values():
         check(venue, damaged)
 
 

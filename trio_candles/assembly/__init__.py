@@ -28,6 +28,7 @@ from trio_candles.assembly.counted import FromCountedRows
 from trio_candles.assembly.stated import FromStatedCloses
 from trio_candles.assembly.trades import FromTrades
 from trio_candles.candles.model import Millis, Series
+from trio_candles.venues.protocol import Proof
 
 __all__ = [
     "AHEAD",
@@ -42,16 +43,16 @@ __all__ = [
     "assembler_for",
 ]
 
-_ASSEMBLERS: dict[str, Callable[[Series, Millis, Millis], Assembler]] = {
-    "coinbase": FromTrades,
-    "kraken": FromCountedRows,
-    "okx": FromStatedCloses,
+_ASSEMBLERS: dict[Proof, Callable[[Series, Millis, Millis], Assembler]] = {
+    Proof.TRADE_IDS: FromTrades,
+    Proof.COUNTED_ROWS: FromCountedRows,
+    Proof.STATED_CLOSES: FromStatedCloses,
 }
 
 
-def assembler_for(series: Series, frontier: Millis, earliest: Millis = BEGINNING) -> Assembler:
-    """The assembler that fits *series*' venue, owing first verdicts from the minute *frontier* on.
+def assembler_for(proof: Proof, series: Series, frontier: Millis, earliest: Millis = BEGINNING) -> Assembler:
+    """An assembler that proves *series* as *proof* says, owing first verdicts from the minute *frontier* on.
 
     Proofs of older minutes are welcome too, back to *earliest*.
     """
-    return _ASSEMBLERS[series.venue](series, frontier, earliest)
+    return _ASSEMBLERS[proof](series, frontier, earliest)

@@ -23,7 +23,6 @@ from trio_candles.store.schema import COLUMNS, QUARANTINE, STRINGS, TMP, digest_
 
 __all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]
 
-VENUES = ("coinbase", "kraken", "okx")
 MOST_BYTES = 64 << 20
 """A full day of minutes is about 100 kB; what is far beyond it is not read into memory."""
 MOST_ROWS = 50_000
@@ -35,6 +34,8 @@ CODED = pa.schema(
 )
 """A day file's columns as they are read: 1,440 times the same word is one word."""
 _DAY_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet", re.ASCII)
+_VENUE = re.compile(r"[a-z][a-z0-9]*", re.ASCII)
+"""What a venue's folder can be called."""
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -90,22 +91,34 @@ def cell_of(path: str) -> tuple[Cell, str] | None:
         return None
     venue, folder, timeframe, name = parts
     match = _DAY_FILE.fullmatch(name)
+    if match is None or not _is_timeframe(folder, timeframe):
+        return None
     try:
-        Timeframe.parse(timeframe)
-        if match is None or canonical_symbol(folder) != folder:
-            return None
         day = (date.fromisoformat(match[1]).toordinal() - _EPOCH) * DAY
     except ValueError:
         return None
     return (Cell(venue, folder, day), timeframe) if day >= 0 else None
 
 
+def _is_timeframe(folder: str, name: str) -> bool:
+    """Whether day files belong in the folder *name* of a symbol's *folder*."""
+    try:
+        Timeframe.parse(name)
+        return canonical_symbol(folder) == folder
+    except ValueError:
+        return False
+
+
 def survey(data_dir: Path, venues: Collection[str]) -> Tree:
-    """Look at every name below *venues*, the venues we know, and any other folder with a parquet file."""
+    """Look at every name below the folders of *venues*, which the ledger knows, and of others that look like theirs.
+
+    A folder looks like a venue's if any parquet file lies in it, or a folder of a symbol's timeframe; a plain file is
+    in the place of a venue's folder if a venue could be called so.
+    """
     tree = Tree()
     for entry in sorted(data_dir.iterdir()):
         if not entry.is_dir():
-            if entry.suffix == ".parquet" or entry.name in VENUES or entry.name in venues:
+            if entry.suffix == ".parquet" or entry.name in venues or _VENUE.fullmatch(entry.name):
                 tree.leftovers.append(entry.name)
             continue
         files = list(_files_below(entry, entry.name))
@@ -113,7 +126,7 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
             tree.temporary = files
         elif entry.name == QUARANTINE:
             tree.quarantined = len(files)
-        elif entry.name in VENUES or entry.name in venues or any(path.endswith(".parquet") for path in files):
+        elif entry.name in venues or _looks_like_a_venue(entry, files):
             for path in files:
                 found = cell_of(path)
                 if found is None:
@@ -122,6 +135,12 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
                     tree.cells.setdefault(found[0], set()).add(found[1])
             tree.leftovers += _folders_called_like_files(entry, entry.name)
     return tree
+
+
+def _looks_like_a_venue(folder: Path, files: Collection[str]) -> bool:
+    return any(path.endswith(".parquet") for path in files) or any(
+        below.is_dir() and _is_timeframe(below.parent.name, below.name) for below in folder.glob("*/*")
+    )
 
 
 def _files_below(folder: Path, name: str) -> Iterator[str]:

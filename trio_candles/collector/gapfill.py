@@ -23,7 +23,18 @@ from trio_candles.collector.writer import GapBook
 from trio_candles.network.pacing import Backoff, wall_floor
 from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.network.websocket import Network
-from trio_candles.venues.history import ABSENT, Filled, History, Missing, Refusal, Throttled, Unavailable, Using, Why
+from trio_candles.venues.history import (
+    ABSENT,
+    Filled,
+    History,
+    Missing,
+    Refusal,
+    RestUrls,
+    Throttled,
+    Unavailable,
+    Using,
+    Why,
+)
 from trio_candles.venues.protocol import Misunderstood
 
 __all__ = ["fill_gaps"]
@@ -176,11 +187,17 @@ class _Filler:
 
 
 async def fill_gaps(
-    history: History, network: Network, url: str, book: GapBook, state: VenueState, time: Time, chance: random.Random
+    history: History,
+    network: Network,
+    urls: RestUrls,
+    book: GapBook,
+    state: VenueState,
+    time: Time,
+    chance: random.Random,
 ) -> None:
     """Close *history*'s venue's gaps as far as its record reaches, and compare what is stored with it; for ever."""
     filler = _Filler(history, book, time)
-    async with open_rest(network, url, history.rates, history.penalty) as rest, trio.open_nursery() as nursery:
+    async with open_rest(network, urls, history.rates, history.penalty) as rest, trio.open_nursery() as nursery:
         for number in range(WORKERS):
             backoff = Backoff(random.Random(chance.random()))
             nursery.start_soon(work, filler, rest, state, backoff, name=f"{history.name}/gaps {number}")

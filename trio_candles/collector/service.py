@@ -33,10 +33,9 @@ from trio_candles.collector.writer import Batch, GapBook, Offload, Writing, writ
 from trio_candles.config.load import Config
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
-from trio_candles.venues.histories import HISTORIES
-from trio_candles.venues.history import History
-from trio_candles.venues.protocol import Venue
+from trio_candles.venues.history import History, RestUrls
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["Service", "in_thread", "inline", "open_service"]
 
@@ -85,8 +84,7 @@ async def open_service(
     offload: Offload = in_thread,
     chance: random.Random | None = None,
     show: Callable[[str], None] | None = None,
-    venues: Mapping[str, Venue] = VENUES,
-    histories: Mapping[str, History] = HISTORIES,
+    venues: Mapping[str, VenueRecord] = VENUES,
 ) -> AsyncIterator[Service]:
     """The collector at work for the block; when the block is left, everything received is in parquet.
 
@@ -102,8 +100,8 @@ async def open_service(
     await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
     board = Board(now, {name: VenueBoard(name) for name in series})
     gaps = await offload(store.open_gap_minutes)
-    for name, venue in board.venues.items():
-        venue.open_gap_minutes = gaps.get(name, 0)
+    for name, shown in board.venues.items():
+        shown.open_gap_minutes = gaps.get(name, 0)
     service = Service(board, Writing())
     book = GapBook()
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
@@ -120,21 +118,21 @@ async def open_service(
             async with trio.open_nursery() as nursery:
                 with send:
                     for settings in config.enabled_venues:
-                        protocol = venues[settings.name]
+                        venue = venues[settings.name]
                         state = open_venue_state(
-                            board.venues[protocol.name],
-                            {one: owed[one] for one in series[protocol.name]},
+                            board.venues[venue.name],
+                            venue.proof,
+                            {one: owed[one] for one in series[venue.name]},
                             time.speed,
                         )
-                        url = settings.websocket_url or protocol.websocket_url
+                        url = settings.websocket_url or venue.feed.websocket_url
                         fill = None
-                        if config.gap_detection.enabled and protocol.name in histories:
-                            rest_url = settings.rest_url or protocol.rest_url
-                            history = histories[protocol.name]
-                            fill = partial(_fill, history, network, rest_url, book, time, chance)
+                        if config.gap_detection.enabled:
+                            rest_urls = venue.rest_urls(settings.rest_url)
+                            fill = partial(_fill, venue.history, network, rest_urls, book, time, chance)
                         nursery.start_soon(
-                            run_feed, protocol, url, state, network, time, send.clone(), chance,
-                            service.writing.last_words.append, fill, name=protocol.name,
+                            run_feed, venue.feed, url, state, network, time, send.clone(), chance,
+                            service.writing.last_words.append, fill, name=venue.name,
                         )  # fmt: skip
                 if show is not None:
                     nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
@@ -148,9 +146,15 @@ async def open_service(
 
 
 async def _fill(
-    history: History, network: Network, url: str, book: GapBook, time: Time, chance: random.Random, state: VenueState
+    history: History,
+    network: Network,
+    urls: RestUrls,
+    book: GapBook,
+    time: Time,
+    chance: random.Random,
+    state: VenueState,
 ) -> None:
-    await fill_gaps(history, network, url, book, state, time, chance)
+    await fill_gaps(history, network, urls, book, state, time, chance)
 
 
 async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:

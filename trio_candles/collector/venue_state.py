@@ -27,7 +27,7 @@ from trio_candles.candles.model import (
 )
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import VenueBoard
-from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
+from trio_candles.venues.protocol import Beat, Event, Forming, Proof, Row, Seen, Traded
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
 
@@ -175,9 +175,11 @@ class VenueState:
             self.assemblers[symbol].doubted(text)
 
 
-def open_venue_state(board: VenueBoard, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0) -> VenueState:
+def open_venue_state(
+    board: VenueBoard, proof: Proof, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0
+) -> VenueState:
     """A state whose assemblers expect each series since its first minute, and owe verdicts from its mark on."""
-    assemblers = {series.symbol: assembler_for(series, mark, first) for series, (first, mark) in owed.items()}
+    assemblers = {series.symbol: assembler_for(proof, series, mark, first) for series, (first, mark) in owed.items()}
     return VenueState(board, assemblers, speed)
 
 

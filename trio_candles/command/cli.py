@@ -41,8 +41,8 @@ from trio_candles.network.websocket import CLOSE_SECONDS, Network, dial_tcp
 from trio_candles.store.disk import is_closed
 from trio_candles.store.lock import Locked
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
-from trio_candles.venues.protocol import Venue
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["run"]
 
@@ -86,7 +86,7 @@ def duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] = VENUES) -> int:
+def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, VenueRecord] = VENUES) -> int:
     """Run the collector until it is asked to stop; the exit code."""
     options = parser().parse_args(arguments)
     try:
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] 
 
 
 def _run_with_console(
-    planned: Plan, level: int, signals: Signals, venues: Mapping[str, Venue]
+    planned: Plan, level: int, signals: Signals, venues: Mapping[str, VenueRecord]
 ) -> tuple[int, Console | None]:
     console = None
     with ExitStack() as stack:
@@ -142,7 +142,7 @@ def exit_code(error: WrongDirectory | OSError) -> int:
     return 2
 
 
-def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, Venue]) -> int:
+def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, VenueRecord]) -> int:
     clock = ServiceClock(planned.time.speed)
     try:
         service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
@@ -161,7 +161,7 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
 
 
 async def collect(
-    planned: Plan, store: Store, console: Console, signals: Signals, protocols: Mapping[str, Venue]
+    planned: Plan, store: Store, console: Console, signals: Signals, known: Mapping[str, VenueRecord]
 ) -> Service:
     """Collect until a signal or the end of the duration; the service as it was at the end."""
     stop = trio.Event()
@@ -179,7 +179,7 @@ async def collect(
     async with world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
-        async with open_service(config, network, store, time, show=console.show, venues=protocols) as service:
+        async with open_service(config, network, store, time, show=console.show, venues=known) as service:
             log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()

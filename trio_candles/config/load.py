@@ -34,6 +34,8 @@ from trio_candles.config.yaml_tree import (
     compose,
     read_text,
 )
+from trio_candles.venues.listings import Symbols
+from trio_candles.venues.registry import VENUES
 
 __all__ = [
     "Aggregation",
@@ -305,8 +307,8 @@ _PAIR = re.compile(r"\s*([A-Z0-9]{1,20})[-/_: ]([A-Z0-9]{1,20})\s*", re.ASCII | 
 """What can be put into a venue's own form. The value itself has to be in it already."""
 
 
-def _symbol(separator: str, example: str, renamed: Mapping[str, str]) -> _Item:
-    what = f"BASE{separator}QUOTE in upper case, as in {example}"
+def _symbol(symbols: Symbols) -> _Item:
+    what = f"BASE{symbols.separator}QUOTE in upper case, as in {symbols.example}"
 
     def read(place: Place) -> tuple[str, str] | None:
         text = place.text(what)
@@ -315,7 +317,7 @@ def _symbol(separator: str, example: str, renamed: Mapping[str, str]) -> _Item:
             if text is not None:
                 place.expected(what)
             return None
-        own = separator.join(renamed.get(part.upper(), part.upper()) for part in pair.groups())
+        own = symbols.join(*(part.upper() for part in pair.groups()))
         if text != own:
             place.expected(what, f"; did you mean {own}?")
         # Of a refused one too: XBT/USD beside BTC/USD is a duplicate as soon as it is corrected.
@@ -379,22 +381,17 @@ def _url(secure: str, plain: str, *, path: bool) -> _Kind:
 # --- key → kind → range -------------------------------------------------------------------------------------
 
 
-def _venue(name: str, separator: str, example: str, renamed: Mapping[str, str]) -> _Kind:
+def _venue(name: str, symbols: Symbols) -> _Kind:
     kinds = {
         "enabled": _flag,
-        "symbols": _list_of("symbols", _symbol(separator, example, renamed), least=1),
+        "symbols": _list_of("symbols", _symbol(symbols), least=1),
         "websocket_url": _url("wss", "ws", path=True),
         "rest_url": _url("https", "http", path=False),
     }
     return _record(partial(VenueConfig, name, enabled=True), kinds, needs="symbols")
 
 
-_VENUES = {
-    "coinbase": _venue("coinbase", "-", "BTC-USD", {}),
-    # Names of Kraken's older interfaces; the WebSocket in use refuses them.
-    "kraken": _venue("kraken", "/", "BTC/USD", {"XBT": "BTC", "XDG": "DOGE"}),
-    "okx": _venue("okx", "-", "BTC-USDT", {}),
-}
+_VENUES = {name: _venue(name, venue.symbols) for name, venue in VENUES.items()}
 
 
 def _venues(place: Place) -> tuple[VenueConfig, ...]:

@@ -32,12 +32,12 @@ class Budget:
         """Turns a second, sustained."""
         return self._rate
 
-    async def take(self) -> None:
-        """Wait for a turn."""
+    async def take(self, weight: int = 1) -> None:
+        """Wait for *weight* turns at once; for more than the burst, until the bucket has earned the rest of them."""
         now = trio.current_time()
         slow = now < self._slow_until
         rate, burst = (self._slow_rate, 1) if slow else (self._rate, self._burst)
-        self._full_at = max(self._full_at, now) + 1 / rate
+        self._full_at = max(self._full_at, now) + weight / rate
         await trio.sleep_until(max(now, self._full_at - burst / rate))
 
     def punish(self, rate: float, seconds: float, pause: float) -> None:

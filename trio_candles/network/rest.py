@@ -15,7 +15,17 @@ import trio
 
 from trio_candles.network.pacing import Budget, wall_floor
 from trio_candles.network.websocket import Network, told_of
-from trio_candles.venues.history import Answer, Fill, Filled, Penalty, Rate, Request, Throttled, Unavailable
+from trio_candles.venues.history import (
+    Answer,
+    Fill,
+    Filled,
+    Penalty,
+    Rate,
+    Request,
+    RestUrls,
+    Throttled,
+    Unavailable,
+)
 
 __all__ = ["Rest", "converse", "open_rest"]
 
@@ -32,7 +42,7 @@ class Rest:
     """One venue's REST within its published limits; made by :func:`open_rest`."""
 
     _client: httpx.AsyncClient
-    _url: str
+    _urls: RestUrls
     _budgets: Mapping[str, Budget]
     _penalty: Penalty
     _speed: float
@@ -43,7 +53,7 @@ class Rest:
 
     async def ask(self, request: Request) -> Answer:
         """The answer to *request*, when there is room in its budget; :class:`Unavailable` if there is none."""
-        await self._budgets[request.bucket].take()
+        await self._budgets[request.bucket].take(request.weight)
         with trio.move_on_after(wall_floor(ANSWER_SECONDS, self._speed)):
             try:
                 return await self._get(request)
@@ -52,8 +62,11 @@ class Rest:
         raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
 
     async def _get(self, request: Request) -> Answer:
-        url, asked = self._url + request.path, trio.current_time()
-        async with self._client.stream("GET", url, params=dict(request.params)) as response:
+        url, asked = self._urls[request.host] + request.path, trio.current_time()
+        headers = {} if request.body is None else {"Content-Type": "application/json"}
+        async with self._client.stream(
+            request.method, url, params=dict(request.params), content=request.body, headers=headers
+        ) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise Unavailable(f"{request.path}: the body is compressed, which we did not ask for")
             body = bytearray()
@@ -95,8 +108,10 @@ def _seconds(text: str | None) -> float | None:
 
 
 @asynccontextmanager
-async def open_rest(network: Network, url: str, rates: Mapping[str, Rate], penalty: Penalty) -> AsyncIterator[Rest]:
-    """The REST at *url* for the block."""
+async def open_rest(
+    network: Network, urls: RestUrls, rates: Mapping[str, Rate], penalty: Penalty
+) -> AsyncIterator[Rest]:
+    """The REST of one venue, on the hosts *urls*, for the block; all hosts share the budgets of *rates*."""
     pace = ACCELERATED_PACE / network.speed if network.speed > 1 else float("inf")
     budgets = {
         name: Budget(min(rate.per_second, pace), rate.burst if pace > rate.per_second else 1, empty=rate.empty_at_start)
@@ -106,4 +121,4 @@ async def open_rest(network: Network, url: str, rates: Mapping[str, Rate], penal
         transport=network.transport, timeout=None, trust_env=False, headers={"Accept-Encoding": "identity"},
     )  # fmt: skip
     async with client:
-        yield Rest(client, url.rstrip("/"), budgets, penalty, network.speed)
+        yield Rest(client, urls, budgets, penalty, network.speed)

@@ -8,7 +8,7 @@ from itertools import groupby
 import attrs
 
 from trio_candles.candles.model import printable
-from trio_candles.venues.probes import Grade
+from trio_candles.venues.probes import Status
 
 __all__ = ["Check", "Checks", "as_json", "coloured", "lines", "total"]
 
@@ -22,7 +22,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    status: Grade
+    status: Status
     detail: str
     remedy: str = ""
     """What to do about it; nothing where all is well."""
@@ -49,7 +49,7 @@ class Checks:
         """Not ready."""
         self.add("fail", name, detail, remedy, symbol)
 
-    def add(self, status: Grade, name: str, detail: str, remedy: str, symbol: str | None) -> None:
+    def add(self, status: Status, name: str, detail: str, remedy: str, symbol: str | None) -> None:
         """Take note; what venues and systems say in it is made fit for a terminal."""
         self.done.append(Check(name, status, printable(detail), printable(remedy), self.venue, symbol))
 

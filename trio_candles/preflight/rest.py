@@ -12,8 +12,8 @@ from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.preflight.skew import WARN_MS, WORST_MS, Skew, Told
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
 from trio_candles.venues.history import Filled, Throttled, Unavailable, Using, settled_until
-from trio_candles.venues.listings import LISTINGS, Listed, Trading, nearest
-from trio_candles.venues.probes import PROBES, Clock, Finding, Probe
+from trio_candles.venues.listings import Listed, Trading, nearest
+from trio_candles.venues.probes import Clock, Finding, Probe
 
 __all__ = ["check_rest"]
 
@@ -30,21 +30,21 @@ MINUTES = 30
 GUESSES = 20
 """Wrong symbols for which the nearest names are looked up; each costs milliseconds."""
 BUSY = ("BTC", "ETH", "SOL", "XRP")
-TRADES_BY_ID = ("coinbase", "kraken")
 
 _DRIFT = "the venue's interface may have changed: look for a newer version, and do not start before"
 
 
 async def check_rest(visit: Visit) -> None:
     """Everything that is asked over REST, one question after another, within the venue's budget."""
-    if host_of(visit.rest_url) != host_of(visit.websocket_url) and not await look_up_host(visit, visit.rest_url):
-        return
-    history = visit.history
-    async with open_rest(visit.network, visit.rest_url, history.rates, history.penalty) as rest:
+    urls, history = visit.rest_urls, visit.history
+    for host, url in {host_of(url): url for url in urls.values()}.items():
+        if host != host_of(visit.websocket_url) and not await look_up_host(visit, url):
+            return
+    async with open_rest(visit.network, urls, history.rates, history.penalty) as rest:
         told: list[Told] = []
         with visit.step("rest", ANSWER_SECONDS):
             told.append(await _patiently(visit, rest, lambda: _ask_time(visit, rest)))
-            visit.checks.passed("rest", f"{visit.rest_url} answers in {visit.pace.told(_took(told[0]))}")
+            visit.checks.passed("rest", f"{urls[None]} answers in {visit.pace.told(_took(told[0]))}")
         if not told:
             return
         if Skew.of(told).certain:
@@ -112,10 +112,10 @@ def _judge_clock(visit: Visit, skew: Skew) -> None:
 
 async def _check_symbols(visit: Visit, rest: Rest) -> list[str]:
     """Those of our symbols that the venue lists and trades."""
-    listing = LISTINGS[visit.venue.name]
+    listing = visit.record.listing
 
     async def ask() -> dict[str, Listed]:
-        return listing.read(await rest.ask(listing.request()))
+        return listing.read(await rest.ask(listing.request))
 
     usable: list[str] = []
     with visit.step("listed", ANSWER_SECONDS):
@@ -167,10 +167,10 @@ def _busiest(symbols: Sequence[str]) -> str:
 
 async def _check_assumptions(visit: Visit, rest: Rest, symbol: str, now: Clock) -> None:
     with visit.step("assumptions", PROBE_SECONDS, symbol):
-        findings = await _patiently(visit, rest, lambda: _lead(rest, PROBES[visit.venue.name](symbol, now)))
+        findings = await _patiently(visit, rest, lambda: _lead(rest, visit.record.probe(symbol, now)))
         for finding in findings:
             remedy = {"pass": "", "warn": "run preflight again when the market is busier", "fail": _DRIFT}
-            visit.checks.add(finding.grade, finding.name, finding.detail, remedy[finding.grade], symbol)
+            visit.checks.add(finding.status, finding.name, finding.detail, remedy[finding.status], symbol)
 
 
 async def _lead(rest: Rest, probe: Probe) -> list[Finding]:
@@ -196,7 +196,7 @@ async def _check_history(visit: Visit, rest: Rest, symbol: str, now: Millis) -> 
             visit.checks.warned("filling", f"{told}: {filled.missing[0].why}", "gaps may stay open", symbol=symbol)
         else:
             visit.checks.passed("filling", told, symbol=symbol)
-        if visit.venue.name in TRADES_BY_ID:
+        if visit.history.has_trades:
             await _compare(visit, rest, series, filled, now)
 
 

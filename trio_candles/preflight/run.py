@@ -24,10 +24,8 @@ from trio_candles.preflight.feed import check_feed
 from trio_candles.preflight.local import Machine, check_locally
 from trio_candles.preflight.rest import check_rest
 from trio_candles.preflight.visit import TOTAL_SECONDS, LookUp, Pace, Visit
-from trio_candles.venues.histories import HISTORIES
-from trio_candles.venues.history import History
-from trio_candles.venues.protocol import Venue
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["Offload", "Show", "preflight"]
 
@@ -56,8 +54,7 @@ async def preflight(
     machine: Machine | None = None,
     offload: Offload = in_thread,
     resolve: LookUp = look_up,
-    venues: Mapping[str, Venue] = VENUES,
-    histories: Mapping[str, History] = HISTORIES,
+    venues: Mapping[str, VenueRecord] = VENUES,
 ) -> list[Check]:
     """Every check, in the order in which it was shown; without a *config* of endpoints to ask, the local ones only."""
     pace = Pace(network.speed)
@@ -75,9 +72,7 @@ async def preflight(
 
     async def visit(settings: VenueConfig) -> None:
         name = settings.name
-        both = Visit(
-            settings, venues[name], histories[name], network, resolve, planned.time, pace, deadline, Checks(name)
-        )
+        both = Visit(settings, venues[name], network, resolve, planned.time, pace, deadline, Checks(name))
         checks = await _ask_venue(both)
         waiting.remove(name)
         tell(checks)

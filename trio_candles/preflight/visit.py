@@ -13,8 +13,9 @@ from trio_candles.clock import Time
 from trio_candles.config.load import VenueConfig
 from trio_candles.network.websocket import Network
 from trio_candles.preflight.checks import Checks
-from trio_candles.venues.history import History, Throttled, Unavailable
+from trio_candles.venues.history import History, RestUrls, Throttled, Unavailable
 from trio_candles.venues.protocol import Misunderstood, Venue, VenueError
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["LookUp", "Pace", "Visit", "host_of", "look_up_host"]
 
@@ -61,8 +62,7 @@ class Visit:
     """What the checks of one venue share."""
 
     settings: VenueConfig
-    venue: Venue
-    history: History
+    record: VenueRecord
     network: Network
     look_up: LookUp
     time: Time
@@ -72,14 +72,24 @@ class Visit:
     checks: Checks
 
     @property
+    def venue(self) -> Venue:
+        """The protocol of the venue's feed."""
+        return self.record.feed
+
+    @property
+    def history(self) -> History:
+        """The venue's REST record."""
+        return self.record.history
+
+    @property
     def websocket_url(self) -> str:
         """The configured one, or the venue's own."""
         return self.settings.websocket_url or self.venue.websocket_url
 
     @property
-    def rest_url(self) -> str:
-        """The configured one, or the venue's own."""
-        return self.settings.rest_url or self.venue.rest_url
+    def rest_urls(self) -> RestUrls:
+        """The configured one for every host, or the venue's own."""
+        return self.record.rest_urls(self.settings.rest_url)
 
     @contextmanager
     def step(self, name: str, seconds: float, symbol: str | None = None) -> Iterator[None]:

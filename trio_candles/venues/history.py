@@ -47,6 +47,7 @@ __all__ = [
     "Rate",
     "Refusal",
     "Request",
+    "RestUrls",
     "Throttled",
     "Unavailable",
     "UnknownSymbol",
@@ -76,14 +77,27 @@ def settled_until(now: Millis) -> Millis:
 # --- asking and answering ---------------------------------------------------------------------------------
 
 
+RestUrls = Mapping[str | None, str]
+"""Name of a host, as in :attr:`Request.host` → its URL, without a slash at the end; ``None``: the main one."""
+
+
 @attrs.frozen
 class Request:
-    """A GET below the venue's ``rest_url``."""
+    """One question to a venue's REST."""
 
     path: str
+    """Below the host's URL."""
     params: Mapping[str, str]
+    """The query's."""
     bucket: str
-    """Which of the venue's rates it counts against: a key of :attr:`History.rates`."""
+    """Which of the venue's rates the question counts against: a key of :attr:`History.rates`."""
+    method: str = "GET"
+    body: bytes | None = None
+    """JSON, and sent as such."""
+    weight: int = 1
+    """How many turns of its bucket the question takes."""
+    host: str | None = None
+    """Which of the venue's hosts is asked: a key of :attr:`History.rest_urls`."""
 
 
 @attrs.frozen
@@ -206,6 +220,11 @@ class History(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def rest_urls(self) -> RestUrls:
+        """The venue's own hosts, the main one at least."""
+        ...
+
+    @property
     def rates(self) -> Mapping[str, Rate]:
         """Every bucket that a request may name, at rates below the venue's published limits."""
         ...
@@ -219,6 +238,11 @@ class History(Protocol):
     @property
     def anonymous(self) -> bool:
         """Whether an answer may be of another market without saying so."""
+        ...
+
+    @property
+    def has_trades(self) -> bool:
+        """Whether candles can be built from trades by id: :attr:`Using.TRADES`."""
         ...
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Protocol
 
 import attrs
@@ -37,6 +38,7 @@ __all__ = [
     "Limits",
     "Lost",
     "Misunderstood",
+    "Proof",
     "Refused",
     "Row",
     "Seen",
@@ -181,6 +183,14 @@ class Skipped:
 Event = Acked | Refused | Traded | Seen | Beat | Forming | Row | Alive | Told | Doubt | Leaving | Skipped
 
 
+class Proof(Enum):
+    """What in a venue's events proves a minute; :mod:`trio_candles.assembly` has a class for each."""
+
+    TRADE_IDS = "trades with ids, and heartbeats that name the newest"
+    COUNTED_ROWS = "rows that count their trades, and the trades' ids"
+    STATED_CLOSES = "rows that say that they are closed"
+
+
 # --- what we may do --------------------------------------------------------------------------------------
 
 
@@ -219,8 +229,6 @@ class Venue(Protocol):
         """The built-in endpoint; the configuration may override it."""
         ...
 
-    @property
-    def rest_url(self) -> str: ...
     @property
     def limits(self) -> Limits: ...
     @property

@@ -1,15 +1,23 @@
-"""The venues, by name."""
+"""The venues, by name: the one place outside a venue's folder that names the venue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from trio_candles.venues.coinbase.feed import Coinbase
-from trio_candles.venues.kraken.feed import Kraken
-from trio_candles.venues.okx.feed import Okx
-from trio_candles.venues.protocol import Venue
+from trio_candles.venues import coinbase, kraken, okx
+from trio_candles.venues.venue import VenueRecord
 
 __all__ = ["VENUES"]
 
-VENUES: Mapping[str, Venue] = MappingProxyType({venue.name: venue for venue in (Coinbase(), Kraken(), Okx())})
+VENUES: Mapping[str, VenueRecord] = MappingProxyType(
+    {
+        venue.name: venue
+        for venue in (
+            coinbase.VENUE,
+            kraken.VENUE,
+            okx.VENUE,
+        )
+    }
+)
+"""In the order in which people are told of them."""

@@ -80,7 +80,6 @@ class Coinbase:
 
     name = "coinbase"
     websocket_url = "wss://ws-feed.exchange.coinbase.com"
-    rest_url = "https://api.exchange.coinbase.com"
     channels = ("matches", "heartbeat")
     ping = None
     limits = Limits(

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
-from trio_candles.venues.answers import judge_coinbase
+from trio_candles.venues.coinbase.answers import judge
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     BESIDE,
@@ -26,6 +26,7 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
+    RestUrls,
     Using,
     Why,
     pages,
@@ -77,6 +78,7 @@ class CoinbaseHistory:
     """Coinbase Exchange's public market data; no key needed."""
 
     name = "coinbase"
+    rest_urls: RestUrls = MappingProxyType({None: "https://api.exchange.coinbase.com"})
     # Documented: 10 a second and IP, 15 at once. Other programs share the IP.
     rates: Mapping[str, Rate] = MappingProxyType({_PUBLIC: Rate(per_second=8.0, burst=6)})
     penalty = Penalty(Rate(per_second=1.0, burst=1), seconds=30.0)  # not documented
@@ -86,6 +88,7 @@ class CoinbaseHistory:
         return pages(since, min(until, settled_until(now)), _WINDOW)
 
     anonymous = True
+    has_trades = True
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """Rows have differed from the trades they are made of: only trades, read again, replace a candle."""
@@ -109,7 +112,7 @@ class CoinbaseHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"iso":"2020-05-12T08:00:51.504Z","epoch":1589270451.504}"""
-        judge_coinbase(answer)
+        judge(answer)
         return time_of(read_body(_TIME, answer).iso)
 
 
@@ -152,7 +155,7 @@ def _ask_rows(product: str, since: Millis, until: Millis, now: Millis) -> Reques
 
 
 def _hear_rows(findings: Findings, answer: Answer) -> None:
-    judge_coinbase(answer)
+    judge(answer)
     rows = read_body(_ROW_LIST, answer)
     findings.heard = True
     # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
@@ -242,7 +245,7 @@ class _Walk:
 
     def hear(self, answer: Answer, after: int | None) -> None:
         """Remember a page: all trades that there are between its lowest id and *after*."""
-        judge_coinbase(answer)
+        judge(answer)
         told = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
         # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
         told = [(id, trade) for id, trade in told if trade is None or trade.time <= self.now]

@@ -99,7 +99,6 @@ class Kraken:
 
     name = "kraken"
     websocket_url = "wss://ws.kraken.com/v2"
-    rest_url = "https://api.kraken.com"
     channels = ("ohlc", "trade")
     ping = '{"method":"ping"}'
     limits = Limits(

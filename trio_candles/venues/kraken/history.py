@@ -17,7 +17,6 @@ import attrs
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
-from trio_candles.venues.answers import kraken_part, kraken_result
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
@@ -26,12 +25,15 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
+    RestUrls,
     Using,
     Why,
     pages,
     read_body,
     settled_until,
 )
+from trio_candles.venues.kraken.answers import part_of, result_of
+from trio_candles.venues.kraken.listing import SYMBOLS
 from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_floats
 
 __all__ = ["KrakenHistory"]
@@ -69,13 +71,13 @@ _ROW_LIST = msgspec.json.Decoder(list[_Row])
 _TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
 _WHOLE = msgspec.json.Decoder(Id)
 
-_OWN_NAMES = {"BTC": "XBT", "DOGE": "XDG"}
+_OLDER = {today: older for older, today in SYMBOLS.older.items()}
 _FIAT = {"AUD", "CAD", "CHF", "EUR", "GBP", "JPY", "KRW", "USD"}
 
 
 def altname(symbol: str) -> str:
     """What Kraken's REST calls *symbol*, a name of the WebSocket: ``XBTUSD`` for ``BTC/USD``."""
-    return "".join(_OWN_NAMES.get(asset, asset) for asset in symbol.split("/"))
+    return "".join(_OLDER.get(asset, asset) for asset in symbol.split(SYMBOLS.separator))
 
 
 def names_of(symbol: str) -> frozenset[str]:
@@ -84,17 +86,18 @@ def names_of(symbol: str) -> frozenset[str]:
     The oldest assets, all of three letters, have a fourth before them: Z for money, X for coins.
     """
     names = []
-    for asset in symbol.split("/"):
-        own = _OWN_NAMES.get(asset, asset)
+    for asset in symbol.split(SYMBOLS.separator):
+        own = _OLDER.get(asset, asset)
         old = ("Z" if own in _FIAT else "X") + own
         names.append({asset, own, old} if len(own) == 3 else {asset, own})
-    return frozenset(joint.join(pair) for pair in product(*names) for joint in ("", "/"))
+    return frozenset(joint.join(pair) for pair in product(*names) for joint in ("", SYMBOLS.separator))
 
 
 class KrakenHistory:
     """Kraken's public market data; no key needed."""
 
     name = "kraken"
+    rest_urls: RestUrls = MappingProxyType({None: "https://api.kraken.com"})
     # Not documented; one a second and IP is what others found safe, with a burst of about thirty.
     rates: Mapping[str, Rate] = MappingProxyType({_PUBLIC: Rate(per_second=1.0, burst=10)})
     penalty = Penalty(Rate(per_second=1 / 3, burst=1), seconds=120.0)
@@ -107,6 +110,7 @@ class KrakenHistory:
         yield from pages(since, min(until, reach), _DAY_OF_TRADES)
 
     anonymous = False
+    has_trades = True
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """By rows as far as they reach, by trades before that."""
@@ -130,8 +134,8 @@ class KrakenHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"error":[],"result":{"unixtime":1762820224,"rfc1123":"Tue, 11 Nov 25 00:17:04 +0000"}}"""
-        result = kraken_result(answer, Millis(0))
-        return Millis(read_body(_WHOLE, kraken_part(answer, result, "unixtime")) * 1000)
+        result = result_of(answer, Millis(0))
+        return Millis(read_body(_WHOLE, part_of(answer, result, "unixtime")) * 1000)
 
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
@@ -167,12 +171,12 @@ def _ask(findings: Findings, what: str, **params: str) -> Request:
 
 def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
     """The rows of the pair that was asked for, which the venue may call by another of its names; and ``last``."""
-    result = kraken_result(answer, findings.now)
-    last = kraken_part(answer, result, "last")
+    result = result_of(answer, findings.now)
+    last = part_of(answer, result, "last")
     keys = [key for key in result if key != "last"]
     if len(keys) != 1 or keys[0] not in names_of(findings.series.symbol):
         raise Misunderstood("wrong_symbol", f"{keys[:5]} for {findings.series.symbol}"[:200])
-    return kraken_part(answer, result, keys[0]), last
+    return part_of(answer, result, keys[0]), last
 
 
 # --- rows -------------------------------------------------------------------------------------------------

@@ -65,7 +65,6 @@ class Okx:
 
     name = "okx"
     websocket_url = "wss://ws.okx.com:8443/ws/v5/business"
-    rest_url = "https://openapi.okx.com"
     channels = (_CHANNEL,)
     ping = "ping"
     limits = Limits(

@@ -14,7 +14,6 @@ from types import MappingProxyType
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
-from trio_candles.venues.answers import okx_data
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     BESIDE,
@@ -23,12 +22,14 @@ from trio_candles.venues.history import (
     Penalty,
     Rate,
     Request,
+    RestUrls,
     Using,
     Why,
     pages,
     read_body,
     settled_until,
 )
+from trio_candles.venues.okx.answers import data_of
 from trio_candles.venues.protocol import Misunderstood, plain_floats
 
 __all__ = ["OkxHistory"]
@@ -74,6 +75,7 @@ class OkxHistory:
     """OKX's public market data; no key needed."""
 
     name = "okx"
+    rest_urls: RestUrls = MappingProxyType({None: "https://openapi.okx.com"})
     rates: Mapping[str, Rate] = MappingProxyType(
         {
             # Documented: 40 and 20 requests in any 2 s, per endpoint and IP; burst + 2 s of the rate stay below.
@@ -90,6 +92,7 @@ class OkxHistory:
         return pages(since, min(until, settled_until(now)), _WINDOW)
 
     anonymous = True
+    has_trades = False
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """By rows: there is no way to rebuild them from trades by id."""
@@ -113,7 +116,7 @@ class OkxHistory:
 
     def read_time(self, answer: Answer) -> Millis:
         """{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"""
-        times = read_body(_TIMES, okx_data(answer))
+        times = read_body(_TIMES, data_of(answer))
         if len(times) != 1 or _MILLIS.fullmatch(times[0].ts) is None:
             raise Misunderstood("bad_time", repr(answer.body[:200]))
         return Millis(int(times[0].ts))
@@ -140,7 +143,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
 
 def _hear_listing(findings: Findings, answer: Answer) -> None:
     """When the market began; nothing is served before, and nothing is expected."""
-    told = [one for one in read_body(_INSTRUMENT_LIST, okx_data(answer)) if one.instId == findings.series.symbol]
+    told = [one for one in read_body(_INSTRUMENT_LIST, data_of(answer)) if one.instId == findings.series.symbol]
     if len(told) != 1 or _MILLIS.fullmatch(told[0].listTime) is None:
         raise Misunderstood("bad_listing", repr(answer.body[:200]))
     time = Millis(int(told[0].listTime))
@@ -164,7 +167,7 @@ def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) 
 
 
 def _hear(findings: Findings, answer: Answer) -> None:
-    rows = read_body(_ROWS, okx_data(answer))
+    rows = read_body(_ROWS, data_of(answer))
     for row in rows:
         if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
             raise Misunderstood("short_row", repr(row)[:200])

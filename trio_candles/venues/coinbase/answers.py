@@ -1,0 +1,28 @@
+"""The envelope of Coinbase's REST answers: there is none, and what went wrong is the HTTP status and a message."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trio_candles.venues.history import Answer, UnknownSymbol, judge_status, read_body
+from trio_candles.venues.protocol import Misunderstood
+
+__all__ = ["judge"]
+
+
+# {"message":"NotFound"}
+class _Complaint(msgspec.Struct):
+    message: str = ""
+
+
+_COMPLAINT = msgspec.json.Decoder(_Complaint)
+
+
+def judge(answer: Answer) -> None:
+    """Raise what the answer complains of (the errors of :mod:`~trio_candles.venues.history`); else its body is data."""
+    judge_status(answer, spoken=(400, 404))
+    if answer.status != 200:
+        message = read_body(_COMPLAINT, answer).message[:200]
+        if answer.status == 404 and message == "NotFound":
+            raise UnknownSymbol(message)
+        raise Misunderstood("refused", f"HTTP {answer.status} {message}")

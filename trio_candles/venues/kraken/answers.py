@@ -1,0 +1,64 @@
+"""The envelope of Kraken's REST answers: what went wrong is a list of errors, with HTTP 200."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+import msgspec
+
+from trio_candles.candles.model import Millis
+from trio_candles.venues.history import Answer, Throttled, Unavailable, UnknownSymbol, judge_status, read_body
+from trio_candles.venues.protocol import Misunderstood, VenueError
+
+__all__ = ["part_of", "result_of"]
+
+_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
+
+
+# {"error":["EQuery:Unknown asset pair"]}; {"error":[],"result":{"XXBTZUSD":[...],"last":1788415380}}
+class _Body(msgspec.Struct):
+    error: list[str]
+    result: dict[str, msgspec.Raw] = {}
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def result_of(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
+    """The parts of the answer's result, by name; raises what the answer complains of.
+
+    *now* makes seconds of the time until which we are throttled.
+    """
+    judge_status(answer)
+    body = read_body(_BODY, answer)
+    errors = [error for error in body.error if not error.startswith("W")]  # W: a warning beside a good answer
+    if errors:
+        raise _error(errors[0][:200], answer.retry_after, now)
+    return body.result
+
+
+def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
+    """``EService: Throttled: 1762820224`` and its like as what they mean."""
+    until = _THROTTLED_UNTIL.match(text)
+    if until is not None:
+        return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
+    match text.replace(": ", ":"):
+        case "EGeneral:Too many requests" | "EAPI:Rate limit exceeded" | "EGeneral:Temporary lockout":
+            return Throttled(text, retry_after)
+        case "EQuery:Unknown asset pair":
+            return UnknownSymbol(text)
+        case known if known.startswith("EService:Throttled"):
+            return Throttled(text, retry_after)
+        case known if known.startswith("EService:") or known == "EGeneral:Internal error":
+            return Unavailable(text, retry_after)
+        case _:
+            return Misunderstood("refused", text)
+
+
+def part_of(answer: Answer, result: Mapping[str, msgspec.Raw], key: str) -> Answer:
+    """The part of *result* called *key*, as an answer of its own; :class:`Misunderstood` if there is none."""
+    if key not in result:
+        raise Misunderstood("bad_shape", f"no {key} among {sorted(result)[:5]}")
+    return attrs.evolve(answer, body=bytes(result[key]))

@@ -1,0 +1,59 @@
+"""All that the program knows of one venue, as one record: what a venue's folder gives, and nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import attrs
+
+from trio_candles.venues.history import History, RestUrls
+from trio_candles.venues.listings import Listing, Symbols
+from trio_candles.venues.probes import Clock, Probe
+from trio_candles.venues.protocol import Proof, Venue
+
+__all__ = ["Grade", "VenueRecord"]
+
+
+class Grade(StrEnum):
+    """How far a venue's live candles can be trusted: what makes a minute certain."""
+
+    IDS = "ids"
+    """Trade ids, or counts of trades, prove that no trade of the minute is missing."""
+    STATED = "stated"
+    """The venue says that the minute is closed."""
+    COMPARED = "compared"
+    """What was heard without interruption equals the venue's settled row."""
+
+
+@attrs.frozen(kw_only=True)
+class VenueRecord:
+    """One venue: how its feed, its REST and its symbols are read, and how far it is believed.
+
+    The venue's limits lie where they are kept: ``feed.limits`` for connections, ``history.rates`` for REST.
+    """
+
+    feed: Venue
+    proof: Proof
+    """What in the feed's events proves a minute."""
+    grade: Grade
+    """No more than the venue's facts carry."""
+    history: History
+    listing: Listing
+    probe: Callable[[str, Clock], Probe]
+    """A probe of a symbol, given the venue's own clock."""
+    symbols: Symbols
+
+    @property
+    def name(self) -> str:
+        """As the configuration, the data directory's folder and the ``venue`` column have it."""
+        return self.feed.name
+
+    def rest_urls(self, configured: str | None) -> RestUrls:
+        """Where the venue's REST is: the venue's own hosts, or *configured* in place of every one of them.
+
+        What is configured stands for the whole venue: a simulated exchange, a proxy. Did it replace the main host
+        alone, a run that was promised to stay on loopback would ask the real venue on the others.
+        """
+        own = self.history.rest_urls
+        return own if configured is None else dict.fromkeys(own, configured)
