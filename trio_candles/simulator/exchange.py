@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from .coinbase import CoinbaseSession
-from .coinbase_rest import CoinbaseRest
 from .faults import Faults, RestFault
-from .instruments import VENUES
-from .kraken import KrakenSession
-from .kraken_rest import KrakenRest
 from .limits import TokenBucket
-from .okx import OkxSession
-from .okx_rest import OkxRest
-from .session import Line, Session, run_session
+from .session import Connection, run_session
 from .text import Request, Response, to_json
 from .wire import Wire
 
@@ -29,18 +22,9 @@ if TYPE_CHECKING:
 
     from trio_websocket import WebSocketRequest
 
-    from .market import Market
+    from .markets import Market
 
-SESSIONS: dict[str, Callable[[Line], Session]] = {
-    "coinbase": CoinbaseSession,
-    "kraken": KrakenSession,
-    "okx": OkxSession,
-}
-PATHS = {"coinbase": ("/",), "kraken": ("/v2",), "okx": ("/ws/v5/business", "/ws/v5/public")}
-# Connections per second, and at once.
-CONNECTION_LIMITS = {"coinbase": (8.0, 20.0), "kraken": (0.25, 150.0), "okx": (3.0, 3.0)}
-
-# A subscription of OKX has at most 64 kB; nobody sends a venue more than that.
+# No venue takes a subscription of more than 64 kB; nobody sends a venue more than that.
 LARGEST_MESSAGE = 1 << 20
 # The venue waits so long for the answer to a close.
 CLOSE_SECONDS = 5
@@ -56,7 +40,7 @@ CLIENT_TROUBLE = (
     trio.ClosedResourceError,
     ConnectionClosed,
     HandshakeError,
-    # What we say while trio-websocket closes the connection because the client broke the protocol.
+    # What is sent while trio-websocket closes the connection because the client broke the protocol.
     LocalProtocolError,
 )
 
@@ -65,60 +49,13 @@ class Disconnected(Exception):
     """The connection breaks instead of an answer."""
 
 
-class Rest(Protocol):
-    """A venue's REST API at given moments."""
-
-    def within_limits(self, request: Request, now_ms: int) -> bool:
-        """Whether the request may be answered."""
-
-    def throttled(self) -> Response:
-        """What a client that asks too often gets."""
-
-    def overrun(self) -> Response:
-        """The same, for the fault of that name."""
-
-    def busy(self) -> Response:
-        """What everybody gets when the service is unwell."""
-
-    def misdirect(self, request: Request) -> Request:
-        """The same question about another instrument."""
-
-    def answer(self, request: Request, now_ms: int) -> Response:
-        """The answer."""
-
-
-@attrs.define(eq=False)
-class Connection:
-    """A WebSocket connection that the venue accepted."""
-
-    number: int
-    path: str
-    #: Unix milliseconds of the service's clock.
-    connected_at: int
-    closed_at: int | None = None
-    #: Everything the client said, in order, pings included.
-    heard: list[str] = attrs.Factory(list)
-    _line: Line | None = None
-    _scope: trio.CancelScope | None = None
-
-    def close(self, code: int = 1001, reason: str = "") -> None:
-        """Close with a closing handshake, as for a deployment."""
-        if self._line is not None and self._line.closing is None:
-            self._line.closing = (code, reason)
-            self._line.wake.set()
-
-    def drop(self) -> None:
-        """Break the connection without a word."""
-        if self._scope is not None:
-            self._scope.cancel()
-
-
 class SimulatedExchange:
     """One venue: turn the knobs of ``faults``; read what it noticed in the other attributes."""
 
     def __init__(self, venue: str, market: Market, now: Callable[[], int]) -> None:
-        if venue not in VENUES:
-            raise ValueError(f"{venue!r} is none of {', '.join(VENUES)}")
+        if venue not in market.venues:
+            raise ValueError(f"{venue!r} is none of {', '.join(market.venues)}")
+        self.kind = market.venues[venue]
         self.venue = venue
         self.market = market
         self.now = now
@@ -131,10 +68,8 @@ class SimulatedExchange:
         self.attempts: list[int] = []
         #: The newest REST requests with their times, the refused ones included.
         self.requests: deque[tuple[int, Request]] = deque(maxlen=REQUESTS_KEPT)
-        rests = {"coinbase": CoinbaseRest, "kraken": KrakenRest, "okx": OkxRest}
-        self._rest: Rest = rests[venue](self.market, self.faults)
-        per_second, burst = CONNECTION_LIMITS[venue]
-        self._dials = TokenBucket(per_second, burst)
+        self._rest = self.kind.rest(market[venue], self.faults)
+        self._dials = TokenBucket(self.kind.connects_per_second, self.kind.connects_burst)
 
     @property
     def open_connections(self) -> list[Connection]:
@@ -142,7 +77,7 @@ class SimulatedExchange:
         return [connection for connection in self.connections if connection.closed_at is None]
 
     def drop_connections(self) -> None:
-        """Break every open connection without a word."""
+        """Break every open connection without a closing handshake."""
         for connection in self.open_connections:
             connection.drop()
 
@@ -254,17 +189,16 @@ class SimulatedExchange:
             return 429
         if isinstance(handshake, int):
             return handshake
-        return None if path_of(request) in PATHS[self.venue] else 404
+        return None if path_of(request) in self.kind.websocket_paths else 404
 
     async def _converse(self, request: WebSocketRequest, scope: trio.CancelScope) -> None:
-        number, now_ms, path = len(self.connections) + 1, self.now(), path_of(request)
-        line = Line(self.market, self.faults, self.now, self.violations, path, number, now_ms)
-        line.spoke_ms = line.heard_ms = now_ms
-        record = Connection(number, path, now_ms, heard=line.heard, line=line, scope=scope)
-        self.connections.append(record)
+        number, path = len(self.connections) + 1, path_of(request)
+        market = self.market[self.venue]
+        connection = Connection(market, self.faults, self.now, self.violations, path, number, self.now(), scope)
+        self.connections.append(connection)
         websocket = await request.accept()
-        await run_session(websocket, SESSIONS[self.venue](line), line)
-        code, reason = line.closing or (1000, "")
+        await run_session(websocket, self.kind.session(connection), connection)
+        code, reason = connection.closing or (1000, "")
         with trio.move_on_after(CLOSE_SECONDS):
             await websocket.aclose(code, reason)
 
@@ -275,7 +209,7 @@ def path_of(request: WebSocketRequest) -> str:
 
 
 async def give_up_when_ended(wire: Wire, scope: trio.CancelScope) -> None:
-    """Cancel *scope* a moment after the wire ended: a client may leave before it has said what it wants."""
+    """Cancel *scope* a moment after the wire ended: a client may leave before the end of its handshake."""
     await wire.ended.wait()
     if not wire.half_open:
         # What was received before the end is still handled.

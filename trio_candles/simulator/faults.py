@@ -185,6 +185,20 @@ class Faults:
         self.fired[knob] += 1
         return True
 
+    def is_set(self, knob: str) -> bool:
+        """Whether the knob of that name is turned; counted if so."""
+        turned = bool(getattr(self, knob))
+        if turned:
+            self.fired[knob] += 1
+        return turned
+
+    def names(self, knob: str, symbol: str) -> bool:
+        """Whether the knob of that name, a set of symbols, has this one; counted if so."""
+        named = symbol in getattr(self, knob)
+        if named:
+            self.fired[knob] += 1
+        return named
+
     def recorded(self, symbol: str, candle: TrueCandle | None) -> TrueCandle | None:
         """A minute's candle as REST has it: revised or lost, if a knob says so."""
         if candle is None or self.holds("lose_row", symbol, candle.minute_ms):

@@ -1,13 +1,15 @@
-"""What the simulated venues list, and each instrument's character: price level, tick, activity."""
+"""What a simulated venue lists, and each instrument's character: price level, tick, activity."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING
 
 import attrs
 
-VENUES = ("coinbase", "kraken", "okx")
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Dollar prices in the right order of magnitude: ticks and sizes follow from them.
 DOLLARS: dict[str, float] = {
@@ -19,15 +21,7 @@ DOLLARS: dict[str, float] = {
     "XTZ": 0.95, "EOS": 0.8, "TRX": 0.12, "INJ": 25.0, "SUI": 1.2, "SHIB": 0.000024, "PEPE": 0.0000085,
 }  # fmt: skip
 IN_DOLLARS = {"USD": 1.0, "USDT": 0.9997, "USDC": 1.0001, "EUR": 1.08, "GBP": 1.26, "BTC": 64_000.0}
-QUOTES = {
-    "coinbase": ("USD", "EUR", "GBP", "USDT", "BTC"),
-    "kraken": ("USD", "EUR", "GBP", "USDT", "USDC", "BTC"),
-    "okx": ("USDT", "USDC", "USD", "EUR", "BTC"),
-}
-SYNTHETIC_QUOTE = {"coinbase": "USD", "kraken": "USD", "okx": "USDT"}
-SEPARATOR = {"coinbase": "-", "kraken": "/", "okx": "-"}
-
-# 2013-01-01, before any of the venues: "long ago" for whoever asks for history.
+# 2013-01-01, before any of the real venues: "long ago" for whoever asks for history.
 ANCIENT_MS = 1_356_998_400_000
 
 # Period in minutes and amplitude of the waves whose sum is the logarithm of the price.
@@ -42,11 +36,44 @@ WAVES = (
 )
 
 
+def five_digits(dollars: float, quote: str) -> int:
+    """Five digits behind a price's leading one, as most venues have."""
+    return 5
+
+
+@attrs.frozen
+class Listing:
+    """What a venue lists, and how the venue writes it."""
+
+    #: Currencies in which markets are quoted, in the order of listing.
+    quotes: tuple[str, ...]
+    #: The quote currency of the thousand invented markets, SIM000 to SIM999.
+    invented_quote: str
+    #: The symbol of a base and a quote; with or without a separator, but no two markets have the same.
+    write: Callable[[str, str], str]
+    #: How many digits a price has behind its leading one, by the base's price in dollars and the quote.
+    price_digits: Callable[[float, str], int] = five_digits
+    #: Base and quote of every symbol: the real ones first, then the invented ones.
+    markets: dict[str, tuple[str, str]] = attrs.field(init=False, repr=False)
+
+    @markets.default
+    def _list_markets(self) -> dict[str, tuple[str, str]]:
+        real = [
+            (base, quote)
+            for base in DOLLARS
+            for quote in self.quotes
+            if base != quote and not (quote == "BTC" and DOLLARS[base] < 0.001)
+        ]
+        invented = [(f"SIM{number:03}", self.invented_quote) for number in range(1000)]
+        markets = {self.write(base, quote): (base, quote) for base, quote in (*real, *invented)}
+        assert len(markets) == len(real) + len(invented), "two markets are written alike"
+        return markets
+
+
 @attrs.frozen
 class Instrument:
     """One market of one venue, with everything its trades are computed from."""
 
-    venue: str
     symbol: str
     base: str
     quote: str
@@ -77,35 +104,19 @@ def spread_out(key: bytes, bound: int) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") % bound
 
 
-def listed_symbols(venue: str) -> tuple[str, ...]:
-    """Every symbol the venue lists, as the venue writes it: the real ones first, then SIM000 to SIM999."""
-    separator = SEPARATOR[venue]
-    real = [
-        f"{base}{separator}{quote}"
-        for base in DOLLARS
-        for quote in QUOTES[venue]
-        if base != quote and not (quote == "BTC" and DOLLARS[base] < 0.001)
-    ]
-    synthetic = [f"SIM{number:03}{separator}{SYNTHETIC_QUOTE[venue]}" for number in range(1000)]
-    return (*real, *synthetic)
-
-
-def make_instrument(seed: int, venue: str, symbol: str, listed_at_ms: int) -> Instrument:
-    """The character of one instrument, from the seed and its names alone."""
-    base, quote = symbol.split(SEPARATOR[venue])
+def make_instrument(seed: int, venue: str, listing: Listing, symbol: str, listed_at_ms: int) -> Instrument:
+    """The character of one listed symbol, from the seed and its names alone."""
+    base, quote = listing.markets[symbol]
     key = f"{seed}|{venue}|{symbol}".encode()
     base_key = f"{seed}|{base}".encode()
     dollars = DOLLARS.get(base) or 10.0 ** (spread_out(base_key + b"|price", 5000) / 1000 - 2)
     level = dollars / IN_DOLLARS[quote]
-    # Five digits behind the leading one, as venues do; Coinbase gives its dearest markets one more.
-    tick_exponent = math.floor(math.log10(level)) - 5
-    if venue == "coinbase" and dollars > 10_000 and quote != "BTC":
-        tick_exponent -= 1
+    tick_exponent = math.floor(math.log10(level)) - listing.price_digits(dollars, quote)
     phases = tuple(
         spread_out(base_key + b"|wave|%d" % number, 1 << 32) / (1 << 32) * math.tau for number in range(len(WAVES))
     )
     return Instrument(
-        venue, symbol, base, quote, key, trades_per_day(key, base, quote), level, dollars,
+        symbol, base, quote, key, trades_per_day(key, base, quote), level, dollars,
         min(tick_exponent, 0), phases, listed_at_ms,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A market that is a pure function of its seed: who asks, when and in which order changes nothing.
+"""A venue's market, which is a pure function of its seed: who asks, when and in which order changes nothing.
 
 Per instrument the number of trades of a UTC day is a constant, so the id of every trade follows from the
 day, and within the day from the sums over its minutes. A minute is generated from one hash of (seed,
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from .instruments import ANCIENT_MS, VENUES, Instrument, listed_symbols, make_instrument
+from .instruments import ANCIENT_MS, Instrument, Listing, make_instrument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ SILENT_ONE_IN = 350
 
 # 1000 load-test symbols, two days each at midnight, 6 kB per day.
 DAYS_CACHED = 2_100
-# 300 symbols on three venues, a few minutes each; a busy minute is about 10 kB.
+# 1000 symbols, a few minutes each; a busy minute is about 10 kB, and few symbols are busy.
 MINUTES_CACHED = 4_000
 CANDLES_CACHED = 20_000
 
@@ -51,7 +51,7 @@ class MarketTrade:
     time_us: int
     price: Decimal
     size: Decimal
-    #: The side of the taker. Coinbase publishes the maker's, which is the other one.
+    #: The side of the taker; a venue that publishes the maker's says the other one.
     side: Literal["buy", "sell"]
 
 
@@ -92,18 +92,18 @@ def fold(minute_ms: int, trades: tuple[MarketTrade, ...]) -> TrueCandle:
     )
 
 
-class Market:
-    """Every trade on three venues at any time since 2013, computed when asked for.
+class VenueMarket:
+    """Every trade on one venue at any time since 2013, computed when asked for.
 
-    *listed_at_ms* gives the time of listing of ``(venue, symbol)`` where it is not long ago; there are no
-    trades before it, and the first trade ever has the id 1.
+    Symbols are written as the venue writes them. *listed_at_ms* gives a symbol's time of listing where that is
+    not long ago; there are no trades before it, and the first trade ever has the id 1.
     """
 
-    def __init__(self, seed: int, listed_at_ms: Mapping[tuple[str, str], int] | None = None) -> None:
-        self.seed = seed
-        self._listed_at_ms = dict(listed_at_ms or {})
-        self._symbols = {venue: listed_symbols(venue) for venue in VENUES}
-        self._known = {venue: frozenset(symbols) for venue, symbols in self._symbols.items()}
+    def __init__(self, seed: int, venue: str, listing: Listing, listed_at_ms: Mapping[str, int]) -> None:
+        self._seed = seed
+        self._venue = venue
+        self._listing = listing
+        self._listed_at_ms = listed_at_ms
         # The caches belong to this market; they can be cleared at any time without changing an answer.
         self._instrument = lru_cache(maxsize=None)(self._make_instrument)
         self._unborn = lru_cache(maxsize=None)(self._count_unborn)
@@ -111,71 +111,81 @@ class Market:
         self._minute = lru_cache(maxsize=MINUTES_CACHED)(self._make_minute)
         self._candle = lru_cache(maxsize=CANDLES_CACHED)(self._make_candle)
 
-    def symbols(self, venue: str) -> tuple[str, ...]:
-        """Every symbol the venue lists, as the venue writes it."""
-        return self._symbols[venue]
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every listed symbol."""
+        return tuple(self._listing.markets)
 
-    def listed(self, venue: str, symbol: str) -> bool:
+    def listed(self, symbol: str) -> bool:
         """Whether the venue has such a symbol, spelled exactly so."""
-        return symbol in self._known[venue]
+        return symbol in self._listing.markets
 
-    def instrument(self, venue: str, symbol: str) -> Instrument:
+    def instrument(self, symbol: str) -> Instrument:
         """The character of a listed symbol; LookupError for any other."""
-        return self._instrument(venue, symbol)
+        return self._instrument(symbol)
 
-    def trades(self, venue: str, symbol: str, minute_ms: int) -> tuple[MarketTrade, ...]:
+    def trades(self, symbol: str, minute_ms: int) -> tuple[MarketTrade, ...]:
         """The trades of the minute that starts at *minute_ms*, in the order of id and time."""
-        return self._minute(venue, symbol, minute_ms // MINUTE_MS)
+        return self._minute(symbol, minute_ms // MINUTE_MS)
 
-    def candle(self, venue: str, symbol: str, minute_ms: int) -> TrueCandle | None:
+    def candle(self, symbol: str, minute_ms: int) -> TrueCandle | None:
         """The exact candle of a minute, or None if nothing was traded in it."""
-        return self._candle(venue, symbol, minute_ms // MINUTE_MS)
+        return self._candle(symbol, minute_ms // MINUTE_MS)
 
-    def first_id_from(self, venue: str, symbol: str, time_us: int) -> int:
+    def candle_until(self, symbol: str, minute_ms: int, next_id: int) -> TrueCandle | None:
+        """A minute's candle of the trades below an id alone, or None if there are none."""
+        trades = self.trades(symbol, minute_ms)
+        if not trades or trades[0].trade_id >= next_id:
+            return None
+        if trades[-1].trade_id < next_id:
+            return self.candle(symbol, minute_ms)
+        return fold(minute_ms // MINUTE_MS * MINUTE_MS, trades[: next_id - trades[0].trade_id])
+
+    def first_id_from(self, symbol: str, time_us: int) -> int:
         """The id of the first trade at or after a time, be it in the future."""
         minute = time_us // MINUTE_US
-        trade_id = self._first_id(venue, symbol, minute)
+        trade_id = self._first_id(symbol, minute)
         if time_us % MINUTE_US:
-            trade_id += sum(trade.time_us < time_us for trade in self._minute(venue, symbol, minute))
+            trade_id += sum(trade.time_us < time_us for trade in self._minute(symbol, minute))
         return trade_id
 
-    def last_trade_before(self, venue: str, symbol: str, time_us: int) -> MarketTrade:
+    def last_trade_before(self, symbol: str, time_us: int) -> MarketTrade:
         """The newest trade strictly before a time; LookupError if there was none yet."""
-        return self.trade(venue, symbol, self.first_id_from(venue, symbol, time_us) - 1)
+        return self.trade(symbol, self.first_id_from(symbol, time_us) - 1)
 
-    def trade(self, venue: str, symbol: str, trade_id: int) -> MarketTrade:
+    def trade(self, symbol: str, trade_id: int) -> MarketTrade:
         """The trade of that id, past or future; LookupError below the first id."""
         if trade_id < 1:
-            raise LookupError(f"{venue} {symbol} has no trade {trade_id}")
-        instrument = self._instrument(venue, symbol)
-        index = trade_id - 1 + self._unborn(venue, symbol)
+            raise LookupError(f"{self._venue} {symbol} has no trade {trade_id}")
+        instrument = self._instrument(symbol)
+        index = trade_id - 1 + self._unborn(symbol)
         day, rest = divmod(index, instrument.per_day)
-        minute = bisect_right(self._day(venue, symbol, day), rest) - 1
-        trades = self._minute(venue, symbol, day * MINUTES_PER_DAY + minute)
+        minute = bisect_right(self._day(symbol, day), rest) - 1
+        trades = self._minute(symbol, day * MINUTES_PER_DAY + minute)
         return trades[trade_id - trades[0].trade_id]
 
-    def _first_id(self, venue: str, symbol: str, minute: int) -> int:
+    def _first_id(self, symbol: str, minute: int) -> int:
         """The id of the first trade in or after a minute counted from the epoch."""
-        instrument = self._instrument(venue, symbol)
+        instrument = self._instrument(symbol)
         day, within = divmod(minute, MINUTES_PER_DAY)
-        index = day * instrument.per_day + self._day(venue, symbol, day)[within]
-        return max(index - self._unborn(venue, symbol), 0) + 1
+        index = day * instrument.per_day + self._day(symbol, day)[within]
+        return max(index - self._unborn(symbol), 0) + 1
 
-    def _make_instrument(self, venue: str, symbol: str) -> Instrument:
-        if symbol not in self._known[venue]:
-            raise LookupError(f"{venue} does not list {symbol}")
-        listed_at_ms = self._listed_at_ms.get((venue, symbol), ANCIENT_MS)
-        return make_instrument(self.seed, venue, symbol, listed_at_ms)
+    def _make_instrument(self, symbol: str) -> Instrument:
+        if not self.listed(symbol):
+            raise LookupError(f"{self._venue} does not list {symbol}")
+        listed_at_ms = self._listed_at_ms.get(symbol, ANCIENT_MS)
+        return make_instrument(self._seed, self._venue, self._listing, symbol, listed_at_ms)
 
-    def _count_unborn(self, venue: str, symbol: str) -> int:
+    def _count_unborn(self, symbol: str) -> int:
         """How many trades the formula yields before the listing, which is cut to a whole minute."""
-        instrument = self._instrument(venue, symbol)
+        instrument = self._instrument(symbol)
         day, within = divmod(-(-instrument.listed_at_ms // MINUTE_MS), MINUTES_PER_DAY)
-        return day * instrument.per_day + self._day(venue, symbol, day)[within]
+        return day * instrument.per_day + self._day(symbol, day)[within]
 
-    def _make_day(self, venue: str, symbol: str, day: int) -> array[int]:
+    def _make_day(self, symbol: str, day: int) -> array[int]:
         """How many trades of the day came before each of its minutes, and at the end their number."""
-        instrument = self._instrument(venue, symbol)
+        instrument = self._instrument(symbol)
         draws: array[int] = array("H")
         draws.frombytes(shake_128(instrument.key + b"|day|%d" % day).digest(2 * instrument.per_day))
         counts = [0] * MINUTES_PER_DAY
@@ -194,18 +204,18 @@ class Market:
             sums.append(total)
         return sums
 
-    def _make_minute(self, venue: str, symbol: str, minute: int) -> tuple[MarketTrade, ...]:
-        instrument = self._instrument(venue, symbol)
+    def _make_minute(self, symbol: str, minute: int) -> tuple[MarketTrade, ...]:
+        instrument = self._instrument(symbol)
         day, within = divmod(minute, MINUTES_PER_DAY)
-        sums = self._day(venue, symbol, day)
+        sums = self._day(symbol, day)
         count = sums[within + 1] - sums[within]
         if not count or minute * MINUTE_MS < instrument.listed_at_ms:
             return ()
-        first_id = day * instrument.per_day + sums[within] - self._unborn(venue, symbol) + 1
+        first_id = day * instrument.per_day + sums[within] - self._unborn(symbol) + 1
         return generate(instrument, minute, first_id, count)
 
-    def _make_candle(self, venue: str, symbol: str, minute: int) -> TrueCandle | None:
-        trades = self._minute(venue, symbol, minute)
+    def _make_candle(self, symbol: str, minute: int) -> TrueCandle | None:
+        trades = self._minute(symbol, minute)
         return fold(minute * MINUTE_MS, trades) if trades else None
 
 

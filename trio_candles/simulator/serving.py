@@ -19,15 +19,18 @@ LARGEST_BODY = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 
 
-async def serve_stream(exchange: SimulatedExchange, stream: trio.abc.Stream) -> None:
-    """Serve one connection until it ends; whatever its client does, only that connection suffers."""
+async def serve_stream(exchange: SimulatedExchange, stream: trio.abc.Stream, host: str) -> None:
+    """Serve one connection to one of the venue's hosts until the connection ends.
+
+    Whatever its client does, only that connection suffers.
+    """
     try:
         head = await read_head(stream)
         if b"\r\nupgrade: websocket" in head.lower():
             exchange.admit()
             await exchange.serve(stream, head)
         elif head:
-            await serve_http(exchange, stream, head)
+            await serve_http(exchange, stream, head, host)
     except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
         return
     except (ConnectionRefusedError, Disconnected):
@@ -37,7 +40,7 @@ async def serve_stream(exchange: SimulatedExchange, stream: trio.abc.Stream) -> 
 
 
 async def read_head(stream: trio.abc.Stream) -> bytes:
-    """What comes up to the end of the first request's head, or of the stream, or of our patience."""
+    """The bytes up to the end of the first request's head or more, or up to the stream's end, or 64 KiB of them."""
     head = b""
     while END_OF_HEAD not in head and len(head) < LARGEST_HEAD:
         data = await stream.receive_some(4096)
@@ -47,11 +50,11 @@ async def read_head(stream: trio.abc.Stream) -> bytes:
     return head
 
 
-async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_ahead: bytes) -> None:
+async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_ahead: bytes, host: str) -> None:
     """Answer requests, one after the other, until the client closes."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
     connection.receive_data(read_ahead)
-    while (request := await next_request(connection, stream)) is not None:
+    while (request := await next_request(connection, stream, host)) is not None:
         response = await exchange.answer(request)
         answer = render(connection, request, response)
         if response.drip and request.method != "HEAD":
@@ -65,10 +68,10 @@ async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_
         connection.start_next_cycle()
 
 
-async def next_request(connection: h11.Connection, stream: trio.abc.Stream) -> Request | None:
+async def next_request(connection: h11.Connection, stream: trio.abc.Stream, host: str) -> Request | None:
     """The next whole request; None once the client has closed."""
     head: h11.Request | None = None
-    body = 0
+    body = b""
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
@@ -76,25 +79,27 @@ async def next_request(connection: h11.Connection, stream: trio.abc.Stream) -> R
         elif isinstance(event, h11.Request):
             head = event
         elif isinstance(event, h11.Data):
-            body += len(event.data)
-            if body > LARGEST_BODY:
+            body += event.data
+            if len(body) > LARGEST_BODY:
                 too_large = answer_json({"message": "Payload too large"}, 413)
                 await stream.send_all(render(connection, None, too_large))
                 return None
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            return read_request(head)
+            return read_request(head, body, host)
         else:
             return None
 
 
-def read_request(head: h11.Request) -> Request:
-    """The request that a head stands for."""
+def read_request(head: h11.Request, body: bytes, host: str) -> Request:
+    """The request that was received on one of a venue's hosts."""
     path, _, query = head.target.decode("ascii", "replace").partition("?")
     return Request(
         head.method.decode("ascii"),
         path,
         dict(parse_qsl(query, keep_blank_values=True)),
         {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers},
+        body,
+        host,
     )
 
 

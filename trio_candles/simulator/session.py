@@ -1,4 +1,8 @@
-"""One WebSocket connection, seen from the venue: an agenda of what to say when, and the task that says it."""
+"""One WebSocket connection, seen from the venue: an agenda of what to send when, and the task that sends it.
+
+A venue's session never waits: it puts what is due later on the connection's agenda (``plan``), and what is due now
+into its outbox (``send``, and ``send_data`` for what faults may spoil). ``run_session`` alone waits and sends.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from trio_websocket import WebSocketConnection
 
     from .faults import Corruption, Faults
-    from .market import Market, MarketTrade
+    from .market import MarketTrade, VenueMarket
 
 UNKNOWN = '{"type":"from_the_future","channel":"from_the_future","event":"from_the_future","data":[]}'
 
@@ -38,7 +42,7 @@ class Session(Protocol):
     """What a venue does on one connection; all of it without waiting."""
 
     def opened(self) -> None:
-        """Say what is said to whoever connects."""
+        """Send what every new connection is sent."""
 
     def heard(self, text: str) -> None:
         """Answer a message of the client."""
@@ -48,53 +52,71 @@ class Session(Protocol):
 
 
 @attrs.define(eq=False)
-class Line:
-    """One connection as a session sees it: the market, the clock, the agenda and what is to be sent."""
+class Connection:
+    """A WebSocket connection that the venue accepted: what happened on it, and what is to be sent next."""
 
-    market: Market
+    market: VenueMarket
     faults: Faults
+    #: Unix milliseconds of the service's clock.
     now: Callable[[], int]
-    #: Counts what the client did that the venue's rules forbid.
+    #: Counts what clients did that the venue's rules forbid.
     violations: Counter[str]
     #: The path of the request, without its query.
     path: str
     #: Unique and deterministic: the first connection of an exchange is 1.
     number: int
-    opened_ms: int
-    #: Set to (code, reason) to close the connection once everything was said.
+    #: Unix milliseconds.
+    connected_at: int
+    #: Leaving it breaks the connection.
+    _scope: trio.CancelScope
+    closed_at: int | None = None
+    #: Everything that the client sent, in order, pings included.
+    heard: list[str] = attrs.Factory(list)
+    #: When the client last sent something, and when the venue last queued a frame.
+    heard_ms: int = attrs.Factory(lambda self: self.connected_at, takes_self=True)
+    sent_ms: int = attrs.Factory(lambda self: self.connected_at, takes_self=True)
+    #: Set to (code, reason) to close the connection once everything was sent.
     closing: tuple[int, str] | None = None
     #: Frames to send, in order.
     outbox: list[str | bytes] = attrs.Factory(list)
-    #: When the last frame was queued.
-    spoke_ms: int = 0
-    #: When the client last said something.
-    heard_ms: int = 0
-    #: Everything the client said.
-    heard: list[str] = attrs.Factory(list)
     wake: trio.Event = attrs.Factory(trio.Event)
     _agenda: list[tuple[int, int, Callable[[int], None]]] = attrs.Factory(list)
     _planned: int = 0
-    _pushed: int = 0
+    _data_frames: int = 0
+
+    def close(self, code: int = 1001, reason: str = "") -> None:
+        """Close with a closing handshake, as for a deployment."""
+        if self.closing is None:
+            self.closing = (code, reason)
+            self.wake.set()
+
+    def drop(self) -> None:
+        """Break the connection without a closing handshake."""
+        self._scope.cancel()
 
     @property
     def age(self) -> float:
         """Seconds since the connection was opened."""
-        return (self.now() - self.opened_ms) / 1000
+        return (self.now() - self.connected_at) / 1000
+
+    def is_silent(self, symbol: str) -> bool:
+        """Whether a fault keeps all data of a symbol from this connection; counted if so."""
+        return self.faults.is_silent(symbol, self.age)
 
     def plan(self, due_ms: int, action: Callable[[int], None]) -> None:
         """Call *action* with the time then, at *due_ms* or as soon as possible after it."""
         self._planned += 1
         heapq.heappush(self._agenda, (due_ms, self._planned, action))
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         """Send a frame that is not market data."""
         self.outbox.append(text)
-        self.spoke_ms = self.now()
+        self.sent_ms = self.now()
 
-    def push(self, text: str) -> None:
+    def send_data(self, text: str) -> None:
         """Send a frame of market data, unless a fault spoils it."""
-        self.spoke_ms = self.now()
-        self._pushed += 1
+        self.sent_ms = self.now()
+        self._data_frames += 1
         faults = self.faults
         if faults.corrupt:
             kind = faults.corrupt.pop(0)
@@ -102,13 +124,25 @@ class Line:
             self.outbox.extend(spoil(text, kind))
             return
         self.outbox.append(text)
-        if faults.duplicate_every and self._pushed % faults.duplicate_every == 0:
+        if faults.duplicate_every and self._data_frames % faults.duplicate_every == 0:
             faults.fired["duplicate_every"] += 1
             self.outbox.append(text)
 
-    def push_later(self, seconds: float, text: str) -> None:
-        """Send a frame of market data after some time, behind what comes before."""
-        self.plan(self.now() + round(seconds * 1000), lambda _: self.push(text))
+    def send_trade(self, symbol: str, trade_id: int, text: str) -> None:
+        """Send a frame of one trade: once, or as the faults have it late, twice or not at all."""
+        faults = self.faults
+        if self.is_silent(symbol) or faults.holds("drop_trade", symbol, trade_id):
+            return
+        if late := faults.delay("delay_trade", symbol, trade_id):
+            self.send_data_later(late, text)
+            return
+        self.send_data(text)
+        if faults.holds("duplicate_trade", symbol, trade_id):
+            self.send_data(text)
+
+    def send_data_later(self, seconds: float, text: str) -> None:
+        """Send a frame of market data after some time, behind what is sent until then."""
+        self.plan(self.now() + round(seconds * 1000), lambda _: self.send_data(text))
 
     def run_due(self) -> None:
         """Do everything on the agenda whose time has come."""
@@ -145,53 +179,53 @@ def spoil(text: str, kind: Corruption) -> list[str | bytes]:
             return [re.sub(r'(\["[0-9]{13}","[0-9.]+",")([0-9.]+)', r"\1-\2", spoiled)]
 
 
-async def run_session(connection: WebSocketConnection, session: Session, line: Line) -> None:
-    """Speak for the venue until the venue closes; ConnectionClosed, in a group, if the client does."""
+async def run_session(websocket: WebSocketConnection, session: Session, connection: Connection) -> None:
+    """Run a session until the venue closes the connection; ConnectionClosed, in a group, if the client does."""
     session.opened()
-    line.plan(line.now() + 1000, lambda now_ms: pass_second(session, line, now_ms))
+    connection.plan(connection.now() + 1000, lambda now_ms: pass_second(session, connection, now_ms))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen, connection, session, line)
-        await speak(connection, line)
+        nursery.start_soon(listen, websocket, session, connection)
+        await send_due(websocket, connection)
         nursery.cancel_scope.cancel()
 
 
-def pass_second(session: Session, line: Line, now_ms: int) -> None:
+def pass_second(session: Session, connection: Connection, now_ms: int) -> None:
     """Do what is done every second, and plan the next."""
-    longest = line.faults.longest_connection
-    if longest is not None and line.age >= longest:
-        line.faults.fired["longest_connection"] += 1
-        line.closing = (1001, "")
+    longest = connection.faults.longest_connection
+    if longest is not None and connection.age >= longest:
+        connection.faults.fired["longest_connection"] += 1
+        connection.closing = (1001, "")
     session.second_passed(now_ms)
-    line.plan(now_ms + 1000, lambda then_ms: pass_second(session, line, then_ms))
+    connection.plan(now_ms + 1000, lambda then_ms: pass_second(session, connection, then_ms))
 
 
-async def listen(connection: WebSocketConnection, session: Session, line: Line) -> None:
+async def listen(websocket: WebSocketConnection, session: Session, connection: Connection) -> None:
     """Hand every message of the client to the session, for ever."""
     while True:
-        message = await connection.get_message()
-        line.heard_ms = line.now()
+        message = await websocket.get_message()
+        connection.heard_ms = connection.now()
         text = message if isinstance(message, str) else message.decode("utf-8", "replace")
-        line.heard.append(text)
+        connection.heard.append(text)
         session.heard(text)
-        line.wake.set()
+        connection.wake.set()
 
 
-async def speak(connection: WebSocketConnection, line: Line) -> None:
-    """Send what the session says at the time it is due, until it wants the connection closed."""
+async def send_due(websocket: WebSocketConnection, connection: Connection) -> None:
+    """Send what the session sends at the time when it is due, until the connection is to be closed."""
     while True:
-        line.run_due()
-        frames, line.outbox = line.outbox, []
+        connection.run_due()
+        frames, connection.outbox = connection.outbox, []
         for frame in frames:
-            await connection.send_message(frame)
-        if line.outbox:
+            await websocket.send_message(frame)
+        if connection.outbox:
             continue
-        if line.closing is not None:
+        if connection.closing is not None:
             return
-        line.wake = trio.Event()
-        seconds = line.seconds_to_next()
+        connection.wake = trio.Event()
+        seconds = connection.seconds_to_next()
         if seconds > 0:
             with trio.move_on_after(seconds):
-                await line.wake.wait()
+                await connection.wake.wait()
         else:
             await trio.lowlevel.checkpoint()
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from .market import EXACT, TrueCandle
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: That a dripping body comes in.
+#: Of a body that comes slowly.
 PIECES = 10
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -72,14 +70,8 @@ def pointed(number: Decimal) -> str:
 
 
 def fixed(number: Decimal, places: int) -> str:
-    """With exactly so many digits behind the point, at least as many as the number has."""
+    """With *places* digits behind the point, or more if the number has more."""
     return f"{number:.{max(places, -_exponent(number))}f}"
-
-
-def average(candle: TrueCandle, tick_exponent: int) -> Decimal:
-    """The volume-weighted average price, truncated to the tick as Kraken does."""
-    exact = EXACT.divide(candle.quote_volume, candle.volume)
-    return exact.quantize(Decimal(1).scaleb(tick_exponent), ROUND_DOWN, EXACT)
 
 
 def _exponent(number: Decimal) -> int:
@@ -95,11 +87,15 @@ class Request:
     path: str
     query: dict[str, str] = attrs.Factory(dict)
     headers: dict[str, str] = attrs.Factory(dict)
+    body: bytes = b""
+    #: Which of the venue's REST hosts was asked; "" is the first.
+    host: str = ""
 
     @property
     def target(self) -> str:
-        """Path and query in one text, the same for the same question."""
-        return self.path + "?" + "&".join(f"{key}={value}" for key, value in sorted(self.query.items()))
+        """Path, query and body in one text, the same for the same question."""
+        query = "&".join(f"{key}={value}" for key, value in sorted(self.query.items()))
+        return f"{self.path}?{query}{self.body.decode('utf-8', 'replace')}"
 
 
 @attrs.frozen
@@ -109,7 +105,7 @@ class Response:
     status: int
     headers: dict[str, str]
     body: bytes
-    #: The body takes so many seconds, in :data:`PIECES` pieces.
+    #: How many seconds the body takes, in :data:`PIECES` pieces.
     drip: float = 0.0
 
     async def pieces(self) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,16 +13,15 @@ import trio
 import trio.testing
 
 from .exchange import Disconnected, SimulatedExchange
-from .instruments import VENUES
 from .serving import serve_stream
 from .text import Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from .market import Market
+    from .markets import Market
+    from .venue import SimulatedVenue
 
-WEBSOCKET_PATHS = {"coinbase": "/", "kraken": "/v2", "okx": "/ws/v5/business"}
 LOOPBACK = "127.0.0.1"
 
 
@@ -31,8 +31,10 @@ class Endpoint:
 
     #: The whole URL, path included.
     websocket_url: str
-    #: Scheme, host and port.
+    #: Scheme, host and port of the venue's first REST host.
     rest_url: str
+    #: The same of the further ones, by their names.
+    more_rest_urls: dict[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -61,7 +63,7 @@ class MemoryExchanges(SimulatedExchanges):
         The stream is as a TCP connection would be: the WebSocket handshake is still to come.
         """
         await trio.lowlevel.checkpoint()
-        exchange = by_host(self.exchanges).get(urlsplit(url).hostname or "")
+        exchange, _ = by_host(self.exchanges).get(urlsplit(url).hostname or "", (None, ""))
         if exchange is None:
             raise OSError(f"no such host: {url}")
         exchange.admit()
@@ -78,7 +80,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The venue's answer; httpx's own errors where there is no host or the connection breaks."""
-        exchange = self._exchanges.get(request.url.host)
+        exchange, host = self._exchanges.get(request.url.host, (None, ""))
         if exchange is None:
             raise httpx.ConnectError(f"no such host: {request.url.host}", request=request)
         question = Request(
@@ -86,6 +88,8 @@ class MemoryTransport(httpx.AsyncBaseTransport):
             request.url.path,
             dict(request.url.params.multi_items()),
             {name.lower(): value for name, value in request.headers.items()},
+            await request.aread(),
+            host,
         )
         try:
             answer = await exchange.answer(question)
@@ -96,23 +100,40 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         )
 
 
-def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, SimulatedExchange]:
-    """The exchanges by the host names they have in memory."""
-    return {f"{venue}.simulated": exchange for venue, exchange in exchanges.items()}
+def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, tuple[SimulatedExchange, str]]:
+    """The exchanges by the host names they have in memory, each with what ``Request.host`` is there."""
+    return {
+        in_memory(venue, host): (exchange, host)
+        for venue, exchange in exchanges.items()
+        for host in ("", *exchange.kind.more_rest_hosts)
+    }
 
 
-def endpoint(venue: str, authority: str) -> Endpoint:
-    """Where a venue is found on a host, with or without a port."""
-    return Endpoint(f"ws://{authority}{WEBSOCKET_PATHS[venue]}", f"http://{authority}")
+def in_memory(venue: str, host: str) -> str:
+    """The name that one of a venue's hosts has in memory."""
+    return f"{host}.{venue}.simulated" if host else f"{venue}.simulated"
+
+
+def endpoint(venue: SimulatedVenue, authority: Callable[[str], str]) -> Endpoint:
+    """Where a venue is found, its hosts being at *authority*, with or without a port."""
+    more = {host: f"http://{authority(host)}" for host in venue.more_rest_hosts}
+    return Endpoint(f"ws://{authority('')}{venue.websocket_paths[0]}", f"http://{authority('')}", more)
+
+
+def make_exchanges(
+    market: Market, now: Callable[[], int], venues: Iterable[str] | None
+) -> dict[str, SimulatedExchange]:
+    """An exchange for each of *venues*, or for all that the market has."""
+    return {venue: SimulatedExchange(venue, market, now) for venue in (market.venues if venues is None else venues)}
 
 
 @asynccontextmanager
 async def open_exchanges_in_memory(
-    market: Market, now: Callable[[], int], venues: tuple[str, ...] = VENUES
+    market: Market, now: Callable[[], int], venues: Iterable[str] | None = None
 ) -> AsyncIterator[MemoryExchanges]:
-    """Venues inside this process; leaving the block ends their connections."""
-    exchanges = {venue: SimulatedExchange(venue, market, now) for venue in venues}
-    endpoints = {venue: endpoint(venue, f"{venue}.simulated") for venue in venues}
+    """Those *venues* of the market, or all, in this process; leaving the block ends their connections."""
+    exchanges = make_exchanges(market, now, venues)
+    endpoints = {venue: endpoint(exchange.kind, partial(in_memory, venue)) for venue, exchange in exchanges.items()}
     async with trio.open_nursery() as nursery:
         yield MemoryExchanges(market, exchanges, endpoints, MemoryTransport(exchanges), nursery)
         nursery.cancel_scope.cancel()
@@ -120,25 +141,27 @@ async def open_exchanges_in_memory(
 
 @asynccontextmanager
 async def open_exchanges_on_loopback(
-    market: Market, now: Callable[[], int], venues: tuple[str, ...] = VENUES
+    market: Market, now: Callable[[], int], venues: Iterable[str] | None = None
 ) -> AsyncIterator[SimulatedExchanges]:
-    """Venues on 127.0.0.1, each on a port of its own; leaving the block closes ports and connections."""
-    exchanges = {venue: SimulatedExchange(venue, market, now) for venue in venues}
+    """The same on 127.0.0.1, each host on a port of its own; leaving the block closes ports and connections."""
+    exchanges = make_exchanges(market, now, venues)
     endpoints = {}
     async with trio.open_nursery() as nursery:
         for venue, exchange in exchanges.items():
-            listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
-            port = listeners[0].socket.getsockname()[1]
-            endpoints[venue] = endpoint(venue, f"{LOOPBACK}:{port}")
-            nursery.start_soon(listen, exchange, listeners, name=f"{venue}/simulated port")
+            ports = {}
+            for host in ("", *exchange.kind.more_rest_hosts):
+                listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
+                ports[host] = f"{LOOPBACK}:{listeners[0].socket.getsockname()[1]}"
+                nursery.start_soon(listen, exchange, host, listeners, name=f"{venue}/simulated port")
+            endpoints[venue] = endpoint(exchange.kind, ports.__getitem__)
         yield SimulatedExchanges(market, exchanges, endpoints)
         nursery.cancel_scope.cancel()
 
 
-async def listen(exchange: SimulatedExchange, listeners: list[trio.SocketListener]) -> None:
-    """Serve everybody who connects, for ever."""
+async def listen(exchange: SimulatedExchange, host: str, listeners: list[trio.SocketListener]) -> None:
+    """Serve everybody who connects to one of a venue's hosts, for ever."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        await serve_stream(exchange, stream)
+        await serve_stream(exchange, stream, host)
 
     await trio.serve_listeners(serve, listeners)

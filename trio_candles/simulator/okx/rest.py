@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .limits import Window
-from .market import MINUTE_MS, Market
-from .okx import VENUE, row_until, trade_row
-from .text import Request, Response, answer_json, parse_whole
+from ..limits import Window
+from ..market import MINUTE_MS
+from ..text import Request, Response, answer_json, parse_whole
+from .feed import row_until, trade_row
 
 if TYPE_CHECKING:
-    from .faults import Faults
+    from ..faults import Faults
+    from ..market import VenueMarket
 
 DEPTH = 1440
 DEFAULT_ROWS = 100
@@ -36,7 +37,7 @@ LIMITS = {
 class OkxRest:
     """Answers requests at a given moment."""
 
-    market: Market
+    market: VenueMarket
     faults: Faults
     _windows: dict[str, Window] = attrs.Factory(
         lambda: {path: Window(most, span) for path, (most, span) in LIMITS.items()}
@@ -75,7 +76,7 @@ class OkxRest:
                 return success(self._status(now_ms))
             case "market/candles" | "market/history-candles" | "market/trades" | "market/history-trades":
                 symbol = request.query.get("instId", "")
-                if not self.market.listed(VENUE, symbol):
+                if not self.market.listed(symbol):
                     text = "Instrument ID, Instrument ID code or Spread ID doesn't exist."
                     return failure("51001", text, 200)
                 if "candles" in request.path:
@@ -93,16 +94,16 @@ class OkxRest:
     def _instruments(self, request: Request) -> Response:
         if request.query.get("instType") != "SPOT":
             return failure("51000", "Parameter instType error", 400)
-        symbols = self.market.symbols(VENUE)
+        symbols = self.market.symbols
         if (wanted := request.query.get("instId")) is not None:
-            if not self.market.listed(VENUE, wanted):
+            if not self.market.listed(wanted):
                 text = "Instrument ID, Instrument ID code or Spread ID doesn't exist."
                 return failure("51001", text, 200)
             symbols = (wanted,)
         return success([self._describe(symbol) for symbol in symbols])
 
     def _describe(self, symbol: str) -> dict[str, str]:
-        instrument = self.market.instrument(VENUE, symbol)
+        instrument = self.market.instrument(symbol)
         return {
             "instType": "SPOT",
             "instId": symbol,
@@ -129,14 +130,14 @@ class OkxRest:
             newest, oldest = forming - (1 + self.faults.history_lag) * MINUTE_MS, 0
         else:
             newest, oldest = forming, forming - (DEPTH - 1) * MINUTE_MS
-        listed_ms = self.market.instrument(VENUE, symbol).listed_at_ms // MINUTE_MS * MINUTE_MS
+        listed_ms = self.market.instrument(symbol).listed_at_ms // MINUTE_MS * MINUTE_MS
         oldest = max(oldest, listed_ms)
         if "after" in numbers:
             newest = min(newest, (numbers["after"] - 1) // MINUTE_MS * MINUTE_MS)
         lowest = max(oldest, newest - (limit - 1) * MINUTE_MS)
         if "before" in numbers:
             lowest = max(lowest, (numbers["before"] // MINUTE_MS + 1) * MINUTE_MS)
-        visible = self.market.first_id_from(VENUE, symbol, now_ms * 1000)
+        visible = self.market.first_id_from(symbol, now_ms * 1000)
         rows = []
         for minute_ms in range(newest, lowest - 1, -MINUTE_MS):
             row = row_until(self.market, symbol, minute_ms, visible, closed=minute_ms < forming)
@@ -155,16 +156,16 @@ class OkxRest:
         if numbers is None or not 1 <= limit <= most or numbers.get("type", 1) not in (1, 2):
             return failure("51000", "Parameter error", 400)
         market = self.market
-        below = market.first_id_from(VENUE, symbol, now_ms * 1000)
-        above = market.first_id_from(VENUE, symbol, (now_ms - TRADES_KEPT_MS) * 1000) - 1
+        below = market.first_id_from(symbol, now_ms * 1000)
+        above = market.first_id_from(symbol, (now_ms - TRADES_KEPT_MS) * 1000) - 1
         if history and "after" in numbers:
             by_time = numbers.get("type", 1) == 2
             after = numbers["after"]
-            below = min(below, market.first_id_from(VENUE, symbol, after * 1000) if by_time else after)
+            below = min(below, market.first_id_from(symbol, after * 1000) if by_time else after)
         if history and "before" in numbers and numbers.get("type", 1) == 1:
             above = max(above, numbers["before"])
         ids = range(below - 1, max(below - 1 - limit, above), -1)
-        return success([trade_row(symbol, market.trade(VENUE, symbol, i)) | {"source": "0"} for i in ids])
+        return success([trade_row(symbol, market.trade(symbol, i)) | {"source": "0"} for i in ids])
 
 
 def read_numbers(query: dict[str, str], names: tuple[str, ...]) -> dict[str, int] | None:

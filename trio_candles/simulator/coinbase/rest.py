@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .coinbase import MAKER, VENUE
-from .limits import TokenBucket
-from .market import MINUTE_MS, Market, MarketTrade, TrueCandle, fold
-from .text import Request, Response, answer_json, answer_text, fixed, iso, parse_time, parse_whole, plain
+from ..limits import TokenBucket
+from ..market import MINUTE_MS
+from ..text import Request, Response, answer_json, answer_text, fixed, iso, parse_time, parse_whole, plain
+from .feed import MAKER
 
 if TYPE_CHECKING:
-    from .faults import Faults
+    from ..faults import Faults
+    from ..market import MarketTrade, TrueCandle, VenueMarket
 
 GRANULARITY = 60
 MOST_AGGREGATIONS = 300
@@ -24,7 +25,7 @@ MOST_TRADES = 1000
 class CoinbaseRest:
     """Answers requests at a given moment."""
 
-    market: Market
+    market: VenueMarket
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=10, burst=15))
 
@@ -61,8 +62,8 @@ class CoinbaseRest:
             case ["time"]:
                 return answer_json({"iso": iso(now_ms * 1000)[:-4] + "Z", "epoch": now_ms / 1000})
             case ["products"]:
-                return answer_json([self._product(symbol) for symbol in self.market.symbols(VENUE)])
-            case ["products", symbol, *rest] if self.market.listed(VENUE, symbol):
+                return answer_json([self._product(symbol) for symbol in self.market.symbols])
+            case ["products", symbol, *rest] if self.market.listed(symbol):
                 match rest:
                     case []:
                         return answer_json(self._product(symbol))
@@ -73,7 +74,7 @@ class CoinbaseRest:
         return answer_json({"message": "NotFound"}, 404)
 
     def _product(self, symbol: str) -> dict[str, object]:
-        instrument = self.market.instrument(VENUE, symbol)
+        instrument = self.market.instrument(symbol)
         delisted = symbol in self.faults.delisted_symbols
         return {
             "id": symbol,
@@ -110,38 +111,29 @@ class CoinbaseRest:
                 text = "granularity too small for the requested time range. "
                 text += "Count of aggregations requested exceeds 300"
                 return answer_json({"message": text}, 400)
-            if self.faults.early_rows:
-                self.faults.fired["early_rows"] += 1
+            if self.faults.is_set("early_rows"):
                 start -= self.faults.early_rows * GRANULARITY
         else:
             start, end = newest - (NEWEST_CANDLES - 1) * GRANULARITY, newest
-        rows = []
+        rows, visible = [], self.market.first_id_from(symbol, now_ms * 1000)
         for second in range(min(end // GRANULARITY * GRANULARITY, newest), start - 1, -GRANULARITY):
-            if candle := self.faults.recorded(symbol, self._candle(symbol, second * 1000, now_ms)):
+            candle = self.market.candle_until(symbol, second * 1000, visible)
+            if candle := self.faults.recorded(symbol, candle):
                 rows.append(self._row(symbol, candle))
         return answer_text(f"[{','.join(rows)}]")
-
-    def _candle(self, symbol: str, minute_ms: int, now_ms: int) -> TrueCandle | None:
-        """A minute's candle, as far as it has come."""
-        if minute_ms + MINUTE_MS <= now_ms:
-            return self.market.candle(VENUE, symbol, minute_ms)
-        trades = self.market.trades(VENUE, symbol, minute_ms)
-        past = tuple(trade for trade in trades if trade.time_us < now_ms * 1000)
-        return fold(minute_ms, past) if past else None
 
     def _row(self, symbol: str, candle: TrueCandle) -> str:
         """Time, low, high, open, close, volume: numbers, and low before high."""
         volume = plain(candle.volume)
-        if self.faults.float_artefacts:
-            self.faults.fired["float_artefacts"] += 1
-            volume = repr(sum(float(t.size) for t in self.market.trades(VENUE, symbol, candle.minute_ms)))
+        if self.faults.is_set("float_artefacts"):
+            volume = repr(sum(float(t.size) for t in self.market.trades(symbol, candle.minute_ms)))
         prices = ",".join(map(plain, (candle.low, candle.high, candle.open, candle.close)))
         return f"[{candle.minute_ms // 1000},{prices},{volume}]"
 
     def _trades(self, symbol: str, request: Request, now_ms: int) -> Response:
         """Newest first. ``before`` does not move the page: it is the newest one, cut off at that id."""
         query = request.query
-        below = self.market.first_id_from(VENUE, symbol, now_ms * 1000)
+        below = self.market.first_id_from(symbol, now_ms * 1000)
         limit = parse_whole(query.get("limit", str(MOST_TRADES)))
         after = parse_whole(query.get("after", str(below)))
         before = parse_whole(query.get("before", "0"))
@@ -150,7 +142,7 @@ class CoinbaseRest:
         below = min(below, after)
         lowest = max(below - min(max(limit, 1), MOST_TRADES), before + 1, 1)
         ids = [i for i in range(below - 1, lowest - 1, -1) if not self.faults.holds("lose_trade", symbol, i)]
-        trades = [self.market.trade(VENUE, symbol, i) for i in ids]
+        trades = [self.market.trade(symbol, i) for i in ids]
         headers = {}
         if trades:
             headers = {"cb-before": str(trades[0].trade_id), "cb-after": str(trades[-1].trade_id)}

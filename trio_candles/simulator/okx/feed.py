@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .instruments import spread_out
-from .limits import Window
-from .market import MINUTE_MS, TrueCandle, fold
-from .session import parse_object, visible_ms
-from .text import plain, to_json
+from ..instruments import spread_out
+from ..limits import Window
+from ..market import MINUTE_MS
+from ..session import parse_object, visible_ms
+from ..text import plain, to_json
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from .market import Market, MarketTrade
-    from .session import Line
+    from ..market import MarketTrade, TrueCandle, VenueMarket
+    from ..session import Connection
 
-VENUE = "okx"
-PATHS = {"/ws/v5/business": ("candle1m", "trades-all"), "/ws/v5/public": ("trades",)}
+# What can be subscribed on each path; clients are sent to the first.
+CHANNELS = {"/ws/v5/business": ("candle1m", "trades-all"), "/ws/v5/public": ("trades",)}
 SILENCE_MS = 30_000
 LONGEST_MESSAGE = 64 * 1024
 PUSH_EVERY_MS = 1_000
@@ -44,13 +44,12 @@ def flat_row(minute_ms: int, price: Decimal, *, closed: bool) -> list[str]:
     return [str(minute_ms), *[plain(price)] * 4, "0", "0", "0", "1" if closed else "0"]
 
 
-def row_until(market: Market, symbol: str, minute_ms: int, next_id: int, *, closed: bool) -> list[str] | None:
+def row_until(market: VenueMarket, symbol: str, minute_ms: int, next_id: int, *, closed: bool) -> list[str] | None:
     """A minute's row from the trades below *next_id*; None for a minute before the first trade ever."""
-    trades = market.trades(VENUE, symbol, minute_ms)
-    if past := tuple(trade for trade in trades if trade.trade_id < next_id):
-        return candle_row(fold(minute_ms, past), closed=closed)
-    before = market.first_id_from(VENUE, symbol, minute_ms * 1000) - 1
-    return flat_row(minute_ms, market.trade(VENUE, symbol, before).price, closed=closed) if before else None
+    if candle := market.candle_until(symbol, minute_ms, next_id):
+        return candle_row(candle, closed=closed)
+    before = market.first_id_from(symbol, minute_ms * 1000) - 1
+    return flat_row(minute_ms, market.trade(symbol, before).price, closed=closed) if before else None
 
 
 def trade_row(symbol: str, trade: MarketTrade) -> dict[str, str]:
@@ -72,7 +71,7 @@ class Candles:
     symbol: str
     #: The minute whose forming row is pushed.
     minute_ms: int
-    #: The first trade that no push has told of yet.
+    #: The first trade that no push has counted yet.
     next_id: int
     pushed_ms: int = 0
     #: The minute of the newest forming row that was pushed.
@@ -93,10 +92,10 @@ class Trades:
 
 
 class OkxSession:
-    """What OKX says on one connection."""
+    """What OKX sends on one connection."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._candles: dict[str, Candles] = {}
         self._trades: dict[tuple[str, str], Trades] = {}
         self._requests = Window(480, HOUR_MS)
@@ -106,22 +105,22 @@ class OkxSession:
         """Nothing: OKX waits to be asked."""
 
     def second_passed(self, now_ms: int) -> None:
-        """Leave whoever neither gets nor says anything; announce a service upgrade."""
-        line = self._line
-        if now_ms - max(line.spoke_ms, line.heard_ms, line.opened_ms) >= SILENCE_MS:
-            line.closing = (4004, "No data received in 30s")
-        if line.faults.notice is not None and not self._noticed:
+        """Close a connection on which nothing was sent either way; announce a service upgrade."""
+        connection = self._connection
+        if now_ms - max(connection.sent_ms, connection.heard_ms, connection.connected_at) >= SILENCE_MS:
+            connection.closing = (4004, "No data received in 30s")
+        if connection.faults.notice is not None and not self._noticed:
             self._noticed = True
-            line.faults.fired["notice"] += 1
+            connection.faults.fired["notice"] += 1
             text = "The connection will soon be closed for a service upgrade. Please reconnect."
-            line.say(to_json({"event": "notice", "code": "64008", "msg": text, "connId": self._name}))
-            line.plan(now_ms + round(line.faults.notice * 1000), self._close_for_upgrade)
+            connection.send(to_json({"event": "notice", "code": "64008", "msg": text, "connId": self._name}))
+            connection.plan(now_ms + round(connection.faults.notice * 1000), self._close_for_upgrade)
 
     def heard(self, text: str) -> None:
         """Answer a ping, subscribe, unsubscribe, or complain."""
-        line = self._line
+        connection = self._connection
         if text == "ping":
-            return line.say("pong")
+            return connection.send("pong")
         message = parse_object(text)
         arguments = message.get("args") if message else None
         operation = message.get("op") if message else None
@@ -129,8 +128,8 @@ class OkxSession:
             return self._refuse("60012", f"Invalid request: {text[:300]}", message)
         if operation not in ("subscribe", "unsubscribe"):
             return self._refuse("60012", f"Invalid request: {text[:300]}", message)
-        if not line.faults.lift_limits and not self._requests.take(line.now()):
-            line.violations["messages"] += 1
+        if not connection.faults.lift_limits and not self._requests.take(connection.now()):
+            connection.violations["messages"] += 1
             return self._refuse("60014", "Requests too frequent", message)
         for argument in arguments:
             if isinstance(argument, dict):
@@ -141,15 +140,13 @@ class OkxSession:
 
     @property
     def _name(self) -> str:
-        return f"{0xA4D30000 + self._line.number:08x}"
+        return f"{0xA4D30000 + self._connection.number:08x}"
 
     def _change(self, operation: str, argument: dict[str, Any], message: dict[str, Any]) -> None:
-        line = self._line
+        connection = self._connection
         channel, symbol = str(argument.get("channel")), str(argument.get("instId"))
-        refused = symbol in line.faults.refused_symbols
-        if refused:
-            line.faults.fired["refused_symbols"] += 1
-        if refused or channel not in PATHS.get(line.path, ()) or not line.market.listed(VENUE, symbol):
+        refused = connection.faults.names("refused_symbols", symbol)
+        if refused or channel not in CHANNELS.get(connection.path, ()) or not connection.market.listed(symbol):
             names = ",".join(f"{key}:{value}" for key, value in argument.items() if key != "channel")
             return self._refuse(
                 "60018",
@@ -157,15 +154,13 @@ class OkxSession:
                 "channel and parameters referring to API document.",
                 None,
             )
-        if operation == "subscribe" and symbol in line.faults.unacknowledged_symbols:
-            line.faults.fired["unacknowledged_symbols"] += 1
-        else:
+        if operation != "subscribe" or not connection.faults.names("unacknowledged_symbols", symbol):
             identity = {"id": message["id"]} if "id" in message else {}
             answer = identity | {"event": operation, "arg": argument, "connId": self._name}
-            line.say(to_json(answer))
+            connection.send(to_json(answer))
         if operation == "unsubscribe":
             return self._unsubscribe(channel, symbol)
-        next_id = line.market.first_id_from(VENUE, symbol, line.now() * 1000)
+        next_id = connection.market.first_id_from(symbol, connection.now() * 1000)
         if channel == "candle1m":
             return self._start_candles(symbol, next_id)
         if (channel, symbol) not in self._trades:
@@ -182,16 +177,16 @@ class OkxSession:
     def _refuse(self, code: str, text: str, message: dict[str, Any] | None) -> None:
         identity = {"id": message["id"]} if message and "id" in message else {}
         error = identity | {"event": "error", "code": code, "msg": text, "connId": self._name}
-        self._line.say(to_json(error))
+        self._connection.send(to_json(error))
 
     def _close_for_upgrade(self, _: int) -> None:
-        self._line.closing = (1001, "service upgrade")
+        self._connection.closing = (1001, "service upgrade")
 
     # -- candles -------------------------------------------------------------------------------------------
 
     def _start_candles(self, symbol: str, next_id: int) -> None:
         """Show the forming row at once; from now on push, roll over and confirm."""
-        now_ms = self._line.now()
+        now_ms = self._connection.now()
         if symbol in self._candles:
             return
         minute_ms = now_ms // MINUTE_MS * MINUTE_MS
@@ -204,21 +199,21 @@ class OkxSession:
         minute_ms = candles.minute_ms
         end_ms = minute_ms + MINUTE_MS
         spread = spread_out(f"{candles.symbol}|{minute_ms}".encode(), CONFIRM_SPREAD_MS)
-        delay_ms = round(self._line.faults.confirm_delay * 1000)
+        delay_ms = round(self._connection.faults.confirm_delay * 1000)
         confirm_ms = end_ms + SETTLED_MS + spread + delay_ms
-        self._line.plan(end_ms + SETTLED_MS, lambda now_ms: self._roll(candles, now_ms))
-        self._line.plan(confirm_ms, lambda now_ms: self._confirm(candles, minute_ms, now_ms))
+        self._connection.plan(end_ms + SETTLED_MS, lambda now_ms: self._roll(candles, now_ms))
+        self._connection.plan(confirm_ms, lambda now_ms: self._confirm(candles, minute_ms, now_ms))
         if delay_ms:
-            self._line.faults.fired["confirm_delay"] += 1
+            self._connection.faults.fired["confirm_delay"] += 1
 
     def _plan_push(self, candles: Candles) -> None:
         """Plan a push for when the next trade is visible, but not within a second of the last push."""
         candles.plan += 1
         plan = candles.plan
-        trade = self._line.market.trade(VENUE, candles.symbol, candles.next_id)
+        trade = self._connection.market.trade(candles.symbol, candles.next_id)
         if trade.time_us < (candles.minute_ms + MINUTE_MS) * 1000:
             due_ms = max(visible_ms(trade), candles.pushed_ms + PUSH_EVERY_MS)
-            self._line.plan(due_ms, lambda now_ms: self._traded(candles, plan, now_ms))
+            self._connection.plan(due_ms, lambda now_ms: self._traded(candles, plan, now_ms))
 
     def _traded(self, candles: Candles, plan: int, now_ms: int) -> None:
         if plan == candles.plan and candles.alive:
@@ -226,8 +221,8 @@ class OkxSession:
 
     def _show(self, candles: Candles, now_ms: int) -> None:
         """Push the forming row as far as its trades are visible, and plan the next push."""
-        market, symbol, minute_ms = self._line.market, candles.symbol, candles.minute_ms
-        for trade in market.trades(VENUE, symbol, minute_ms):
+        market, symbol, minute_ms = self._connection.market, candles.symbol, candles.minute_ms
+        for trade in market.trades(symbol, minute_ms):
             if trade.trade_id >= candles.next_id:
                 if visible_ms(trade) > now_ms:
                     break
@@ -243,7 +238,7 @@ class OkxSession:
             return
         candles.minute_ms += MINUTE_MS
         # If the clock leapt, the minutes between are still confirmed, each at once.
-        candles.next_id = self._line.market.first_id_from(VENUE, candles.symbol, candles.minute_ms * 1000)
+        candles.next_id = self._connection.market.first_id_from(candles.symbol, candles.minute_ms * 1000)
         self._plan_minute(candles)
         self._plan_push(candles)
 
@@ -251,9 +246,9 @@ class OkxSession:
         """Push the closed row, once, and the next minute's flat one if nothing was traded in it yet."""
         if not candles.alive:
             return
-        line, faults, symbol = self._line, self._line.faults, candles.symbol
-        next_id = line.market.first_id_from(VENUE, symbol, (minute_ms + MINUTE_MS) * 1000)
-        row = row_until(line.market, symbol, minute_ms, next_id, closed=True)
+        connection, faults, symbol = self._connection, self._connection.faults, candles.symbol
+        next_id = connection.market.first_id_from(symbol, (minute_ms + MINUTE_MS) * 1000)
+        row = row_until(connection.market, symbol, minute_ms, next_id, closed=True)
         if row is None:
             return
         if faults.no_flat_rows and row[5] == "0":
@@ -261,45 +256,37 @@ class OkxSession:
         elif not faults.holds("lose_confirm", symbol, minute_ms):
             self._push(symbol, row)
             if faults.holds("duplicate_confirm", symbol, minute_ms):
-                line.plan(now_ms + SECOND_CONFIRM_MS, lambda _: self._push(symbol, row))
+                connection.plan(now_ms + SECOND_CONFIRM_MS, lambda _: self._push(symbol, row))
             if faults.holds("revise_confirm", symbol, minute_ms):
                 revised = [*row[:5], *("1" + number for number in row[5:8]), "1"]
-                line.plan(now_ms + SECOND_CONFIRM_MS, lambda _: self._push(symbol, revised))
+                connection.plan(now_ms + SECOND_CONFIRM_MS, lambda _: self._push(symbol, revised))
         if candles.shown_ms < candles.minute_ms and not faults.no_flat_rows:
             self._show(candles, now_ms)
 
     def _push(self, symbol: str, row: list[str] | None) -> None:
-        line = self._line
-        if row is None or line.faults.is_silent(symbol, line.age):
+        connection = self._connection
+        if row is None or connection.is_silent(symbol):
             return
-        if line.faults.seven_fields:
-            line.faults.fired["seven_fields"] += 1
+        if connection.faults.is_set("seven_fields"):
             row = row[:7]
-        line.push(to_json({"arg": {"channel": "candle1m", "instId": symbol}, "data": [row]}))
+        connection.send_data(to_json({"arg": {"channel": "candle1m", "instId": symbol}, "data": [row]}))
 
     # -- trades --------------------------------------------------------------------------------------------
 
     def _plan_trade(self, trades: Trades) -> None:
-        trade = self._line.market.trade(VENUE, trades.symbol, trades.next_id)
+        trade = self._connection.market.trade(trades.symbol, trades.next_id)
         due_ms = max(trades.sent_ms, visible_ms(trade))
-        self._line.plan(due_ms, lambda _: self._tell_trade(trades, trade, due_ms))
+        self._connection.plan(due_ms, lambda _: self._send_trade(trades, trade, due_ms))
 
-    def _tell_trade(self, trades: Trades, trade: MarketTrade, due_ms: int) -> None:
+    def _send_trade(self, trades: Trades, trade: MarketTrade, due_ms: int) -> None:
         if not trades.alive:
             return
         trades.sent_ms = due_ms
         trades.next_id += 1
         self._plan_trade(trades)
-        line, faults, symbol = self._line, self._line.faults, trades.symbol
-        if faults.is_silent(symbol, line.age) or faults.holds("drop_trade", symbol, trade.trade_id):
-            return
+        symbol = trades.symbol
         row: dict[str, Any] = trade_row(symbol, trade) | {"source": "0"}
         if trades.channel == "trades":
             row |= {"count": "1", "seqId": trade.trade_id * 3}
         text = to_json({"arg": {"channel": trades.channel, "instId": symbol}, "data": [row]})
-        if late := faults.delay("delay_trade", symbol, trade.trade_id):
-            line.push_later(late, text)
-            return
-        line.push(text)
-        if faults.holds("duplicate_trade", symbol, trade.trade_id):
-            line.push(text)
+        self._connection.send_trade(symbol, trade.trade_id, text)

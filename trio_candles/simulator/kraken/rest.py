@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from .kraken import VENUE
-from .limits import TokenBucket
-from .market import MINUTE_MS, Market, MarketTrade, fold
-from .text import Request, Response, answer_json, answer_text, average, fixed, iso, parse_decimal, parse_whole
+from ..limits import TokenBucket
+from ..market import MINUTE_MS
+from ..text import Request, Response, answer_json, answer_text, fixed, iso, parse_decimal, parse_whole
+from .feed import average
 
 if TYPE_CHECKING:
-    from .faults import Faults
+    from ..faults import Faults
+    from ..market import MarketTrade, VenueMarket
 
 COMMITTED_ROWS = 720
 MOST_TRADES = 1000
@@ -57,7 +58,7 @@ def make_pair(symbol: str) -> Pair:
 class KrakenRest:
     """Answers requests at a given moment."""
 
-    market: Market
+    market: VenueMarket
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=1, burst=15))
     _pairs: dict[str, Pair] = attrs.Factory(dict)
@@ -65,7 +66,7 @@ class KrakenRest:
 
     def __attrs_post_init__(self) -> None:
         """Enter every pair under each of its names."""
-        for symbol in self.market.symbols(VENUE):
+        for symbol in self.market.symbols:
             pair = make_pair(symbol)
             for name in (pair.symbol, pair.altname, pair.canonical, pair.wsname):
                 self._pairs[name] = pair
@@ -132,7 +133,7 @@ class KrakenRest:
         return success({pair.canonical: self._describe(pair) for pair in pairs})
 
     def _describe(self, pair: Pair) -> dict[str, object]:
-        instrument = self.market.instrument(VENUE, pair.symbol)
+        instrument = self.market.instrument(pair.symbol)
         decimals = -instrument.tick_exponent
         return {
             "altname": pair.altname,
@@ -157,40 +158,32 @@ class KrakenRest:
         since = parse_whole(query.get("since", "0"))
         if query.get("interval", "1") != "1" or since is None:
             return failure("EGeneral:Invalid arguments")
-        if self.faults.since_exclusive:
-            self.faults.fired["since_exclusive"] += 1
-            since += 1
+        since += self.faults.is_set("since_exclusive")
         forming = now_ms // MINUTE_MS * 60
-        rows = []
+        rows, visible = [], self.market.first_id_from(pair.symbol, now_ms * 1000)
         oldest = max(forming - COMMITTED_ROWS * 60, -(-since // 60) * 60)
         for second in range(oldest, forming + 1, 60):
             if self.faults.holds("lose_row", pair.symbol, second * 1000):
                 continue
-            if row := self._row(pair, second * 1000, now_ms):
+            if row := self._row(pair, second * 1000, visible):
                 rows.append(row)
         last = forming if self.faults.last_is_forming else forming - 60
         return answer_text(f'{{"error":[],"result":{{"{pair.canonical}":[{",".join(rows)}],"last":{last}}}}}')
 
-    def _row(self, pair: Pair, minute_ms: int, now_ms: int) -> str | None:
-        tick_exponent = self.market.instrument(VENUE, pair.symbol).tick_exponent
+    def _row(self, pair: Pair, minute_ms: int, visible: int) -> str | None:
+        tick_exponent = self.market.instrument(pair.symbol).tick_exponent
         second = minute_ms // 1000
-        candle = self.market.candle(VENUE, pair.symbol, minute_ms)
-        if candle is not None and minute_ms + MINUTE_MS > now_ms:
-            trades = self.market.trades(VENUE, pair.symbol, minute_ms)
-            past = tuple(trade for trade in trades if trade.time_us < now_ms * 1000)
-            candle = fold(minute_ms, past) if past else None
-        candle = self.faults.recorded(pair.symbol, candle)
+        candle = self.faults.recorded(pair.symbol, self.market.candle_until(pair.symbol, minute_ms, visible))
         if candle is not None:
             prices = f'"{candle.open:f}","{candle.high:f}","{candle.low:f}","{candle.close:f}"'
             vwap = f"{average(candle, tick_exponent):f}"
             return f'[{second},{prices},"{vwap}","{candle.volume:.8f}",{candle.trades_count}]'
-        if self.faults.omit_empty_rows:
-            self.faults.fired["omit_empty_rows"] += 1
+        if self.faults.is_set("omit_empty_rows"):
             return None
-        before = self.market.first_id_from(VENUE, pair.symbol, minute_ms * 1000) - 1
+        before = self.market.first_id_from(pair.symbol, minute_ms * 1000) - 1
         if not before:
             return None
-        close = f'"{self.market.trade(VENUE, pair.symbol, before).price:f}"'
+        close = f'"{self.market.trade(pair.symbol, before).price:f}"'
         return f'[{second},{close},{close},{close},{close},"{0:.{-tick_exponent}f}","0.00000000",0]'
 
     def _trades(self, pair: Pair, request: Request, now_ms: int) -> Response:
@@ -201,16 +194,16 @@ class KrakenRest:
         if count is None or not 1 <= count <= MOST_TRADES or (since is None and "since" in query):
             return failure("EGeneral:Invalid arguments")
         market = self.market
-        end = market.first_id_from(VENUE, pair.symbol, now_ms * 1000)
+        end = market.first_id_from(pair.symbol, now_ms * 1000)
         if since is None:
             first, last = max(end - count, 1), now_ms * 1_000_000
         else:
             last = int(since if since >= NANOSECONDS_FROM else since * 10**9)
             nanoseconds = last + 1 if self.faults.since_exclusive else last
-            first = market.first_id_from(VENUE, pair.symbol, max(-(-nanoseconds // 1000), 0))
+            first = market.first_id_from(pair.symbol, max(-(-nanoseconds // 1000), 0))
         ids = range(first, min(first + count, end))
         lost = self.faults.holds
-        trades = [market.trade(VENUE, pair.symbol, i) for i in ids if not lost("lose_trade", pair.symbol, i)]
+        trades = [market.trade(pair.symbol, i) for i in ids if not lost("lose_trade", pair.symbol, i)]
         if trades:
             last = trades[-1].time_us * 1000
         rows = ",".join(map(trade_text, trades))

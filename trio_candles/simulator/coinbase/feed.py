@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .instruments import spread_out
-from .limits import TokenBucket
-from .session import LATENCY_LEAST_US, parse_object, strings, visible_ms
-from .text import iso, plain, to_json
+from ..instruments import spread_out
+from ..limits import TokenBucket
+from ..session import LATENCY_LEAST_US, parse_object, strings, visible_ms
+from ..text import iso, plain, to_json
 
 if TYPE_CHECKING:
-    from .market import MarketTrade
-    from .session import Line
+    from ..market import MarketTrade
+    from ..session import Connection
 
-VENUE = "coinbase"
 CHANNELS = ("matches", "heartbeat", "status", "ticker", "level2", "level2_batch", "full")
 SUBSCRIBE_WITHIN_MS = 5_000
 HEARTBEAT_US = 1_000_000
@@ -72,10 +71,10 @@ class Product:
 
 
 class CoinbaseSession:
-    """What Coinbase says on one connection."""
+    """What Coinbase sends on one connection."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._products: dict[str, Product] = {}
         #: Every channel's subscribed products; what an acknowledgement lists.
         self._channels: dict[str, dict[str, None]] = {}
@@ -83,16 +82,16 @@ class CoinbaseSession:
 
     def opened(self) -> None:
         """Give the client five seconds to subscribe."""
-        self._line.plan(self._line.now() + SUBSCRIBE_WITHIN_MS, self._expect_subscription)
+        self._connection.plan(self._connection.now() + SUBSCRIBE_WITHIN_MS, self._expect_subscription)
 
     def second_passed(self, now_ms: int) -> None:
         """Nothing: heartbeats have their own time."""
 
     def heard(self, text: str) -> None:
         """Subscribe, unsubscribe, or complain."""
-        line = self._line
-        if not line.faults.lift_limits and not self._messages.take(line.now()):
-            line.violations["messages"] += 1
+        connection = self._connection
+        if not connection.faults.lift_limits and not self._messages.take(connection.now()):
+            connection.violations["messages"] += 1
             return self._refuse("Rate limit exceeded")
         message = parse_object(text)
         match message and message.get("type"):
@@ -131,14 +130,12 @@ class CoinbaseSession:
         return None
 
     def _objection(self, symbol: str) -> str | None:
-        faults = self._line.faults
-        if symbol in faults.delisted_symbols:
-            faults.fired["delisted_symbols"] += 1
+        faults = self._connection.faults
+        if faults.names("delisted_symbols", symbol):
             return f"{symbol} is delisted"
-        if symbol in faults.refused_symbols:
-            faults.fired["refused_symbols"] += 1
+        if faults.names("refused_symbols", symbol) or not self._connection.market.listed(symbol):
             return f"{symbol} is not a valid product"
-        return None if self._line.market.listed(VENUE, symbol) else f"{symbol} is not a valid product"
+        return None
 
     def _enter(self, wanted: dict[str, list[str]]) -> list[str]:
         fresh = []
@@ -148,13 +145,13 @@ class CoinbaseSession:
                 entry[symbol] = None
                 product = self._products.setdefault(symbol, Product(symbol))
                 if channel == "matches" and not product.matches:
-                    now_us = self._line.now() * 1000
+                    now_us = self._connection.now() * 1000
                     product.matches = True
-                    product.next_id = self._line.market.first_id_from(VENUE, symbol, now_us)
+                    product.next_id = self._connection.market.first_id_from(symbol, now_us)
                     fresh.append(symbol)
                 elif channel == "heartbeat" and not product.heartbeat:
                     product.heartbeat = True
-                    now_us = self._line.now() * 1000
+                    now_us = self._connection.now() * 1000
                     phase = spread_out(symbol.encode(), HEARTBEAT_US)
                     product.next_heartbeat_us = now_us + (phase - now_us) % HEARTBEAT_US
                     self._plan_next(product)
@@ -175,22 +172,22 @@ class CoinbaseSession:
 
     def _acknowledge(self) -> None:
         """List everything subscribed now, not only what this message asked for."""
-        hidden = self._line.faults.unacknowledged_symbols
+        hidden = self._connection.faults.unacknowledged_symbols
         channels = [
             {"name": name, "product_ids": [symbol for symbol in symbols if symbol not in hidden]}
             for name, symbols in self._channels.items()
         ]
         if any(symbol in hidden for symbols in self._channels.values() for symbol in symbols):
-            self._line.faults.fired["unacknowledged_symbols"] += 1
-        self._line.say(to_json({"type": "subscriptions", "channels": channels}))
+            self._connection.faults.fired["unacknowledged_symbols"] += 1
+        self._connection.send(to_json({"type": "subscriptions", "channels": channels}))
 
     def _start_matches(self, symbol: str) -> None:
         """Send the last match as the baseline, and continue behind it."""
-        line = self._line
+        connection = self._connection
         product = self._products[symbol]
-        if product.next_id > 1 and not line.faults.is_silent(symbol, line.age):
-            last = line.market.trade(VENUE, symbol, product.next_id - 1)
-            line.say(match_text("last_match", symbol, last))
+        if product.next_id > 1 and not connection.is_silent(symbol):
+            last = connection.market.trade(symbol, product.next_id - 1)
+            connection.send(match_text("last_match", symbol, last))
         self._plan_next(product)
 
     def _plan_next(self, product: Product) -> None:
@@ -200,13 +197,13 @@ class CoinbaseSession:
             return
         plan = product.plan
         if product.matches:
-            trade = self._line.market.trade(VENUE, product.symbol, product.next_id)
+            trade = self._connection.market.trade(product.symbol, product.next_id)
             if not product.heartbeat or trade.time_us < product.next_heartbeat_us:
                 due_ms = max(product.sent_ms, visible_ms(trade))
-                self._line.plan(due_ms, lambda _: self._match(product, plan, trade, due_ms))
+                self._connection.plan(due_ms, lambda _: self._match(product, plan, trade, due_ms))
                 return
         due_ms = max(product.sent_ms, (product.next_heartbeat_us + LATENCY_LEAST_US) // 1000)
-        self._line.plan(due_ms, lambda _: self._heartbeat(product, plan, due_ms))
+        self._connection.plan(due_ms, lambda _: self._heartbeat(product, plan, due_ms))
 
     def _match(self, product: Product, plan: int, trade: MarketTrade, due_ms: int) -> None:
         if plan != product.plan:
@@ -214,16 +211,7 @@ class CoinbaseSession:
         product.sent_ms = due_ms
         product.next_id = trade.trade_id + 1
         self._plan_next(product)
-        line, faults, symbol = self._line, self._line.faults, product.symbol
-        if faults.is_silent(symbol, line.age) or faults.holds("drop_trade", symbol, trade.trade_id):
-            return
-        text = match_text("match", symbol, trade)
-        if late := faults.delay("delay_trade", symbol, trade.trade_id):
-            line.push_later(late, text)
-            return
-        line.push(text)
-        if faults.holds("duplicate_trade", symbol, trade.trade_id):
-            line.push(text)
+        self._connection.send_trade(product.symbol, trade.trade_id, match_text("match", product.symbol, trade))
 
     def _heartbeat(self, product: Product, plan: int, due_ms: int) -> None:
         if plan != product.plan:
@@ -232,21 +220,18 @@ class CoinbaseSession:
         time_us = product.next_heartbeat_us
         product.next_heartbeat_us += HEARTBEAT_US
         self._plan_next(product)
-        line, symbol = self._line, product.symbol
-        if not line.faults.heartbeats:
-            line.faults.fired["heartbeats"] += 1
+        connection, symbol = self._connection, product.symbol
+        if not connection.faults.heartbeats:
+            connection.faults.fired["heartbeats"] += 1
             return
-        if line.faults.last_trade_id_zero:
-            line.faults.fired["last_trade_id_zero"] += 1
-            last_trade_id = 0
-        else:
-            last_trade_id = line.market.first_id_from(VENUE, symbol, time_us) - 1
-        line.say(heartbeat_text(symbol, last_trade_id, time_us))
+        zero = connection.faults.is_set("last_trade_id_zero")
+        last_trade_id = 0 if zero else connection.market.first_id_from(symbol, time_us) - 1
+        connection.send(heartbeat_text(symbol, last_trade_id, time_us))
 
     def _expect_subscription(self, _: int) -> None:
         if not self._channels:
-            self._line.closing = (1008, "No subscription within 5 seconds")
+            self._connection.closing = (1008, "No subscription within 5 seconds")
 
     def _refuse(self, message: str, reason: str | None = None) -> None:
         error = {"type": "error", "message": message} | ({"reason": reason} if reason else {})
-        self._line.say(to_json(error))
+        self._connection.send(to_json(error))

@@ -1,0 +1,180 @@
+"""A venue of the simulator is one record: another one can be simulated without registering it, and nobody names one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import httpx
+import pytest
+import trio
+
+import trio_candles.simulator
+from trio_candles.simulator import (
+    VENUES,
+    Connection,
+    Faults,
+    Listing,
+    Market,
+    Request,
+    Response,
+    SimulatedExchange,
+    SimulatedVenue,
+    VenueMarket,
+    open_exchanges_in_memory,
+    open_exchanges_on_loopback,
+)
+from trio_candles.simulator.limits import TokenBucket, Window
+from trio_candles.simulator.text import answer_json
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+START = 1_788_415_200_000
+
+
+@attrs.define
+class Echo:
+    """A REST interface that answers with the question; posting weighs five."""
+
+    market: VenueMarket
+    faults: Faults
+    window: Window = attrs.Factory(lambda: Window(10, 1_000))
+
+    def within_limits(self, request: Request, now_ms: int) -> bool:
+        return self.window.take(now_ms, 5 if request.method == "POST" else 1)
+
+    def throttled(self) -> Response:
+        return answer_json("too often", 418)
+
+    def answer(self, request: Request, now_ms: int) -> Response:
+        return answer_json([request.method, request.host, request.path, request.query, request.body.decode()])
+
+
+def never(connection: Connection) -> None:
+    raise AssertionError("nobody connects")
+
+
+ECHO = SimulatedVenue(
+    name="echo",
+    listing=Listing(("USDT",), "USDT", "{}{}".format),
+    session=never,
+    rest=Echo,
+    websocket_paths=("/stream", "/other"),
+    connects_per_second=1.0,
+    connects_burst=1.0,
+    more_rest_hosts=("data",),
+)
+MARKET = Market(5, venues={"echo": ECHO})
+
+
+def now() -> int:
+    return START
+
+
+def test_symbols_need_no_separator() -> None:
+    assert MARKET.symbols("echo")[:2] == ("BTCUSDT", "ETHUSDT")
+    instrument = MARKET.instrument("echo", "BTCUSDT")
+    assert (instrument.base, instrument.quote) == ("BTC", "USDT")
+    assert MARKET["echo"].trades("BTCUSDT", START) == MARKET.trades("echo", "BTCUSDT", START) != ()
+
+
+def test_two_markets_of_one_name_are_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="written alike"):
+        Listing(("USD", "USDT"), "USD", lambda base, quote: base)
+
+
+def test_only_the_venues_of_the_market_can_be_simulated() -> None:
+    with pytest.raises(ValueError, match="'okx' is none of echo"):
+        SimulatedExchange("okx", MARKET, now)
+
+
+def test_another_venue_changes_no_market() -> None:
+    both = Market(5, venues={"echo": ECHO, **VENUES})
+    for venue in VENUES:
+        symbol = both.symbols(venue)[0]
+        assert both.trades(venue, symbol, START) == Market(5).trades(venue, symbol, START)
+
+
+async def check_hosts_and_bodies(client: httpx.AsyncClient, first: str, data: str) -> None:
+    answer = await client.get(f"{first}/a", params={"x": "1"})
+    assert answer.json() == ["GET", "", "/a", {"x": "1"}, ""]
+    answer = await client.post(f"{data}/b", content=b'{"y":2}')
+    assert answer.json() == ["POST", "data", "/b", {}, '{"y":2}']
+
+
+async def test_a_venue_has_several_rest_hosts_and_reads_bodies_in_memory(autojump_clock: MockClock) -> None:
+    async with (
+        open_exchanges_in_memory(MARKET, now) as world,
+        httpx.AsyncClient(transport=world.transport, timeout=None) as client,
+    ):
+        assert world.endpoints["echo"].websocket_url == "ws://echo.simulated/stream"
+        assert world.endpoints["echo"].more_rest_urls == {"data": "http://data.echo.simulated"}
+        await check_hosts_and_bodies(client, "http://echo.simulated", "http://data.echo.simulated")
+
+
+async def test_a_venue_has_several_rest_hosts_and_reads_bodies_over_tcp() -> None:
+    with trio.fail_after(10):
+        async with (
+            open_exchanges_on_loopback(MARKET, now) as world,
+            httpx.AsyncClient(timeout=None) as client,
+        ):
+            endpoint = world.endpoints["echo"]
+            await check_hosts_and_bodies(client, endpoint.rest_url, endpoint.more_rest_urls["data"])
+
+
+async def test_requests_weigh_what_the_venue_says(autojump_clock: MockClock) -> None:
+    exchange = SimulatedExchange("echo", MARKET, now)
+    statuses = [(await exchange.answer(Request(method, "/"))).status for method in ("POST", "GET", "POST", "GET")]
+    assert statuses == [200, 200, 418, 200]
+    assert exchange.violations == {"rest": 1}
+
+
+def test_limits_count_weights() -> None:
+    window, bucket = Window(10, 1_000), TokenBucket(per_second=10, burst=10)
+    taken = [(at, weight) for at, weight in ((0, 6), (500, 5), (500, 4), (999, 1), (1_000, 7), (1_000, 6))]
+    assert [window.take(at, weight) for at, weight in taken] == [True, False, True, False, False, True]
+    assert [bucket.take(at, weight) for at, weight in ((0, 6), (0, 5), (0, 4), (400, 5), (500, 5))] == [
+        True, False, True, False, True,
+    ]  # fmt: skip
+
+
+SIMULATOR = Path(trio_candles.simulator.__file__).parent
+NAMES = re.compile("|".join(VENUES), re.IGNORECASE)
+
+
+def named(tree: ast.Module) -> list[str]:
+    """Identifiers and strings that name a venue; what is imported under which name is no matter here."""
+    return [
+        f"{getattr(node, 'lineno', 0)}: {text[:60]}"
+        for node in ast.walk(tree)
+        if not isinstance(node, ast.alias)
+        for field in ("id", "attr", "arg", "name", "value")
+        if isinstance(text := getattr(node, field, None), str) and NAMES.search(text)
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(SIMULATOR.glob("*.py")), ids=lambda path: path.name)
+def test_no_module_outside_a_venues_folder_names_a_venue(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = named(tree)
+    if path.name == "registry.py":
+        assert len(found) == len(VENUES)  # each once, in the tuple
+    else:
+        assert not found
+
+
+def test_a_named_venue_is_recognised() -> None:
+    for source in (
+        "x = 'okx'",
+        "KRAKEN = 1",
+        "def coinbase(): 'x'",
+        "a.okx",
+        "f(kraken=1)",
+        "'''What Coinbase does.'''",
+    ):
+        assert named(ast.parse(source)), source
+    assert not named(ast.parse("import okx\n# kraken\nx = 'venue'"))
