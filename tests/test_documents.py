@@ -26,7 +26,7 @@ from trio_candles.health.check import main as check_main
 from trio_candles.health.monitor import main as monitor_main
 from trio_candles.health.options import Target
 from trio_candles.network.webhook import open_webhook
-from trio_candles.preflight.checks import Checks, as_json
+from trio_candles.preflight.checks import Checks, preflight_document
 from trio_candles.store.schema import JOURNAL
 from trio_candles.store.store import Store, open_store
 
@@ -125,8 +125,8 @@ async def test_alerts_as_a_webhook_gets_them(root):
     book = AlertBook()
     async with open_webhook("https://example.com/x", httpx.MockTransport(answer)) as hook:
         for health in (sick, attrs.evolve(sick, problems=sick.problems[1:])):
-            for document in alert_documents(book.note(health), book.open, NOW, root):
-                await hook.post(document)
+            for alert in alert_documents(book.note(health), book.open, NOW, root):
+                await hook.post(alert)
     check("alerts", posted, root)
 
 
@@ -158,9 +158,9 @@ def test_preflight(tmp_path, capfd):
     here, venue = Checks(), Checks("okx")
     here.passed("disk", "4 GB free")
     venue.warned("trades", "none in 30 s", "wait", symbol="BTC-USDT")
-    print_json(as_json([*here.done, *venue.done]))
+    print_json(preflight_document([*here.done, *venue.done]))
     venue.failed("clock", "3 s off", "set it")
-    print_json(as_json([*here.done, *venue.done]))
+    print_json(preflight_document([*here.done, *venue.done]))
     check("preflight", capfd.readouterr().out.splitlines(), tmp_path)
 
 
