@@ -21,10 +21,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -80,13 +81,13 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except GapError as error:
         if options.json:
-            print_json({"ok": False, "error": str(error), "gaps": [_gap(gap) for gap in error.gaps]})
+            print_json(RefusedDocument(ok=False, error=str(error), gaps=_gaps(error.gaps)))
         return fail(f"{error}\nnothing was written; --on-gap ignore exports what is known", 1)
     except (UnknownSeries, _Misplaced) as error:
         return fail(error)
     except (ReadError, OSError) as error:
         if options.json:
-            print_json({"ok": False, "error": str(error), "gaps": []})
+            print_json(RefusedDocument(ok=False, error=str(error), gaps=()))
         return fail(error, 1)
     _report(reading, target, options)
     return 0
@@ -249,27 +250,71 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
 # --- what is said of it
 
 
+@attrs.frozen
+class GapDocument:
+    """Minutes of the range, half-open, that are not known."""
+
+    start_ms: int
+    end_ms: int
+    state: str
+    """``open`` | ``unfillable`` | ``unaccounted``"""
+    reason: str
+    attempts: int
+
+
+@attrs.frozen(kw_only=True)
+class ExportDocument:
+    """What ``export --json`` prints of a file that was written."""
+
+    ok: bool
+    path: str
+    format: str
+    venue: str
+    symbol: str
+    timeframe: str
+    start_ms: int
+    end_ms: int
+    rows: int
+    filled_rows: int
+    """Of the rows, those that ``--fill`` has added."""
+    first_open_ms: int | None
+    """Null where there is no row."""
+    last_open_ms: int | None
+    unknown_minutes: int
+    gaps: tuple[GapDocument, ...]
+
+
+@attrs.frozen(kw_only=True)
+class RefusedDocument:
+    """What ``export --json`` prints where nothing was written."""
+
+    ok: bool
+    error: str
+    gaps: tuple[GapDocument, ...]
+    """Those that refuse the export; none where it is damage or the disk."""
+
+
 def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None:
     table, series, skipped = reading.table, reading.plan.series, sum(gap.minutes for gap in reading.gaps)
     times = table.column("open_time_ms")
     filled = table.column("filled").to_pylist().count(True) if options.fill else 0
     if options.json:
-        document: dict[str, Any] = {
-            "ok": True,
-            "path": str(target),
-            "format": options.format,
-            "venue": series.venue,
-            "symbol": series.symbol,
-            "timeframe": series.timeframe,
-            "start_ms": reading.plan.since,
-            "end_ms": reading.plan.until,
-            "rows": table.num_rows,
-            "filled_rows": filled,
-            "first_open_ms": times[0].as_py() if table.num_rows else None,
-            "last_open_ms": times[-1].as_py() if table.num_rows else None,
-            "unknown_minutes": skipped,
-            "gaps": [_gap(gap) for gap in reading.gaps],
-        }
+        document = ExportDocument(
+            ok=True,
+            path=str(target),
+            format=options.format,
+            venue=series.venue,
+            symbol=series.symbol,
+            timeframe=series.timeframe,
+            start_ms=reading.plan.since,
+            end_ms=reading.plan.until,
+            rows=table.num_rows,
+            filled_rows=filled,
+            first_open_ms=times[0].as_py() if table.num_rows else None,
+            last_open_ms=times[-1].as_py() if table.num_rows else None,
+            unknown_minutes=skipped,
+            gaps=_gaps(reading.gaps),
+        )
         print_json(document)
         return
     more = f", {filled:,} of them filled" if options.fill else ""
@@ -278,11 +323,8 @@ def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None
         fail(f"{skipped:,} minutes are not known and not in it")
 
 
-def _gap(gap: UnknownMinutes) -> dict[str, Any]:
-    return {
-        "start_ms": gap.since,
-        "end_ms": gap.until,
-        "state": "open" if gap.state == "gap" else gap.state,
-        "reason": gap.reason,
-        "attempts": gap.attempts,
-    }
+def _gaps(gaps: Iterable[UnknownMinutes]) -> tuple[GapDocument, ...]:
+    return tuple(
+        GapDocument(gap.since, gap.until, "open" if gap.state == "gap" else gap.state, gap.reason, gap.attempts)
+        for gap in gaps
+    )

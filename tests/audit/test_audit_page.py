@@ -119,7 +119,9 @@ def test_whatever_a_ledger_holds_is_only_text(sound: Directory) -> None:
 def test_a_hostile_symbol_or_folder_is_only_text() -> None:
     tally = Tally(1, 5, DAY0, DAY0, 1, 2, 3)
     key = (HOSTILE, HOSTILE, "1m")
-    violation = Violation("checksum", HOSTILE, HOSTILE, HOSTILE, HOSTILE, "1m", DAY0, DAY1)
+    violation = Violation(
+        "checksum", HOSTILE, HOSTILE, venue=HOSTILE, symbol=HOSTILE, timeframe="1m", start_ms=DAY0, end_ms=DAY1
+    )
     gap = KnownGap(HOSTILE, HOSTILE, DAY0, DAY1, HOSTILE, HOSTILE, 1)
     report = Report(HOSTILE, NOW, False, None, {key: tally}, (gap,), (violation,))
     covers = {(HOSTILE, HOSTILE): {DAY0: Cover(3, 1, 0, 2, 0)}}

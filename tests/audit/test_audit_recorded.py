@@ -146,7 +146,7 @@ def test_an_outage_of_277_minutes_is_told_as_the_gap_that_it_was(coinbase: Path)
     assert (tally.candles, tally.open_gap, tally.empty) == (said["rows"], said["missing"], 0)
     assert tally.candles + tally.open_gap == said["grid"]
     assert len(report.gaps) == said["gap_runs"]
-    runs = [(gap.start, (gap.end - gap.start) // MINUTE) for gap in report.gaps]
+    runs = [(gap.start_ms, (gap.end_ms - gap.start_ms) // MINUTE) for gap in report.gaps]
     assert longest(runs)[:2] == said["longest_gaps"][:2] == [
         ["2023-03-04T17:00:00+00:00", 277], ["2023-03-10T02:40:00+00:00", 4],
     ]  # fmt: skip
@@ -216,7 +216,7 @@ def path_of(day: int) -> str:
 def found(root: Path) -> list[tuple[str, str, int | None, int | None]]:
     report = audited(root)
     assert report.exit_code == 1
-    return [(v.kind, v.path, v.start, v.end) for v in report.violations]
+    return [(v.kind, v.path, v.start_ms, v.end_ms) for v in report.violations]
 
 
 def rewrite(root: Path, change: Callable[[pa.Table], pa.Table], *, honest: bool) -> None:
@@ -244,7 +244,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(damaged: Path) -> None:
 
 
 def test_a_deleted_file_is_found_over_the_minutes_that_it_held(damaged: Path) -> None:
-    gaps = [gap for gap in audited(damaged).gaps if gap.start >= DAY4 + DAY and gap.start < DAY4 + 2 * DAY]
+    gaps = [gap for gap in audited(damaged).gaps if gap.start_ms >= DAY4 + DAY and gap.start_ms < DAY4 + 2 * DAY]
     (damaged / path_of(DAY4 + DAY)).unlink()
     assert not gaps
     assert found(damaged) == [("silent_gap", path_of(DAY4 + DAY), DAY4 + DAY, DAY4 + 2 * DAY)]

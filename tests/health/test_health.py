@@ -23,6 +23,7 @@ from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Se
 from trio_candles.collector.service import inline
 from trio_candles.command.signals import Signals
 from trio_candles.health import monitor as monitoring
+from trio_candles.health.alerts import AlertDocument
 from trio_candles.health.check import main as check_main
 from trio_candles.health.judge import judge
 from trio_candles.health.lag import LagBook
@@ -37,6 +38,9 @@ from trio_candles.store.store import DayFile, Store, open_store
 REPOSITORY = Path(__file__).parents[2]
 BTC, ETH = Series("okx", "BTC-USDT"), Series("okx", "ETH-USDT")
 FIRST = Millis(NOON - 100 * MINUTE)
+BLANK = AlertDocument(
+    event="recovered", at_ms=0, data_dir="data", healthy=True, text="", problems=(), still_unhealthy=()
+)
 FROZEN = ("--speed", "1e-12", "--pivot")
 """A clock that stands still at the pivot that follows."""
 
@@ -647,7 +651,7 @@ async def test_what_the_network_does_is_an_alert_not_delivered(error, words):
 
     async with open_webhook("https://example.com/token", httpx.MockTransport(fail)) as hook:
         with pytest.raises(Undelivered, match=words) as raised:
-            await hook.post({})
+            await hook.post(BLANK)
     assert not raised.value.refused
 
 
@@ -658,7 +662,7 @@ async def test_what_the_network_does_is_an_alert_not_delivered(error, words):
 async def test_only_what_is_judged_for_good_counts_as_refused(code, refused):
     async with open_webhook("https://example.com/x", httpx.MockTransport(lambda _: httpx.Response(code))) as hook:
         with pytest.raises(Undelivered, match=f"it answered {code}") as raised:
-            await hook.post({})
+            await hook.post(BLANK)
     assert raised.value.refused is refused
 
 

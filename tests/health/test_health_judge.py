@@ -11,8 +11,8 @@ import pytest
 from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.health.alerts import AlertBook, alert_documents
 from trio_candles.health.facts import Coverage, OpenGaps, Reading, SeriesFacts, VenueState
-from trio_candles.health.judge import Subject, age_text, judge
-from trio_candles.health.report import check_document, monitor_document
+from trio_candles.health.judge import State, Subject, age_text, judge
+from trio_candles.health.report import FreshnessDocument, ProblemDocument, check_document, monitor_document
 from trio_candles.health.screen import as_text, check_lines, monitor_lines, series_text, summary_text
 
 NOW = Millis(1_768_046_400_000)
@@ -213,20 +213,20 @@ def test_an_alert_says_what_since_when_and_what_is_still_wrong():
         reading(running=False, stopped_at=NOW - 5000, series={BTC: facts(), ETH: facts(400_000)}), (BTC, ETH)
     )
     (document,) = alert_documents(book.note(health), book.open, NOW, HERE)
-    assert (document["event"], document["healthy"], document["at_ms"]) == ("unhealthy", False, NOW)
-    assert document["data_dir"] == "data"
-    assert document["text"].startswith("trio_candles unhealthy: collector: no collector is running; it stopped at")
-    assert document["problems"] == document["still_unhealthy"]
-    assert document["problems"][-1] == {
-        "subject": "series", "venue": "kraken", "symbol": "ETH/USD", "part": None, "state": "stale",
-        "since_ms": NOW - 40_000, "detail": "its newest known minute ended 6m 40s ago",
-    }  # fmt: skip
-    assert {one["since_ms"] for one in document["problems"] if one["subject"] == "venue"} == {NOW}
+    assert (document.event, document.healthy, document.at_ms) == ("unhealthy", False, NOW)
+    assert document.data_dir == "data"
+    assert document.text.startswith("trio_candles unhealthy: collector: no collector is running; it stopped at")
+    assert document.problems == document.still_unhealthy
+    assert document.problems[-1] == ProblemDocument(
+        subject="series", venue="kraken", symbol="ETH/USD", part=None, state="stale", since_ms=NOW - 40_000,
+        detail="its newest known minute ended 6m 40s ago",
+    )  # fmt: skip
+    assert {one.since_ms for one in document.problems if one.subject == "venue"} == {NOW}
     well = judge(reading(), (BTC, ETH))
     (document,) = alert_documents(book.note(well), book.open, NOW, HERE)
-    assert (document["event"], document["healthy"], document["still_unhealthy"]) == ("recovered", True, [])
-    assert len(document["problems"]) == 4
-    assert "stopped" not in document["text"]
+    assert (document.event, document.healthy, document.still_unhealthy) == ("recovered", True, ())
+    assert len(document.problems) == 4
+    assert "stopped" not in document.text
 
 
 # --- what is drawn
@@ -320,27 +320,27 @@ def test_the_table_at_80_columns_shows_lag_coverage_gaps_and_venues():
 
 def test_the_check_document_is_the_contracts():
     document = check_document(judge(reading(series={BTC: facts(360_001)}), (BTC, ETH)), HERE)
-    assert document["ok"] is False
-    assert document["checked_at_ms"] == NOW
-    assert document["collector_running"] is True
-    assert document["series"][0] == {
-        "venue": "okx", "symbol": "BTC-USDT", "timeframe": "1m", "state": "stale",
-        "detail": "its newest known minute ended 6m 0s ago",
-        "accounted_until_ms": NOW - 360_001, "accounted_age_seconds": 360.001,
-        "last_candle_ms": NOW - 90_000, "last_candle_age_seconds": 30.0,
-    }  # fmt: skip
-    assert document["series"][1]["state"] == "missing"
-    assert document["series"][1]["accounted_until_ms"] is None
+    assert document.ok is False
+    assert document.checked_at_ms == NOW
+    assert document.collector_running is True
+    assert document.series[0] == FreshnessDocument(
+        venue="okx", symbol="BTC-USDT", timeframe="1m", state=State.STALE,
+        detail="its newest known minute ended 6m 0s ago",
+        accounted_until_ms=NOW - 360_001, accounted_age_seconds=360.001,
+        last_candle_ms=NOW - 90_000, last_candle_age_seconds=30.0,
+    )  # fmt: skip
+    assert document.series[1].state == "missing"
+    assert document.series[1].accounted_until_ms is None
 
 
 def test_the_monitor_document_says_all_that_the_table_shows():
     gaps = OpenGaps(3, 12 * MINUTE, NOW - 9000, NOW - MINUTE, NOW, "disconnected", "reset", 7, "timeout")
     found = reading(series={BTC: facts(open_gaps=gaps, hour=Coverage(59, 60)), ETH: facts()})
     document = monitor_document(judge(found, (BTC, ETH)), HERE, {BTC: 1500})
-    assert document["ok"] is True
-    assert [venue["connected"] for venue in document["venues"]] == [True, True]
-    one = document["series"][0]
-    assert (one["lag_seconds"], one["coverage_hour_percent"], one["open_gap_minutes"]) == (1.5, 98.3, 12)
-    assert one["oldest_gap"]["reason"] == "disconnected"
-    assert one["oldest_gap"]["age_seconds"] == 9.0
-    assert document["series"][1]["oldest_gap"] is None
+    assert document.ok is True
+    assert [venue.connected for venue in document.venues] == [True, True]
+    one = document.series[0]
+    assert (one.lag_seconds, one.coverage_hour_percent, one.open_gap_minutes) == (1.5, 98.3, 12)
+    assert one.oldest_gap.reason == "disconnected"
+    assert one.oldest_gap.age_seconds == 9.0
+    assert document.series[1].oldest_gap is None

@@ -28,7 +28,7 @@ from trio_candles.command.launch import Plan
 from trio_candles.config.load import Aggregation, Config
 from trio_candles.network.websocket import Network
 from trio_candles.preflight import main
-from trio_candles.preflight.checks import Check, Checks, as_json, coloured, lines, total
+from trio_candles.preflight.checks import Check, Checks, coloured, lines, preflight_document, total
 from trio_candles.preflight.local import Machine, bytes_a_day, check_locally
 from trio_candles.preflight.run import preflight
 from trio_candles.preflight.skew import Skew, Told
@@ -131,7 +131,7 @@ async def test_all_is_well_with_three_venues_and_every_check_passes(tmp_path, au
             assert found == list(symbols)
         names = {check.name for check in outcome.checks if check.venue == venue}
         assert {"dns", "rest", "clock", "connect", "websocket", "messages", "filling"} <= names
-    assert as_json(outcome.checks)["ok"] is True
+    assert preflight_document(outcome.checks).ok is True
     assert not (tmp_path / "data").exists()
 
 

@@ -478,7 +478,7 @@ def test_the_audit_expects_what_the_collector_derives_and_knows_what_is_about_to
     journal.close()
     found = audit(tmp_path, now=lambda: LATE, running=lambda: False, pauses=()).violations
     # Twelve and the one that is half empty.
-    assert [(one.kind, one.path, one.start, one.end) for one in found] == [
+    assert [(one.kind, one.path, one.start_ms, one.end_ms) for one in found] == [
         ("missing_aggregate", FIVE[1], at(0), at(65)),
     ]
 

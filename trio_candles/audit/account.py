@@ -61,7 +61,12 @@ class Day:
     def note(self, kind: Kind, timeframe: str, detail: str, start: int | None, end: int | None, path: str = "") -> None:
         """Add a violation of this cell."""
         where = path or day_file_path(self.cell, timeframe)
-        self.violations.append(Violation(kind, where, detail, self.cell.venue, self.symbol, timeframe, start, end))
+        self.violations.append(
+            Violation(
+                kind, where, detail, venue=self.cell.venue, symbol=self.symbol, timeframe=timeframe,
+                start_ms=start, end_ms=end,
+            )
+        )  # fmt: skip
 
     def note_bits(self, kind: Kind, bits: int, detail: str, path: str = "") -> None:
         """Add a violation for every run of minutes in *bits*."""

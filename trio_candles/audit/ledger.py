@@ -85,11 +85,8 @@ class Ledger:
         self, detail: str, series: Series | None = None, start: int | None = None, end: int | None = None
     ) -> None:
         """Note that the ledger is corrupt."""
-        if series is None:
-            self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, None, None, None, start, end))
-        else:
-            where = (series.venue, series.symbol, series.timeframe)
-            self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, *where, start, end))
+        where = {} if series is None else dict(venue=series.venue, symbol=series.symbol, timeframe=series.timeframe)
+        self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, **where, start_ms=start, end_ms=end))
 
     @property
     def timeframes(self) -> tuple[str, ...]:

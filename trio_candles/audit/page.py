@@ -245,7 +245,7 @@ def _violations(report: Report) -> Iterator[str]:
         [
             ("kind", str(violation.kind)),
             ("path", _text(violation.path)),
-            ("", _span(violation.start, violation.end)),
+            ("", _span(violation.start_ms, violation.end_ms)),
             ("text", _text(violation.detail)),
         ]
         for violation in report.violations[:LISTED]

@@ -10,7 +10,7 @@ import attrs
 
 from trio_candles.candles.model import MINUTE, utc_text
 
-__all__ = ["LISTED", "Kind", "KnownGap", "Report", "Tally", "Violation", "printable", "span_text"]
+__all__ = ["LISTED", "AuditDocument", "Kind", "KnownGap", "Report", "Tally", "Violation", "printable", "span_text"]
 
 Kind = Literal[
     "unreadable_file",
@@ -35,57 +35,79 @@ LISTED = 1000
 
 @attrs.frozen
 class Violation:
-    """One thing that is not as promised, and where."""
+    """One thing that is not as promised, and where; in the document as it stands here."""
 
     kind: Kind
+    venue: str | None = attrs.field(default=None, kw_only=True)
+    symbol: str | None = attrs.field(default=None, kw_only=True)
+    """As the venue writes it, where that is known."""
+    timeframe: str | None = attrs.field(default=None, kw_only=True)
     path: str
     """Below the data directory, with ``/``."""
-    detail: str
-    venue: str | None = None
-    symbol: str | None = None
-    """As the venue writes it, where that is known."""
-    timeframe: str | None = None
-    start: int | None = None
-    end: int | None = None
+    start_ms: int | None = attrs.field(default=None, kw_only=True)
+    end_ms: int | None = attrs.field(default=None, kw_only=True)
     """The minutes concerned, half-open; ``None`` where it is not about minutes."""
-
-    def as_json(self) -> dict[str, object]:
-        """The contract's shape; what does not apply is null."""
-        return {
-            "kind": self.kind,
-            "venue": self.venue,
-            "symbol": self.symbol,
-            "timeframe": self.timeframe,
-            "path": self.path,
-            "start_ms": self.start,
-            "end_ms": self.end,
-            "detail": self.detail,
-        }
+    detail: str
 
 
 @attrs.frozen
 class KnownGap:
-    """A gap that the ledger knows: no violation, but to be told."""
+    """A gap that the ledger knows: no violation, but to be told; in the document as it stands here."""
 
     venue: str
     symbol: str
-    start: int
-    end: int
+    start_ms: int
+    end_ms: int
     state: str
     reason: str
     attempts: int
 
-    def as_json(self) -> dict[str, object]:
-        """The contract's shape."""
-        return {
-            "venue": self.venue,
-            "symbol": self.symbol,
-            "start_ms": self.start,
-            "end_ms": self.end,
-            "state": self.state,
-            "reason": self.reason,
-            "attempts": self.attempts,
-        }
+
+@attrs.frozen(kw_only=True)
+class TotalsDocument:
+    """All series together."""
+
+    series: int
+    """Those with a file or a row."""
+    files: int
+    candles: int
+    empty_minutes: int
+    open_gap_minutes: int
+    unfillable_minutes: int
+    violations: int
+    """All of them, of which at most :data:`LISTED` are listed."""
+    violations_not_listed: int
+    quarantined_files: int
+
+
+@attrs.frozen(kw_only=True)
+class SeriesDocument:
+    """One venue, symbol and timeframe on disk."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    first_open_ms: int | None
+    last_open_ms: int | None
+    candles: int
+    empty_minutes: int
+    open_gap_minutes: int
+    unfillable_minutes: int
+
+
+@attrs.frozen(kw_only=True)
+class AuditDocument:
+    """What ``audit --json`` prints: the contract's section 6."""
+
+    ok: bool
+    checked_at_ms: int
+    data_dir: str
+    collector_running: bool
+    stopped_at_ms: int | None
+    totals: TotalsDocument
+    series: tuple[SeriesDocument, ...]
+    gaps: tuple[KnownGap, ...]
+    violations: tuple[Violation, ...]
 
 
 @attrs.define
@@ -152,44 +174,44 @@ class Report:
             total.add(tally)
         return total
 
-    def as_json(self) -> dict[str, object]:
+    def document(self) -> AuditDocument:
         """The document of ``audit --json``."""
         total = self.totals()
         on_disk = {key: tally for key, tally in self.series.items() if tally.files or tally.candles}
-        return {
-            "ok": self.ok,
-            "checked_at_ms": self.checked_at,
-            "data_dir": self.data_dir,
-            "collector_running": self.running,
-            "stopped_at_ms": self.stopped_at,
-            "totals": {
-                "series": len(on_disk),
-                "files": total.files,
-                "candles": total.candles,
-                "empty_minutes": total.empty,
-                "open_gap_minutes": total.open_gap,
-                "unfillable_minutes": total.unfillable,
-                "violations": len(self.violations),
-                "violations_not_listed": max(0, len(self.violations) - LISTED),
-                "quarantined_files": self.quarantined,
-            },
-            "series": [
-                {
-                    "venue": venue,
-                    "symbol": symbol,
-                    "timeframe": timeframe,
-                    "first_open_ms": tally.first,
-                    "last_open_ms": tally.last,
-                    "candles": tally.candles,
-                    "empty_minutes": tally.empty,
-                    "open_gap_minutes": tally.open_gap,
-                    "unfillable_minutes": tally.unfillable,
-                }
+        return AuditDocument(
+            ok=self.ok,
+            checked_at_ms=self.checked_at,
+            data_dir=self.data_dir,
+            collector_running=self.running,
+            stopped_at_ms=self.stopped_at,
+            totals=TotalsDocument(
+                series=len(on_disk),
+                files=total.files,
+                candles=total.candles,
+                empty_minutes=total.empty,
+                open_gap_minutes=total.open_gap,
+                unfillable_minutes=total.unfillable,
+                violations=len(self.violations),
+                violations_not_listed=max(0, len(self.violations) - LISTED),
+                quarantined_files=self.quarantined,
+            ),
+            series=tuple(
+                SeriesDocument(
+                    venue=venue,
+                    symbol=symbol,
+                    timeframe=timeframe,
+                    first_open_ms=tally.first,
+                    last_open_ms=tally.last,
+                    candles=tally.candles,
+                    empty_minutes=tally.empty,
+                    open_gap_minutes=tally.open_gap,
+                    unfillable_minutes=tally.unfillable,
+                )
                 for (venue, symbol, timeframe), tally in on_disk.items()
-            ],
-            "gaps": [gap.as_json() for gap in self.gaps],
-            "violations": [violation.as_json() for violation in self.violations[:LISTED]],
-        }
+            ),
+            gaps=self.gaps,
+            violations=self.violations[:LISTED],
+        )
 
     def as_text(self) -> str:
         """For people: at most 80 columns, except where a name is longer."""
@@ -246,10 +268,10 @@ def _gap_lines(gaps: Iterable[KnownGap]) -> Iterator[str]:
     for gap in gaps:
         groups.setdefault((gap.venue, gap.symbol, gap.state, gap.reason), []).append(gap)
     for (venue, symbol, state, reason), members in sorted(groups.items()):
-        minutes = sum(gap.end - gap.start for gap in members) // MINUTE
+        minutes = sum(gap.end_ms - gap.start_ms for gap in members) // MINUTE
         times = "once" if len(members) == 1 else f"in {len(members):,} places"
         attempts = max(gap.attempts for gap in members)
-        span = span_text(min(gap.start for gap in members), max(gap.end for gap in members))
+        span = span_text(min(gap.start_ms for gap in members), max(gap.end_ms for gap in members))
         words = f"{minutes:,} min {times}, {attempts} attempt{'s' * (attempts != 1)}"
         yield f"  {printable(f'{venue} {symbol}: {state}, {reason}')}, {words}"
         yield f"      {span}"
@@ -257,8 +279,8 @@ def _gap_lines(gaps: Iterable[KnownGap]) -> Iterator[str]:
 
 def _violation_lines(violation: Violation) -> Iterator[str]:
     yield f"  {violation.kind:<17} {printable(violation.path)}"
-    if violation.start is not None and violation.end is not None:
-        yield f"      {span_text(violation.start, violation.end)}"
+    if violation.start_ms is not None and violation.end_ms is not None:
+        yield f"      {span_text(violation.start_ms, violation.end_ms)}"
     yield from textwrap.wrap(
         printable(violation.detail),
         80,

@@ -242,6 +242,7 @@ class _Found:
                 piece.violations.append(
                     Violation(
                         kind, piece.path, f"{affected} row{'s' * (affected != 1)}: {', '.join(words)}",
-                        piece.series.venue, piece.series.symbol, piece.series.timeframe, since, until,
+                        venue=piece.series.venue, symbol=piece.series.symbol, timeframe=piece.series.timeframe,
+                        start_ms=since, end_ms=until,
                     )
                 )  # fmt: skip

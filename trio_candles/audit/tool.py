@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"the report cannot be written: {error}", file=sys.stderr)
             return 2
     if options.json:
-        print_json(report.as_json())
+        print_json(report.document())
     else:
         show(report.as_text(), end="")
     return report.exit_code

@@ -123,7 +123,7 @@ def audit(
         beside,
         None if beside else ledger.stopped_at,
         dict(sorted(kept.items(), key=lambda item: (item[0][:2], Timeframe.parse(item[0][2]).length))),
-        tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start, gap.end)),
+        tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start_ms, gap.end_ms)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
         ledger.exists or bool(tree.cells),
@@ -133,7 +133,7 @@ def audit(
 def _is_late(day: Day) -> bool:
     """Whether nothing is wrong with *day* but that the collector has yet to account for its newest minutes."""
     mark = LATEST if day.account is None else day.account.mark
-    return all(one.kind == "silent_gap" and one.start is not None and one.start >= mark for one in day.violations)
+    return all(one.kind == "silent_gap" and one.start_ms is not None and one.start_ms >= mark for one in day.violations)
 
 
 def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
@@ -280,7 +280,13 @@ class _Reading:
             *self.ledger.problems,
             *(Violation("ledger_corrupt", JOURNAL, f"day_file: {path!r} is no day file's path") for path in odd),
             *(
-                Violation("ledger_corrupt", JOURNAL, f"series: {folder} has day files and is not there", venue, folder)
+                Violation(
+                    "ledger_corrupt",
+                    JOURNAL,
+                    f"series: {folder} has day files and is not there",
+                    venue=venue,
+                    symbol=folder,
+                )
                 for venue, folder in nobody
             ),
         ]
@@ -293,7 +299,7 @@ class _Reading:
             if path in self.ledger.files and cell_of(path) is not None:
                 continue  # a folder where a day file should be, and unreadable as such
             if self.selection.venue in (None, venue):
-                found.append(Violation("leftover_file", path, "no day file belongs there", venue))
+                found.append(Violation("leftover_file", path, "no day file belongs there", venue=venue))
         # A collector that was killed left what it was writing, and the next one removes it: that is as promised.
         if not self.beside and "stopped_at_ms" in self.ledger.meta:
             words = "a file that was being written, and no collector runs"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import stat
@@ -17,7 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from attrs import AttrsInstance
+
 from trio_candles import __version__
+from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import Millis, Timeframe, canonical_symbol, printable
 from trio_candles.candles.times import unix_ms
 
@@ -153,9 +155,9 @@ def show(text: str, end: str = "\n") -> None:
         raise Unwritten(str(error)) from error
 
 
-def print_json(document: object) -> None:
-    """*document* on stdout, as the one JSON document that it is."""
-    show(json.dumps(document, allow_nan=False))
+def print_json(document: AttrsInstance) -> None:
+    """*document* on stdout, as one line of JSON."""
+    show(to_json(document))
 
 
 def fail(message: object, code: int = USAGE) -> int:

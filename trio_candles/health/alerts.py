@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 import trio
 
 from trio_candles.health.judge import Health, Problem, Subject
-from trio_candles.health.report import problem_document
+from trio_candles.health.report import ProblemDocument, problem_document
 from trio_candles.network.webhook import Undelivered
 
-__all__ = ["ALERTS_QUEUED", "Alert", "AlertBook", "alert_documents", "deliver"]
+__all__ = ["ALERTS_QUEUED", "Alert", "AlertBook", "AlertDocument", "alert_documents", "deliver"]
 
 ALERTS_QUEUED = 1_000
 """Documents that wait for a webhook which does not answer: days of an ordinary bad time. Later ones are said on
@@ -21,7 +21,23 @@ REFUSALS = 5
 """Times that one document is offered to a webhook which refuses it (4xx), so that it does not hold up all others."""
 SLOWEST_SECONDS = 60.0
 
-Document = Mapping[str, object]
+
+@attrs.frozen(kw_only=True)
+class AlertDocument:
+    """What a webhook gets. Times are Unix ms on the service's clock."""
+
+    event: str
+    """``unhealthy`` | ``recovered``"""
+    at_ms: int
+    data_dir: str
+    healthy: bool
+    """Whether nothing is unwell any more."""
+    text: str
+    """All of it in a sentence, for people."""
+    problems: tuple[ProblemDocument, ...]
+    """Those that appeared or went."""
+    still_unhealthy: tuple[ProblemDocument, ...]
+    """All that are not well after that."""
 
 
 @attrs.frozen
@@ -69,27 +85,27 @@ class AlertBook:
 
 def alert_documents(
     alerts: Sequence[Alert], still_open: Sequence[Problem], now: int, data_dir: Path
-) -> Iterator[Document]:
+) -> Iterator[AlertDocument]:
     """One document for each of *alerts*; all say what is not well after them."""
     for alert in alerts:
         # What was wrong before it recovered is in the problems, with its time; in a sentence it would sound like now.
         full = alert.event == "unhealthy"
         told = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
         more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
-        yield {
-            "event": alert.event,
-            "at_ms": now,
-            "data_dir": str(data_dir),
-            "healthy": not still_open,
-            "text": f"trio_candles {alert.event}: {told}{more}",
-            "problems": [problem_document(problem) for problem in alert.problems],
-            "still_unhealthy": [problem_document(problem) for problem in still_open],
-        }
+        yield AlertDocument(
+            event=alert.event,
+            at_ms=now,
+            data_dir=str(data_dir),
+            healthy=not still_open,
+            text=f"trio_candles {alert.event}: {told}{more}",
+            problems=tuple(problem_document(problem) for problem in alert.problems),
+            still_unhealthy=tuple(problem_document(problem) for problem in still_open),
+        )
 
 
 async def deliver(
-    documents: trio.MemoryReceiveChannel[Document],
-    post: Callable[[Document], Awaitable[None]],
+    documents: trio.MemoryReceiveChannel[AlertDocument],
+    post: Callable[[AlertDocument], Awaitable[None]],
     complain: Callable[[str], None],
 ) -> None:
     """Post each of *documents* until it has arrived, oldest first, waiting 1, 2, 4 … 60 s in between.
@@ -104,7 +120,7 @@ async def deliver(
             except Undelivered as error:
                 tries += 1
                 if error.refused and tries >= REFUSALS:
-                    complain(f"the webhook refuses an alert ({error}); it is given up: {document['text']}")
+                    complain(f"the webhook refuses an alert ({error}); it is given up: {document.text}")
                     break
                 if tries == 1:
                     complain(f"the webhook does not take an alert ({error}); it is tried again")

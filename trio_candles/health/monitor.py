@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -24,11 +23,12 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import Series, printable, utc_text
 from trio_candles.command.options import write_plainly
 from trio_candles.command.signals import Signals
 from trio_candles.config.load import is_loopback_url
-from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, alert_documents, deliver
+from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, AlertDocument, alert_documents, deliver
 from trio_candles.health.judge import Health
 from trio_candles.health.lag import LagBook
 from trio_candles.health.options import Target, add_common, screen_size, target_of
@@ -123,7 +123,7 @@ async def monitor(
 
     signals.tell(ask)
     frames, to_show = trio.open_memory_channel[View](SHOWN_QUEUED)
-    alerts, to_post = trio.open_memory_channel[Mapping[str, object]](ALERTS_QUEUED)
+    alerts, to_post = trio.open_memory_channel[AlertDocument](ALERTS_QUEUED)
     delivered = trio.Event()
     watcher = Watcher(target, LagBook(target.data_dir), AlertBook(), frames, alerts if webhook is not None else None)
     code = INTERRUPTED if interval is None else 0
@@ -168,7 +168,7 @@ class Watcher:
     _lags: LagBook
     _book: AlertBook
     _frames: trio.MemorySendChannel[View]
-    _alerts: trio.MemorySendChannel[Mapping[str, object]] | None
+    _alerts: trio.MemorySendChannel[AlertDocument] | None
     _first: bool = True
 
     async def watch(self, interval: float, offload: Offload) -> None:
@@ -217,7 +217,7 @@ def _show(options: argparse.Namespace, target: Target) -> Show:
     """How views are written, as options and stdout have it."""
     out, terminal = sys.stdout, sys.stdout.isatty()
     if options.json:
-        return lambda view: _write(out, json.dumps(_document(view, target), allow_nan=False) + "\n")
+        return lambda view: _write(out, to_json(monitor_document(view.health, target.data_dir, view.lags)) + "\n")
     if terminal and sys.platform == "win32":
         os.system("")  # lets a Windows console understand colours
     coloured = terminal and "NO_COLOR" not in os.environ
@@ -226,10 +226,6 @@ def _show(options: argparse.Namespace, target: Target) -> Show:
             out, _table(view, target, terminal=terminal, redraw=not options.once, coloured=coloured)
         )
     return lambda view: _write(out, _lines(view))
-
-
-def _document(view: View, target: Target) -> dict[str, object]:
-    return monitor_document(view.health, target.data_dir, view.lags)
 
 
 def _table(view: View, target: Target, *, terminal: bool, redraw: bool, coloured: bool) -> str:

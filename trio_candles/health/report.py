@@ -5,118 +5,249 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from trio_candles.candles.model import Series
+import attrs
+
+from trio_candles.candles.model import MINUTE, Series
 from trio_candles.health.facts import OpenGaps
-from trio_candles.health.judge import Health, Problem, SeriesVerdict, VenueVerdict
+from trio_candles.health.judge import Health, Problem, SeriesVerdict, State, VenueVerdict
 
-__all__ = ["check_document", "monitor_document", "problem_document"]
+__all__ = [
+    "CheckDocument",
+    "MonitorDocument",
+    "ProblemDocument",
+    "check_document",
+    "monitor_document",
+    "problem_document",
+]
 
 
-def check_document(health: Health, data_dir: Path) -> dict[str, object]:
+@attrs.frozen(kw_only=True)
+class LookDocument:
+    """What check and monitor say of a directory as a whole."""
+
+    ok: bool
+    """check: every series is fresh; monitor: healthy."""
+    checked_at_ms: int
+    data_dir: str
+    collector_running: bool | None
+    """Null if that cannot be seen."""
+    stopped_at_ms: int | None
+    """When the collector stopped in good order, if it did."""
+    error: str | None
+    """Why the journal cannot be read; the rest is then as if nothing were known."""
+
+
+@attrs.frozen(kw_only=True)
+class FreshnessDocument:
+    """How fresh a series is; null is what is not known of it."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+    state: State
+    detail: str
+    """Why it is not fresh."""
+    accounted_until_ms: int | None
+    """The end of the newest minute known to be a candle or empty."""
+    accounted_age_seconds: float | None
+    last_candle_ms: int | None
+    """Open time of the newest candle."""
+    last_candle_age_seconds: float | None
+    """Since it closed."""
+
+
+@attrs.frozen(kw_only=True)
+class GapDocument:
+    """The open gap of a series that has been known for longest."""
+
+    start_ms: int
+    end_ms: int
+    reason: str
+    detail: str
+    first_seen_ms: int
+    age_seconds: float
+    """Since it was first seen."""
+    attempts: int
+    last_error: str | None
+
+
+@attrs.frozen(kw_only=True)
+class SeriesDocument(FreshnessDocument):
+    """All that the monitor says of a series."""
+
+    lag_seconds: float | None
+    """From a live candle's close to its arrival; null where none is known."""
+    mark_ms: int | None
+    """The end of the accounted minutes."""
+    mark_age_seconds: float | None
+    coverage_hour_percent: float | None
+    """How much of it is candles or empty; null where nothing was expected."""
+    coverage_day_percent: float | None
+    open_gaps: int
+    open_gap_minutes: int
+    oldest_gap: GapDocument | None
+    revisions_last_day: int
+
+
+@attrs.frozen(kw_only=True)
+class VenueDocument:
+    """A venue: our verdict, and what its collector published last, null if it never did."""
+
+    venue: str
+    connected: bool
+    detail: str
+    status: str
+    """As in the status table; ours where there is no collector, or one that is silent."""
+    published_at_ms: int | None
+    published_age_seconds: float | None
+    received: int | None
+    saved: int | None
+    reconnects: int | None
+    rejected: int | None
+    """In this run, duplicates aside."""
+    rejections: Mapping[str, int]
+    """Rule -> candles, since the directory began."""
+    confirmations: Mapping[str, int]
+    """Outcome -> candles compared with REST, since the directory began."""
+
+
+@attrs.frozen(kw_only=True)
+class ProblemDocument:
+    """What is not well, for the monitor and in alerts; the first four keys are the same while it lasts."""
+
+    subject: str
+    """``collector`` | ``journal`` | ``store`` | ``venue`` | ``series``"""
+    venue: str | None
+    symbol: str | None
+    part: str | None
+    state: str
+    since_ms: int | None
+    """Null where that is not known."""
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class CheckDocument(LookDocument):
     """What ``check --json`` prints."""
-    reading = health.reading
-    return {
-        "ok": health.all_fresh,
-        "checked_at_ms": reading.now,
-        "data_dir": str(data_dir),
-        "collector_running": reading.running,
-        "stopped_at_ms": reading.stopped_at,
-        "error": reading.trouble,
-        "series": [_freshness(one) for one in health.series],
-    }
+
+    series: tuple[FreshnessDocument, ...]
 
 
-def monitor_document(health: Health, data_dir: Path, lags: Mapping[Series, int]) -> dict[str, object]:
-    """What ``monitor --json`` prints; *lags* in ms."""
-    reading = health.reading
-    return {
-        "ok": health.healthy,
-        "checked_at_ms": reading.now,
-        "data_dir": str(data_dir),
-        "collector_running": reading.running,
-        "stopped_at_ms": reading.stopped_at,
-        "error": reading.trouble,
-        "problems": [problem_document(one) for one in health.problems],
-        "store_errors": dict(reading.store_errors),
-        "venues": [_venue(one, health) for one in health.venues],
-        "series": [_freshness(one) | _details(one, lags.get(one.series)) for one in health.series],
-    }
+@attrs.frozen(kw_only=True)
+class MonitorDocument(LookDocument):
+    """What ``monitor --json`` prints."""
+
+    problems: tuple[ProblemDocument, ...]
+    store_errors: Mapping[str, str]
+    """Part of the store -> the system's words for why it cannot write."""
+    venues: tuple[VenueDocument, ...]
+    series: tuple[SeriesDocument, ...]
 
 
-def problem_document(problem: Problem) -> dict[str, object]:
-    """What is not well, for documents and alerts; ``subject`` is the same while it lasts."""
+def check_document(health: Health, data_dir: Path) -> CheckDocument:
+    """*health* as ``check`` says it."""
+    look = attrs.asdict(_look(health, health.all_fresh, data_dir))
+    return CheckDocument(**look, series=tuple(_freshness(one) for one in health.series))
+
+
+def monitor_document(health: Health, data_dir: Path, lags: Mapping[Series, int]) -> MonitorDocument:
+    """*health* as ``monitor`` says it; *lags* in ms."""
+    return MonitorDocument(
+        **attrs.asdict(_look(health, health.healthy, data_dir)),
+        problems=tuple(problem_document(one) for one in health.problems),
+        store_errors=health.reading.store_errors,
+        venues=tuple(_venue(one, health) for one in health.venues),
+        series=tuple(_series(one, lags.get(one.series)) for one in health.series),
+    )
+
+
+def problem_document(problem: Problem) -> ProblemDocument:
+    """*problem* for the monitor's document and for alerts."""
     subject = problem.subject
-    return {
-        "subject": subject.kind,
-        "venue": subject.venue,
-        "symbol": subject.symbol,
-        "part": subject.part,
-        "state": problem.state,
-        "since_ms": problem.since,
-        "detail": problem.detail,
-    }
+    return ProblemDocument(
+        subject=subject.kind,
+        venue=subject.venue,
+        symbol=subject.symbol,
+        part=subject.part,
+        state=problem.state,
+        since_ms=problem.since,
+        detail=problem.detail,
+    )
 
 
-def _freshness(one: SeriesVerdict) -> dict[str, object]:
+def _look(health: Health, ok: bool, data_dir: Path) -> LookDocument:
+    reading = health.reading
+    return LookDocument(
+        ok=ok,
+        checked_at_ms=reading.now,
+        data_dir=str(data_dir),
+        collector_running=reading.running,
+        stopped_at_ms=reading.stopped_at,
+        error=reading.trouble,
+    )
+
+
+def _freshness(one: SeriesVerdict) -> FreshnessDocument:
     facts = one.facts
-    return {
-        "venue": one.series.venue,
-        "symbol": one.series.symbol,
-        "timeframe": one.series.timeframe,
-        "state": one.state.value,
-        "detail": one.detail,
-        "accounted_until_ms": None if facts is None else facts.known_until,
-        "accounted_age_seconds": _seconds(one.known_age),
-        "last_candle_ms": None if facts is None else facts.last_candle,
-        "last_candle_age_seconds": _seconds(one.candle_age),
-    }
+    return FreshnessDocument(
+        venue=one.series.venue,
+        symbol=one.series.symbol,
+        timeframe=one.series.timeframe,
+        state=one.state,
+        detail=one.detail,
+        accounted_until_ms=None if facts is None else facts.known_until,
+        accounted_age_seconds=_seconds(one.known_age),
+        last_candle_ms=None if facts is None else facts.last_candle,
+        last_candle_age_seconds=_seconds(one.candle_age),
+    )
 
 
-def _details(one: SeriesVerdict, lag: int | None) -> dict[str, object]:
+def _series(one: SeriesVerdict, lag: int | None) -> SeriesDocument:
     facts = one.facts
     gaps = None if facts is None else facts.open_gaps
-    return {
-        "lag_seconds": _seconds(lag),
-        "mark_ms": None if facts is None else facts.mark,
-        "mark_age_seconds": None if facts is None else _seconds(one.now - facts.mark),
-        "coverage_hour_percent": None if facts is None else facts.hour.percent,
-        "coverage_day_percent": None if facts is None else facts.day.percent,
-        "open_gaps": 0 if gaps is None else gaps.count,
-        "open_gap_minutes": 0 if gaps is None else gaps.length // 60_000,
-        "oldest_gap": None if gaps is None else _gap(gaps, one.now),
-        "revisions_last_day": 0 if facts is None else facts.revisions,
-    }
+    return SeriesDocument(
+        **attrs.asdict(_freshness(one)),
+        lag_seconds=_seconds(lag),
+        mark_ms=None if facts is None else facts.mark,
+        mark_age_seconds=None if facts is None else _seconds(one.now - facts.mark),
+        coverage_hour_percent=None if facts is None else facts.hour.percent,
+        coverage_day_percent=None if facts is None else facts.day.percent,
+        open_gaps=0 if gaps is None else gaps.count,
+        open_gap_minutes=0 if gaps is None else gaps.length // MINUTE,
+        oldest_gap=None if gaps is None else _gap(gaps, one.now),
+        revisions_last_day=0 if facts is None else facts.revisions,
+    )
 
 
-def _gap(gaps: OpenGaps, now: int) -> dict[str, object]:
-    return {
-        "start_ms": gaps.since,
-        "end_ms": gaps.until,
-        "reason": gaps.reason,
-        "detail": gaps.detail,
-        "first_seen_ms": gaps.first_seen,
-        "age_seconds": _seconds(now - gaps.first_seen),
-        "attempts": gaps.attempts,
-        "last_error": gaps.last_error,
-    }
+def _gap(gaps: OpenGaps, now: int) -> GapDocument:
+    return GapDocument(
+        start_ms=gaps.since,
+        end_ms=gaps.until,
+        reason=gaps.reason,
+        detail=gaps.detail,
+        first_seen_ms=gaps.first_seen,
+        age_seconds=(now - gaps.first_seen) / 1000,
+        attempts=gaps.attempts,
+        last_error=gaps.last_error,
+    )
 
 
-def _venue(one: VenueVerdict, health: Health) -> dict[str, object]:
+def _venue(one: VenueVerdict, health: Health) -> VenueDocument:
     state, reading = one.state, health.reading
-    return {
-        "venue": one.venue,
-        "connected": one.connected,
-        "detail": one.detail,
-        "status": one.status,
-        "published_at_ms": None if state is None else state.at,
-        "published_age_seconds": None if state is None else _seconds(reading.now - state.at),
-        "received": None if state is None else state.received,
-        "saved": None if state is None else state.saved,
-        "reconnects": None if state is None else state.reconnects,
-        "rejected": None if state is None else state.rejected,
-        "rejections": dict(reading.rejections.get(one.venue, {})),
-        "confirmations": dict(reading.confirmations.get(one.venue, {})),
-    }
+    return VenueDocument(
+        venue=one.venue,
+        connected=one.connected,
+        detail=one.detail,
+        status=one.status,
+        published_at_ms=None if state is None else state.at,
+        published_age_seconds=None if state is None else _seconds(reading.now - state.at),
+        received=None if state is None else state.received,
+        saved=None if state is None else state.saved,
+        reconnects=None if state is None else state.reconnects,
+        rejected=None if state is None else state.rejected,
+        rejections=reading.rejections.get(one.venue, {}),
+        confirmations=reading.confirmations.get(one.venue, {}),
+    )
 
 
 def _seconds(length: int | None) -> float | None:

@@ -6,8 +6,7 @@ a secret as often as not (a token is in its path), so errors name its host alone
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,6 +14,7 @@ import httpx
 import trio
 
 from trio_candles import __version__
+from trio_candles.candles.documents import to_json
 
 __all__ = ["Undelivered", "Webhook", "open_webhook"]
 
@@ -40,9 +40,9 @@ class Webhook:
     _client: httpx.AsyncClient
     _url: str
 
-    async def post(self, document: Mapping[str, object]) -> None:
-        """Post *document*; :class:`Undelivered` unless the answer is 2xx, in time."""
-        content = json.dumps(document, allow_nan=False).encode()
+    async def post(self, document: attrs.AttrsInstance) -> None:
+        """Post *document* as JSON; :class:`Undelivered` unless the answer is 2xx, in time."""
+        content = to_json(document).encode()
         with trio.move_on_after(POST_SECONDS):
             try:
                 async with self._client.stream("POST", self._url, content=content) as response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import attrs
@@ -10,7 +10,7 @@ import attrs
 from trio_candles.candles.model import printable
 from trio_candles.venues.probes import Status
 
-__all__ = ["Check", "Checks", "as_json", "coloured", "lines", "total"]
+__all__ = ["Check", "Checks", "PreflightDocument", "coloured", "lines", "preflight_document", "total"]
 
 EACH = 12
 """Symbols of a venue that pass the same check are told in a line each up to here; a whole market in one."""
@@ -19,15 +19,27 @@ _COLOURS = {"pass": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
 
 @attrs.frozen
 class Check:
-    """One thing that was looked at."""
+    """One thing that was looked at; in the document as it stands here."""
 
     name: str
+    venue: str | None = attrs.field(default=None, kw_only=True)
+    """Where it is not about this machine."""
+    symbol: str | None = attrs.field(default=None, kw_only=True)
     status: Status
     detail: str
     remedy: str = ""
     """What to do about it; nothing where all is well."""
-    venue: str | None = None
-    symbol: str | None = None
+
+
+@attrs.frozen
+class PreflightDocument:
+    """What ``preflight --json`` prints."""
+
+    ok: bool
+    """No check failed."""
+    checks: tuple[Check, ...]
+    totals: Mapping[str, int]
+    """How many ``checks`` there are, and how many came out as ``pass``, ``warn`` and ``fail``."""
 
 
 @attrs.define
@@ -51,7 +63,7 @@ class Checks:
 
     def add(self, status: Status, name: str, detail: str, remedy: str, symbol: str | None) -> None:
         """Take note; what venues and systems say in it is made fit for a terminal."""
-        self.done.append(Check(name, status, printable(detail), printable(remedy), self.venue, symbol))
+        self.done.append(Check(name, status, printable(detail), printable(remedy), venue=self.venue, symbol=symbol))
 
 
 # --- for people -------------------------------------------------------------------------------------------
@@ -105,15 +117,10 @@ def total(checks: Sequence[Check]) -> str:
 # --- for programs -----------------------------------------------------------------------------------------
 
 
-def as_json(checks: Sequence[Check]) -> dict[str, object]:
+def preflight_document(checks: Sequence[Check]) -> PreflightDocument:
     """The whole as one document."""
     counts = _counts(checks)
-    keys = ("name", "venue", "symbol", "status", "detail", "remedy")
-    return {
-        "ok": not counts["fail"],
-        "checks": [{key: getattr(check, key) for key in keys} for check in checks],
-        "totals": counts,
-    }
+    return PreflightDocument(not counts["fail"], tuple(checks), counts)
 
 
 def _counts(checks: Sequence[Check]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from trio_candles.command.launch import Plan, UsageError, plan, speed, world
 from trio_candles.command.options import config_file, directory, finite, print_json, show, through_a_pipe, write_plainly
 from trio_candles.config.load import ConfigError
 from trio_candles.network.websocket import Network, dial_tcp
-from trio_candles.preflight.checks import Check, as_json, coloured, lines, total
+from trio_candles.preflight.checks import Check, coloured, lines, preflight_document, total
 from trio_candles.preflight.run import preflight
 
 __all__ = ["command", "main"]
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     if options.json:
-        print_json(as_json(found))
+        print_json(preflight_document(found))
     else:
         show(total(found))
     return 1 if any(check.status == "fail" for check in found) else 0

@@ -7,14 +7,12 @@ inside the journal's transactions, on its connection.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
+from trio_candles.candles.documents import CandleDocument, EmptyDocument, from_json, kept_from_json, to_json
 from trio_candles.candles.model import Candle, Millis, Series, Source
 
 __all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
@@ -55,39 +53,38 @@ class Revisions:
         """Read what may be read again; ``ValueError`` or the like where that makes no sense."""
         rows = self._db.execute("SELECT open_ms, stored, offered FROM revision WHERE outcome IN ('open', 'kept')")
         for minute, stored, offered in rows:
-            said = json.loads(offered)
-            numbers = [said[name] for name in ("open", "high", "low", "close", "volume")]
-            if not all(isinstance(number, (int, float)) for number in numbers) or not isinstance(
-                said["ingest_time_ms"], int
-            ):
-                raise ValueError(f"of minute {minute} was offered {offered}")
-            Source(said["source"])
-            json.loads(stored)
+            try:
+                kept_from_json(stored)
+                from_json(offered, CandleDocument)
+            except ValueError as error:
+                raise ValueError(f"the revision of minute {minute}: {error}") from error
 
-    def add(self, series_id: int, minute: Millis, stored: Mapping[str, object], offered: Candle, now: Millis) -> bool:
+    def add(
+        self, series_id: int, minute: Millis, stored: CandleDocument | EmptyDocument, offered: Candle, now: Millis
+    ) -> bool:
         """Something else than what is stored was heard; ``False`` if it was heard before, and is still open."""
-        said = json.dumps(as_json(offered))
+        said = to_json(CandleDocument.of(offered))
         for id_, before in self._open(series_id, minute):
-            same = _same(before, offered) and before["source"] == offered.source.value
+            same = _same(before, offered) and before.source is offered.source
             if same:
-                if before["ingest_time_ms"] > offered.ingest_time:
+                if before.ingest_time_ms > offered.ingest_time:
                     # The clock was set back: how long ago that was nobody can tell, so the minute begins anew.
                     self._db.execute("UPDATE revision SET offered = ? WHERE id = ?", (said, id_))
                 return False
-            if before["source"] == offered.source.value:
+            if before.source is offered.source:
                 self._settle(id_, "kept")  # the venue has changed its mind once more
         self._db.execute(
             "INSERT INTO revision (at_ms, series_id, open_ms, stored, offered, outcome) VALUES (?, ?, ?, ?, ?, 'open')",
-            (now, series_id, minute, json.dumps(dict(stored)), said),
+            (now, series_id, minute, to_json(stored), said),
         )
         return True
 
     def is_second(self, series_id: int, offered: Candle) -> bool:
         """Whether an earlier REST answer, at least a minute before this one, said the same."""
         return any(
-            before["source"] == Source.REST
+            before.source is Source.REST
             and _same(before, offered)
-            and offered.ingest_time - before["ingest_time_ms"] >= APART
+            and offered.ingest_time - before.ingest_time_ms >= APART
             for _, before in self._open(series_id, offered.open_time)
         )
 
@@ -97,26 +94,26 @@ class Revisions:
             "SELECT offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'kept'",
             (series_id, offered.open_time),
         )
-        said = [json.loads(before) for (before,) in rows]
-        return any(_same(before, offered) and before["source"] == offered.source.value for before in said)
+        said = [from_json(before, CandleDocument) for (before,) in rows]
+        return any(_same(before, offered) and before.source is offered.source for before in said)
 
     def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
         """REST has the last word on *minute*; whether anything was open."""
         rows = self._open(series_id, minute)
         for id_, before in rows:
             # Only the word that was followed is "replaced"; what else was heard is history.
-            self._settle(id_, outcome if outcome == "kept" or before["source"] == Source.REST else "kept")
+            self._settle(id_, outcome if outcome == "kept" or before.source is Source.REST else "kept")
         return bool(rows)
 
     def _settle(self, id_: int, outcome: str) -> None:
         self._db.execute("UPDATE revision SET outcome = ? WHERE id = ?", (outcome, id_))
 
-    def _open(self, series_id: int, minute: Millis) -> list[tuple[int, dict[str, Any]]]:
+    def _open(self, series_id: int, minute: Millis) -> list[tuple[int, CandleDocument]]:
         rows = self._db.execute(
             "SELECT id, offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'open' ORDER BY id",
             (series_id, minute),
         )
-        return [(id_, json.loads(offered)) for id_, offered in rows]
+        return [(id_, from_json(offered, CandleDocument)) for id_, offered in rows]
 
     def replaced(self, series_id: int, since: Millis, until: Millis) -> set[Millis]:
         """The minutes of ``[since, until)`` whose stored candle REST has replaced."""
@@ -187,16 +184,7 @@ class Revisions:
             )
 
 
-def as_json(candle: Candle) -> dict[str, object]:
-    """*candle*'s values, for ``revision``."""
-    return {
-        "open": candle.open, "high": candle.high, "low": candle.low, "close": candle.close,
-        "volume": candle.volume, "quote_volume": candle.quote_volume, "vwap": candle.vwap,
-        "trades_count": candle.trades_count, "source": candle.source.value, "ingest_time_ms": candle.ingest_time,
-    }  # fmt: skip
-
-
-def _same(said: Mapping[str, Any], candle: Candle) -> bool:
+def _same(before: CandleDocument, candle: Candle) -> bool:
     """The contract's *equal*."""
-    values: dict[str, Any] = {name: said[name] for name in ("open", "high", "low", "close", "volume")}
+    values = {name: getattr(before, name) for name in ("open", "high", "low", "close", "volume")}
     return candle.same_as(attrs.evolve(candle, **values))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
+from trio_candles.candles.documents import CandleDocument, EmptyDocument
 from trio_candles.candles.model import (
     DAY,
     MINUTE,
@@ -32,7 +33,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
-from trio_candles.store.revisions import Revisions, as_json
+from trio_candles.store.revisions import Revisions
 from trio_candles.store.schema import candle_checksum
 from trio_candles.store.spans import touching
 from trio_candles.store.underived import Underived
@@ -152,8 +153,9 @@ class Verdicts:
 
     def _differs(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
         """Keep on record that *offered* is not what is stored; whether that is news."""
+        before: CandleDocument | EmptyDocument
         if stored is not None:
-            before = as_json(stored)
+            before = CandleDocument.of(stored)
         else:
             empty = self._db.execute(
                 f"SELECT evidence FROM empty WHERE {touching('empty')}",
@@ -161,7 +163,7 @@ class Verdicts:
             ).fetchone()
             if empty is None:
                 raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
-            before = {"empty": empty[0]}
+            before = EmptyDocument(empty[0])
         news = self._revisions.add(entry.id, offered.open_time, before, offered, now)
         if news:
             judged.conflicts.append((stored, offered))
