@@ -1,0 +1,37 @@
+"""The one option of the tests: ``--slow`` runs what takes long, and tries properties on five times the examples."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+NOT_RUN = "slow, not run: pytest --slow runs them"
+
+settings.register_profile("quick", max_examples=30)
+settings.register_profile("slow", max_examples=150)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow", action="store_true", help="run slow tests too, and properties on five times the examples"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes seconds; runs with --slow. A quick test holds the same promise")
+    settings.load_profile("slow" if config.getoption("slow") else "quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let slow tests be skipped: the summary counts them, where others would vanish from it."""
+    if not config.getoption("slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason=NOT_RUN))
+
+
+def pytest_report_teststatus(report):
+    """Slow tests that were not run, as a count of their own in the summary."""
+    if report.skipped and NOT_RUN in str(report.longrepr):
+        return NOT_RUN, "", "SLOW"
+    return None
