@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,8 @@ __all__ = ["command", "main"]
 
 def command() -> int:
     """The console script."""
+    # What the feed logs is in the report already; without a handler Python would write it to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     # A shell that starts us in the background has SIGINT ignored, and Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return through_a_pipe(lambda: main(sys.argv[1:]))
