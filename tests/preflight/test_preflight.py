@@ -23,7 +23,6 @@ from world import NOON, config_of
 
 from trio_candles.candles.model import Millis
 from trio_candles.clock import SimulatedTime
-from trio_candles.collector.service import inline
 from trio_candles.command.launch import Plan
 from trio_candles.config.load import Aggregation, Config
 from trio_candles.network.websocket import Network
@@ -37,6 +36,7 @@ from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import JOURNAL, LOCK, identity_content
 from trio_candles.store.store import open_store
+from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
 from trio_candles.venues.protocol import Acked, Told, Venue
 from trio_candles.venues.registry import VENUES

@@ -1,7 +1,8 @@
-"""What the tools' command lines have in common: options, how their values are read, where the data is.
+"""What all command lines have in common: options, how their values are read, where the data is.
 
-A tool's parser begins with :func:`add_common` and takes of the rest what it needs; every ``type=`` function here
-refuses with words that argparse prints, exit code 2.
+Every parser begins with :func:`add_common`; :func:`add_clock` is for who reads a data directory, :func:`add_run` for
+who decides a run as the collector does. Every ``type=`` function here refuses with words that argparse prints, exit
+code 2.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ __all__ = [
     "Unwritten",
     "add_clock",
     "add_common",
+    "add_run",
     "config_file",
     "data_dir_of",
     "directory",
+    "duration",
     "fail",
     "finite",
     "positive",
     "print_json",
+    "seconds_of",
     "show",
+    "speed",
     "symbol",
     "through_a_pipe",
     "timeframe",
@@ -50,17 +55,28 @@ __all__ = [
 
 CONFIG = Path("config.yaml")
 
+FASTEST = 10_000.0
+"""Service seconds per wall second, at most."""
 USAGE = 2
 """The exit code of usage and configuration."""
 NO_DIRECTORY = "no such directory"
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
+def add_common(
+    parser: argparse.ArgumentParser,
+    *,
+    config: str = f"default: {CONFIG}",
+    json: str | None = "one JSON document on stdout, nothing else there",
+) -> None:
+    """Add ``--config``, ``--data-dir``, ``--json`` and ``--version``.
+
+    *config* and *json* are the help of their options; without help for it, there is no ``--json``.
+    """
     # No default for --config: with --data-dir the configuration is read only if it is asked for.
-    parser.add_argument("--config", type=config_file, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--config", type=config_file, metavar="FILE", help=config)
     parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    if json is not None:
+        parser.add_argument("--json", action="store_true", help=json)
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
 
 
@@ -68,6 +84,15 @@ def add_clock(parser: argparse.ArgumentParser) -> None:
     """Add ``--speed`` and ``--pivot``: by which clock a data directory is read; by default by its own."""
     parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
     parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+
+
+def add_run(parser: argparse.ArgumentParser, simulate: str) -> None:
+    """Add what decides a run, a default for ``--config`` included; *simulate* is the help of ``--simulate``."""
+    parser.set_defaults(config=CONFIG)
+    parser.add_argument("--simulate", action="store_true", help=simulate)
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
 
 
 def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
@@ -241,6 +266,34 @@ def positive(text: str) -> float:
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
     return number
+
+
+def speed(text: str) -> float:
+    """A number above zero that a machine keeps up with."""
+    number = positive(text)
+    if number > FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
+    return number
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])?", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(text: str, unit: str | None = None) -> float | None:
+    """The seconds in ``90s``, ``10m``, ``2h`` or ``1d``; of a number alone in *unit*. ``None`` if *text* is none."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not (unit := match[2] or unit):
+        return None
+    return float(match[1]) * _SECONDS[unit]
+
+
+def duration(text: str) -> float:
+    """``90s``, ``10m``, ``2h``, ``1d`` in seconds, more than none."""
+    seconds = seconds_of(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
+    return seconds
 
 
 def finite(text: str) -> float:
