@@ -51,7 +51,7 @@ writer has no time for waits in the feeds' outboxes, where it is bounded and vis
 
 @attrs.frozen
 class Service:
-    """A running service, for whoever has to show it or to say how it ended."""
+    """A running service: what its status table shows, and what its writer has in hand."""
 
     board: Board
     writing: Writing
@@ -78,7 +78,7 @@ async def open_service(
     """The collector at work for the block; when the block is left, everything received is in parquet.
 
     *show* is given the status table every ``status.interval_seconds``. If the writer cannot finish within
-    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` says what was left.
+    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` holds what was left.
     """
     chance = chance or random.Random()
     series = all_series(config)

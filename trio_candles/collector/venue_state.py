@@ -54,7 +54,7 @@ PAGES_LIMIT = 100
 nothing is asked, else the same pages would pile up for as long as a disk takes nothing."""
 
 CLOCK_TOLERANCE = 2_000
-"""Ms between the venue's clock and ours beyond which we say so."""
+"""Ms between the venue's clock and ours beyond which a warning is logged."""
 LOUD_EVERY = 60.0
 """Seconds between two warnings of the same kind about one venue; the others go to the log file only."""
 

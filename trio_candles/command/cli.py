@@ -109,7 +109,7 @@ def _run_with_console(
 
 
 def exit_code(error: WrongDirectory | OSError) -> int:
-    """2 for a mistake of whoever started us; 1 where a supervisor may try again: a disk full or failing, a lock."""
+    """2 where the command or the directory must be mended; 1 where a supervisor may try again: a full disk, a lock."""
     match error:
         case StoreUnavailable():
             return 2 if error.closed else 1
@@ -123,7 +123,7 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
     clock = ServiceClock(planned.time.speed)
     try:
         service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
-    # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
+    # The outermost handler: whatever ends the service, a bug included, is on the console and in the log, whole.
     except BaseException as error:
         report(error)
         if console.failed is not None:  # nobody is left to write what was reported
@@ -149,8 +149,8 @@ async def collect(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.set)
 
-    signals.tell(ask)
-    console.tell(ask)
+    signals.on_stop(ask)
+    console.on_failure(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues, remarks(planned)), final=True)
     async with world(planned) as config:
@@ -168,14 +168,14 @@ async def collect(
 
 
 def remarks(planned: Plan) -> list[str]:
-    """Where the candles go, and what about this run is not as usual."""
+    """Lines for the banner: where the candles go, and what about this run is not as usual."""
     config = planned.config
-    told = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    lines = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
     if planned.simulate:
-        told.append(f"SIMULATED exchanges, market seed {planned.seed}")
+        lines.append(f"SIMULATED exchanges, market seed {planned.seed}")
     if planned.accelerated:
-        told.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
-    return told
+        lines.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
+    return lines
 
 
 def report(error: BaseException) -> None:

@@ -1,8 +1,8 @@
 """What all command lines have in common: options, how their values are read, where the data is.
 
-Every parser begins with :func:`add_common`; :func:`add_clock` is for who reads a data directory, :func:`add_run` for
-who decides a run as the collector does. Every ``type=`` function here refuses with words that argparse prints, exit
-code 2.
+Every parser begins with :func:`add_common`; a tool that reads a data directory adds :func:`add_clock`, a command that
+decides a run as the collector does adds :func:`add_run`. Every ``type=`` function here raises ArgumentTypeError, whose
+text argparse prints, exit code 2.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallT
 
 
 def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
-    """What :func:`tool_time` reads."""
+    """The ``now`` of :func:`tool_time`: the service's time in Unix ms."""
     return tool_time(data_dir, speed, pivot).now
 
 
 def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
-    """The directory to look at, which exists; ``None`` after saying on stderr why there is none (exit code 2)."""
+    """The directory to look at, which exists; ``None`` after printing on stderr why there is none (exit code 2)."""
     if data_dir is None or config is not None:
         # Imported late: --help and --data-dir should not wait for YAML.
         from trio_candles.config.load import ConfigError, load_config
@@ -137,7 +137,7 @@ def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
 
 
 def trouble_with(directory: Path) -> str | None:
-    """Why nothing in *directory* can be read, in words; ``None`` if it is one and may be searched."""
+    """Why nothing in *directory* can be read, as text; ``None`` if *directory* is one and may be searched."""
     try:
         # The dot in it and not itself: a directory that may not be searched is there, too.
         mode = os.stat(os.path.join(directory, os.curdir)).st_mode
@@ -151,7 +151,7 @@ def trouble_with(directory: Path) -> str | None:
 def write_plainly() -> None:
     """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
 
-    One that we were started without is nowhere: what is written there is lost, and nothing fails.
+    A stream that we were started without leads nowhere: what is written there is lost, and nothing fails.
     """
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
@@ -165,11 +165,11 @@ def _nowhere() -> TextIO:
 
 
 class Unwritten(Exception):
-    """Stdout does not take what was to be shown; the system's words."""
+    """Stdout cannot be written; the text is the system's."""
 
 
 def show(text: str, end: str = "\n") -> None:
-    """*text* on stdout, at once; :class:`Unwritten` if it does not get there."""
+    """Write *text* to stdout at once; raises :class:`Unwritten` where stdout does not take it."""
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:
@@ -179,20 +179,20 @@ def show(text: str, end: str = "\n") -> None:
 
 
 def print_json(document: object) -> None:
-    """*document* on stdout, as the one JSON document that it is."""
+    """Write *document* to stdout as JSON on one line; raises :class:`Unwritten`."""
     show(json.dumps(document, allow_nan=False))
 
 
 def fail(message: object, code: int = USAGE) -> int:
-    """Say *message* on stderr; the exit code."""
+    """Print *message* on stderr; returns *code*, the exit code."""
     print(message, file=sys.stderr)
     return code
 
 
 def through_a_pipe(run: Callable[[], int]) -> int:
-    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does.
+    """The exit code of *run*, also if the reader of its output leaves before *run* ends, as ``| head`` does.
 
-    Output that cannot be written is said on stderr, exit code 2: without it, no other code would say what it means.
+    Output that cannot be written is reported on stderr, exit code 2: no other code means anything without its output.
     """
     write_plainly()
     code = 1
@@ -229,7 +229,7 @@ def directory(text: str) -> Path:
 
 
 def config_file(text: str) -> Path:
-    """The path of a file; an unset variable is none."""
+    """The path of a file; refuses a blank one, as of an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a file, found {text!r}")
     return Path(text)

@@ -110,7 +110,7 @@ async def monitor(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.set)
 
-    signals.tell(ask)
+    signals.on_stop(ask)
     frames, to_show = trio.open_memory_channel[View](SHOWN_QUEUED)
     alerts, to_post = trio.open_memory_channel[Mapping[str, object]](ALERTS_QUEUED)
     delivered = trio.Event()

@@ -161,9 +161,9 @@ async def _check_connection(visit: Visit, label: str, batch: Sequence[str], conn
     dialled = [one.dialled for one in attempts if one.dialled is not None]
     if dialled:
         what = "TCP and TLS" if url.startswith("wss:") else "TCP"
-        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.told(dialled[-1])}")
+        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.wall_text(dialled[-1])}")
     if attempt.connection is None and attempt.lost is None:
-        losses.append(f"{url}: not finished after {visit.pace.told(trio.current_time() - began)}")
+        losses.append(f"{url}: not finished after {visit.pace.wall_text(trio.current_time() - began)}")
     if attempt.connection is None or attempt.lost is not None:
         checks.failed(label, f"{'; then: '.join(dict.fromkeys(losses))} ({len(attempts)} attempts)", _NETWORK)
     elif losses:
@@ -220,7 +220,7 @@ def _judge(visit: Visit, attempt: _Attempt, connection: Connection) -> None:
 
 def _judge_symbol(visit: Visit, attempt: _Attempt, connection: Connection, symbol: str) -> None:
     checks, name, found = visit.checks, "subscription", attempt.symbols[symbol]
-    waited = visit.pace.told(trio.current_time() - attempt.opened_at)
+    waited = visit.pace.wall_text(trio.current_time() - attempt.opened_at)
     state = attempt.state(symbol)
     if state is State.REFUSED:
         checks.failed(name, f"refused: {found.refused}", "see whether the venue lists it", symbol=symbol)

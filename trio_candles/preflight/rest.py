@@ -44,7 +44,7 @@ async def check_rest(visit: Visit) -> None:
         told: list[TimeAnswer] = []
         with visit.step("rest", ANSWER_SECONDS):
             told.append(await _patiently(visit, rest, lambda: _ask_time(visit, rest)))
-            visit.checks.passed("rest", f"{visit.rest_url} answers in {visit.pace.told(_took(told[0]))}")
+            visit.checks.passed("rest", f"{visit.rest_url} answers in {visit.pace.wall_text(_took(told[0]))}")
         if not told:
             return
         if Skew.of(told).certain:

@@ -83,7 +83,7 @@ async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Off
     with trio.move_on_after(pace.seconds(DISK_SECONDS)):
         return await offload(check_locally, planned, source, machine)
     checks = Checks()
-    detail = f"{planned.config.data_dir}: not finished after {pace.told(pace.seconds(DISK_SECONDS))}"
+    detail = f"{planned.config.data_dir}: not finished after {pace.wall_text(pace.seconds(DISK_SECONDS))}"
     checks.failed("data directory", detail, "the disk does not answer: see to it")
     return checks
 

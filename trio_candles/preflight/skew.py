@@ -1,6 +1,6 @@
 """How far our clock is from a venue's, from question and answer; pure.
 
-An answer says what time it was there at some moment between the question's leaving and the answer's arrival, cut to
+An answer states what time it was there at some moment between the question's leaving and the answer's arrival, cut to
 what the venue states: Kraken states whole seconds. So each answer gives bounds, and another one, asked for when the
 venue's second should just be turning, halves them. An answer out of a cache is late, never early.
 """
@@ -66,7 +66,7 @@ class Skew:
         return far <= WARN_MS or near > WORST_MS or (near > WARN_MS and far <= WORST_MS)
 
     def wait(self, now: Millis) -> float:
-        """Seconds from *now* until an answer cut to the second says most: when the middle would be right on it."""
+        """Seconds from *now* until an answer cut to whole seconds narrows the bounds most: at the turn of a second."""
         later = now + CACHED_MS
         return (CACHED_MS + (-(later + self.middle)) % 1_000) / 1000
 
