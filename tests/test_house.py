@@ -29,6 +29,7 @@ FLOORS = {
     "trio_candles.assembly": 2,
     "trio_candles.network": 3,
     "trio_candles.clock": 3,
+    "trio_candles.threads": 3,
     "trio_candles.config": 4,
     "trio_candles.store": 4,
     "trio_candles.reading": 5,
@@ -373,7 +374,7 @@ def borrowed(package: str, allowed: set[str]) -> list[str]:
 READERS_MAY = {
     "trio_candles.command.options", "trio_candles.candles.times", "trio_candles.candles.intervals",
     "trio_candles", "trio_candles.candles.model", "trio_candles.store.schema", "trio_candles.store.lock",
-    "trio_candles.clock", "trio_candles.config.load", "trio_candles.store.snapshot",
+    "trio_candles.clock", "trio_candles.config.load", "trio_candles.store.snapshot", "trio_candles.threads",
     "trio_candles.candles.documents",  # how a document becomes JSON; the audit reads the ledger's JSON by itself
 }  # fmt: skip
 

@@ -36,11 +36,12 @@ from world import NOON, config_of
 
 from trio_candles.candles.model import canonical_symbol
 from trio_candles.clock import SimulatedTime
-from trio_candles.collector.service import inline, open_service
+from trio_candles.collector.service import open_service
 from trio_candles.command.console import open_console
 from trio_candles.network.rest import ANSWER_SECONDS, LARGEST_BODY, Rest, open_rest
 from trio_candles.network.websocket import Network, dial_tcp
 from trio_candles.store.store import open_store
+from trio_candles.threads import inline
 from trio_candles.venues.history import Answer, Penalty, Rate, Refusal, Request, Unavailable
 from trio_candles.venues.protocol import Misunderstood
 from trio_candles.venues.registry import VENUES

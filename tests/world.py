@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.clock import SimulatedTime
-from trio_candles.collector.service import Service, inline, open_service
+from trio_candles.collector.service import Service, open_service
 from trio_candles.config.load import (
     Aggregation,
     Config,
@@ -26,6 +26,7 @@ from trio_candles.config.load import (
 from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
 from trio_candles.store.store import Store, open_store
+from trio_candles.threads import inline
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import VenueRecord
 

@@ -677,16 +677,17 @@ async def nobody(*_: object) -> None:
     raise OSError("there is nobody to dial")
 
 
-def watched(time: Drifting) -> Feed:
+def watched(time: Drifting) -> tuple[Feed, VenueState]:
     """A venue without a connection: its watchdog has nothing to watch but the clock."""
-    return Feed(VENUES["okx"].feed, "ws://nowhere", VenueState(VenueBoard("okx"), {}), Network(nobody), time)
+    state = VenueState(VenueBoard("okx"), {})
+    return Feed(VENUES["okx"].feed, "ws://nowhere", state, Network(nobody), time), state
 
 
 @pytest.mark.parametrize("ppm", [-1000.0, 1000.0])
 async def test_a_clock_that_drifts_is_not_taken_for_one_that_jumps(autojump_clock, caplog, ppm):
     """Where nothing disciplines the monotonic clock, 30 ppm are 2.6 s a day; here they come in less than an hour."""
     with trio.move_on_after(3600):
-        await watch(watched(Drifting(ppm)))
+        await watch(*watched(Drifting(ppm)))
     assert not [record.message for record in caplog.records if "jumped" in record.message]
 
 
@@ -694,7 +695,7 @@ async def test_a_clock_that_drifts_is_not_taken_for_one_that_jumps(autojump_cloc
 async def test_a_jump_between_two_looks_is_told_once(autojump_clock, caplog, by):
     time = Drifting()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, watched(time))
+        nursery.start_soon(watch, *watched(time))
         await trio.sleep(10)
         time.ahead += by
         await trio.sleep(10)

@@ -169,12 +169,12 @@ def test_a_bug_in_the_thread_that_writes_is_told_to_whoever_can_end_the_service(
     out, err = screens
     told = threading.Event()
     with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
-        console.tell(told.set)
+        console.on_failure(told.set)
         console.put(SimpleNamespace(levelno=None))  # no record, no table
         assert told.wait(30)
         assert isinstance(console.failed, TypeError)
         late = threading.Event()
-        console.tell(late.set)
+        console.on_failure(late.set)
         assert late.is_set()
 
 

@@ -20,7 +20,6 @@ import trio
 from world import NOON, SYMBOLS, collecting
 
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict
-from trio_candles.collector.service import inline
 from trio_candles.command.signals import Signals
 from trio_candles.health import monitor as monitoring
 from trio_candles.health.alerts import AlertDocument
@@ -34,6 +33,7 @@ from trio_candles.network.webhook import Undelivered, open_webhook
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import JOURNAL, LOCK
 from trio_candles.store.store import DayFile, Store, open_store
+from trio_candles.threads import inline
 
 REPOSITORY = Path(__file__).parents[2]
 BTC, ETH = Series("okx", "BTC-USDT"), Series("okx", "ETH-USDT")

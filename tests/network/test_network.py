@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from trio_candles.collector.feed import leaves
 from trio_candles.network.pacing import Backoff, Budget
 from trio_candles.network.streams import PacedStream, TlsStream, paced_ticks
-from trio_candles.network.websocket import CLOSE_SECONDS, CONNECT_SECONDS, LARGEST_MESSAGE, Network, dial_tcp, told_of
+from trio_candles.network.websocket import (
+    CLOSE_SECONDS,
+    CONNECT_SECONDS,
+    LARGEST_MESSAGE,
+    Network,
+    dial_tcp,
+    error_text,
+)
 from trio_candles.venues.protocol import Lost
 
 URL = "ws://venue.test/feed"
@@ -392,7 +399,7 @@ def test_an_error_is_told_with_the_systems_words_however_deep_they_are_hidden():
     inner.__context__.__cause__ = ConnectionRefusedError(111, "Connection refused")
     inner.__suppress_context__ = True
     refused = "ConnectionRefusedError: [Errno 111] Connection refused"
-    assert told_of(hidden) == f"ConnectError (BrokenResourceError ({refused}))"
+    assert error_text(hidden) == f"ConnectError (BrokenResourceError ({refused}))"
     beside = ValueError("one")
     beside.__context__ = KeyError("another story")
-    assert told_of(beside) == "ValueError: one"
+    assert error_text(beside) == "ValueError: one"

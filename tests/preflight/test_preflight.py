@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from world import NOON, config_of
 
 from trio_candles.candles.model import Millis
 from trio_candles.clock import SimulatedTime
-from trio_candles.collector.service import inline
 from trio_candles.command.launch import Plan
 from trio_candles.config.load import Aggregation, Config
 from trio_candles.network.websocket import Network
@@ -31,12 +30,16 @@ from trio_candles.preflight import main
 from trio_candles.preflight.checks import Check, Checks, coloured, lines, preflight_document, total
 from trio_candles.preflight.local import Machine, bytes_a_day, check_locally
 from trio_candles.preflight.run import preflight
-from trio_candles.preflight.skew import Skew, Told
+from trio_candles.preflight.skew import Skew, TimeAnswer
 from trio_candles.simulator import FOREVER, MemoryExchanges, RestFault, open_exchanges_in_memory
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import JOURNAL, LOCK, identity_content
 from trio_candles.store.store import open_store
+from trio_candles.threads import inline
+from trio_candles.venues.okx.feed import Okx
+from trio_candles.venues.protocol import Acked, Told, Venue
+from trio_candles.venues.registry import VENUES
 
 ROOT = Path(__file__).parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "preflight.py")]
@@ -87,6 +90,7 @@ async def look(
     dial: Callable[[str], Any] | None = None,
     resolve: Any = resolved,
     offload: Any = inline,
+    venues: Mapping[str, Venue] = VENUES,
 ) -> Outcome:
     """Run preflight on a clock that agrees with the venues' but for *ahead* ms; nothing that it asks is too much."""
     time = SimulatedTime(Millis(epoch), speed)
@@ -94,17 +98,17 @@ async def look(
         spoil(exchanges)
         config = config_of(root / "data", symbols)
         places = exchanges.endpoints
-        venues = tuple(
+        settings = tuple(
             attrs.evolve(one, websocket_url=places[one.name].websocket_url, rest_url=places[one.name].rest_url)
             for one in config.venues
         )
-        config = attrs.evolve(config, venues=venues)
+        config = attrs.evolve(config, venues=settings)
         network = Network(dial or exchanges.dial, speed=speed, transport=exchanges.transport)
         shown: list[Check] = []
         began = trio.current_time()
         checks = await preflight(
             planned_for(config, time), config, network, Path("config.yaml"), lambda some, _: shown.extend(some),
-            offload=offload, resolve=resolve,
+            offload=offload, resolve=resolve, venues=venues,
         )  # fmt: skip
         seconds = (trio.current_time() - began) / speed
     assert seconds < LONGEST - 2
@@ -224,30 +228,30 @@ async def test_the_clock_is_judged_by_each_venues_own(venue, second, ahead, stat
     grain=st.sampled_from([1, 1_000]),
 )
 def test_the_bounds_of_the_skew_hold_whatever_the_way_there_and_back_takes(offset, trips, grain):
-    told, now = [], 1_768_046_400_000
+    answers, now = [], 1_768_046_400_000
     for there, back, later in trips:
         now += later
         venue = now + there + offset
-        told.append(Told(Millis(venue - venue % grain), Millis(now), Millis(now + there + back)))
-        skew = Skew.of(told)
+        answers.append(TimeAnswer(Millis(venue - venue % grain), Millis(now), Millis(now + there + back)))
+        skew = Skew.of(answers)
         # A time on the full second may be one to the millisecond, too: then the bounds are wider, and hold.
         assert skew.least <= offset <= skew.most
 
 
 def test_an_answer_out_of_a_cache_does_not_make_our_clock_look_ahead_once_another_is_fresh():
     now = 1_768_046_400_000
-    fresh = Told(Millis(now + 5_000), Millis(now + 5_600), Millis(now + 5_610))
-    old = Told(Millis(now), Millis(now + 1_990), Millis(now + 2_000))  # what it was two seconds before
+    fresh = TimeAnswer(Millis(now + 5_000), Millis(now + 5_600), Millis(now + 5_610))
+    old = TimeAnswer(Millis(now), Millis(now + 1_990), Millis(now + 2_000))  # what it was two seconds before
     assert Skew.of([old]).middle < -1_000
     assert -620 <= Skew.of([old, fresh]).least <= Skew.of([old, fresh]).most <= 400
 
 
 def test_each_look_at_a_clock_of_whole_seconds_halves_the_doubt():
-    now, offset, told, widths = 1_768_046_400_000, 1_437, [], []
+    now, offset, answers, widths = 1_768_046_400_000, 1_437, [], []
     for _ in range(4):
         venue = now + 10 + offset
-        told.append(Told(Millis(venue - venue % 1_000), Millis(now), Millis(now + 20)))
-        skew = Skew.of(told)
+        answers.append(TimeAnswer(Millis(venue - venue % 1_000), Millis(now), Millis(now + 20)))
+        skew = Skew.of(answers)
         widths.append(skew.most - skew.least)
         now += round(skew.wait(Millis(now)) * 1_000)
     assert widths[3] < 200 < widths[0]
@@ -285,6 +289,49 @@ async def test_a_symbol_that_is_never_acknowledged_fails_and_is_not_waited_for_l
     assert outcome.bad() == {("subscription", "ETH-USDT"): "fail"}
     assert "no acknowledgement of candle1m" in outcome.of("subscription", "ETH-USDT").detail
     assert outcome.seconds < 12
+
+
+class Forgetful(Okx):
+    """Answers no subscription of ETH-USDT before it was asked for *times* times."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.asked = times, 0
+
+    def subscribe(self, symbols, request):
+        self.asked += "ETH-USDT" in symbols
+        return super().subscribe(symbols, request)
+
+    def read(self, text):
+        events = super().read(text)
+        if self.asked < self.times:
+            return [one for one in events if not (isinstance(one, Acked) and one.symbol == "ETH-USDT")]
+        return events
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "pass"), (2, "pass"), (3, "fail")])
+async def test_what_is_not_acknowledged_is_asked_for_again_as_the_collector_does(
+    times, status, tmp_path, autojump_clock
+):
+    """The collector's feed asks twice with the others, five seconds apart, before it asks for a symbol alone."""
+    okx = Forgetful(times)
+    outcome = await look(tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, venues={"okx": okx})
+    assert outcome.of("subscription", "ETH-USDT").status == status
+    assert okx.asked == min(times, 2)
+
+
+async def test_a_complaint_about_our_pace_is_a_remark_and_no_refusal(tmp_path, autojump_clock):
+    class Stern(Okx):
+        complained = False
+
+        def read(self, text):
+            if "subscribe" in text and not self.complained:
+                self.complained = True
+                return [Told("60014 Requests too frequent")]
+            return super().read(text)
+
+    outcome = await look(tmp_path, only("okx"), venues={"okx": Stern()})
+    assert outcome.of("remark").detail == "the venue says: too fast: 60014 Requests too frequent"
+    assert "no acknowledgement" in outcome.of("subscription", "BTC-USDT").detail
 
 
 @pytest.mark.parametrize("venue", ALL)
@@ -704,6 +751,14 @@ def test_as_a_process_it_asks_simulated_exchanges_over_loopback(home):
     assert (process.returncode, err, failed) == (0, "", [])
     assert {check["venue"] for check in document["checks"]} == {None, "okx"}
     assert names(home) == ["config.yaml"]
+
+
+def test_what_the_feed_logs_is_in_the_report_and_not_on_stderr(home):
+    (home / "config.yaml").write_text("venues: {okx: {symbols: [BTC-USDT, BTC-USDX]}}")
+    process = started(home, "--simulate", "--speed", "20")
+    out, err = process.communicate(timeout=60)
+    assert "[FAIL] okx BTC-USDX subscription: refused: " in out
+    assert (process.returncode, err) == (1, "")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals between processes differ on Windows")

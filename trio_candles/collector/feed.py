@@ -2,7 +2,7 @@
 
 ::
 
-    {venue}/socket n    keep_listening   one turn per connection: subscribe, check every ack, hear
+    {venue}/socket n    keep_listening   one connection after another: subscribe, read, report
     {venue}/watchdog    watch            once a second: silence per socket and per symbol, acks, due minutes
     {venue}/gaps        fill             open gaps → REST → verdicts (trio_candles.collector.gapfill)
     {venue}/sender      send_verdicts    outbox → the writer's channel
@@ -22,19 +22,18 @@ import trio
 
 from trio_candles.candles.model import Millis, printable
 from trio_candles.clock import Time
+from trio_candles.collector.silence import check_stall, check_symbols, note_data
+from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import (
     Connection,
     Feed,
-    Saying,
+    Message,
     acknowledged,
     ask,
     check_requests,
-    check_stall,
-    check_symbols,
     ping,
     refused,
     throttled,
-    told,
 )
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.collector.writer import Batch
@@ -54,7 +53,7 @@ from trio_candles.venues.protocol import (
     Venue,
 )
 
-__all__ = ["run_feed"]
+__all__ = ["leaves", "listen", "run_feed"]
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ async def run_feed(
     last_words: Callable[[Batch], object],
     fill: Callable[[VenueState], Awaitable[object]] | None,
 ) -> None:
-    """Collect from *venue* until cancelled; then say the *last_words* and close *verdicts*."""
+    """Collect from *venue* until cancelled; then give every minute its verdict (*last_words*) and close *verdicts*."""
     feed = Feed(venue, url, state, network, time)
     symbols = tuple(state.assemblers)
     size = venue.limits.symbols_per_connection
@@ -92,8 +91,8 @@ async def run_feed(
                 for number, batch in enumerate(batches):
                     backoff = Backoff(random.Random(chance.random()))
                     name = f"{venue.name}/socket {number}"
-                    nursery.start_soon(keep_listening, feed, number, batch, connects, backoff, name=name)
-                nursery.start_soon(watch, feed, name=f"{venue.name}/watchdog")
+                    nursery.start_soon(keep_listening, feed, state.board, number, batch, connects, backoff, name=name)
+                nursery.start_soon(watch, feed, state, name=f"{venue.name}/watchdog")
                 if fill is not None:
                     nursery.start_soon(fill, state, name=f"{venue.name}/gaps")
                 nursery.start_soon(send_verdicts, state, verdicts, name=f"{venue.name}/sender")
@@ -104,27 +103,29 @@ async def run_feed(
 
 
 async def send_verdicts(state: VenueState, verdicts: trio.MemorySendChannel[Batch]) -> None:
-    """Pass on what the state has, for ever."""
+    """Send what waits in the outbox of *state* to the writer, for ever."""
     while True:
         await state.filled.wait()
         batch = state.take()
         try:
             await verdicts.send(batch)
         except trio.Cancelled:
-            state.outbox[:0] = batch  # not sent: the feed's last words begin with it
+            state.outbox[:0] = batch  # not sent: the feed's last batch begins with it
             raise
 
 
 # --- one connection ---------------------------------------------------------------------------------------
 
 
-async def keep_listening(feed: Feed, number: int, symbols: tuple[str, ...], connects: Budget, backoff: Backoff) -> None:
+async def keep_listening(
+    feed: Feed, board: VenueBoard, number: int, symbols: tuple[str, ...], connects: Budget, backoff: Backoff
+) -> None:
     """Listen to *symbols* for ever, on one connection after another."""
     first = True
     while True:
         await connects.take()
         if not first:
-            feed.state.board.reconnects += 1
+            board.reconnects += 1
         first = False
         began = trio.current_time()
         try:
@@ -139,84 +140,86 @@ async def keep_listening(feed: Feed, number: int, symbols: tuple[str, ...], conn
 
 
 def _unwanted_seconds(feed: Feed, symbols: Iterable[str]) -> float:
-    """How long a connection of *symbols* is not worth making: all are refused, and venues close it anyway."""
-    wanted = min(feed.refused_until.get(symbol, 0.0) for symbol in symbols)
+    """How long a connection of *symbols* is not worth making: all are given up, and venues close it anyway."""
+    wanted = min(feed.not_before.get(symbol, 0.0) for symbol in symbols)
     return min(wanted - trio.current_time(), LONGEST_WAIT)
 
 
 async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
-    """One turn: connect, subscribe, hear until :class:`Lost`."""
-    state, board = feed.state, feed.state.board
+    """One connection: connect, subscribe *symbols*, report what comes; raises :class:`Lost` when it ends.
+
+    Whoever runs this also looks after the requests once a second or so (:func:`check_requests`).
+    """
     async with feed.network.connect(feed.url) as socket, trio.open_nursery() as nursery:
-        say, said = trio.open_memory_channel[Saying](1000)  # a connection's subscriptions, twice over
+        outgoing, messages = trio.open_memory_channel[Message](1000)  # a connection's subscriptions, twice over
         now = trio.current_time()
         heard = dict.fromkeys(symbols, now)
-        connection = feed.connections[number] = Connection(number, symbols, say, nursery.cancel_scope, now, heard, now)
-        board.connections_up += 1
-        if board.connected and board.up_since is None:
-            board.up_since = feed.time.now()
+        connection = Connection(number, symbols, outgoing, nursery.cancel_scope, now, heard, now)
+        feed.connections[number] = connection
+        feed.listener.connected(connection, feed.time.now())
         log.info("%s/%d: connected to %s", feed.venue.name, number, feed.url)
         try:
-            nursery.start_soon(speak, socket, said, feed.limits, name=f"{feed.venue.name}/speaker {number}")
-            # If all are refused they are all asked for again: on a new connection there is nothing else to say.
-            ask(feed, connection, [one for one in symbols if feed.refused_until.get(one, 0.0) <= now] or symbols)
-            await hear(feed, connection, socket)
+            name = f"{feed.venue.name}/sender {number}"
+            nursery.start_soon(send_messages, socket, messages, feed.limits, name=name)
+            # If all are given up they are all asked for again: on a new connection there is nothing else to ask for.
+            ask(feed, connection, [one for one in symbols if feed.not_before.get(one, 0.0) <= now] or symbols)
+            await read_messages(feed, connection, socket)
         finally:
             del feed.connections[number]
-            board.connections_up -= 1
-            state.disconnected(symbols, feed.time.now())
-            state.doubted(symbols, None)
+            feed.listener.disconnected(connection, feed.time.now())
     if connection.hung_up is not None:
         raise Lost(connection.hung_up)
 
 
-async def speak(socket: Socket, said: trio.MemoryReceiveChannel[Saying], limits: Limits) -> None:
-    """Send what there is to say, not faster than the venue allows; only what was sent can be acknowledged."""
-    async for saying in said:
-        log.debug("saying %s", saying.text)
-        await socket.send(saying.text)
-        for request in saying.requests:
+async def send_messages(socket: Socket, messages: trio.MemoryReceiveChannel[Message], limits: Limits) -> None:
+    """Send *messages*, not faster than the venue allows; only what was sent can be acknowledged."""
+    async for message in messages:
+        log.debug("saying %s", message.text)
+        await socket.send(message.text)
+        for request in message.requests:
             request.asked_at = trio.current_time()
         await trio.sleep(1 / limits.messages_per_second)
 
 
-async def hear(feed: Feed, connection: Connection, socket: Socket) -> None:
+async def read_messages(feed: Feed, connection: Connection, socket: Socket) -> None:
     """Read for ever; never waits for anything but the socket."""
     while True:
         messages = await socket.receive()
         connection.last_frame = trio.current_time()
         connection.pinged = False
+        connection.received += len(messages)
         moment = feed.time.now()
         for message in messages:
-            hear_message(feed, connection, message, moment)
+            read_message(feed, connection, message, moment)
 
 
-def hear_message(feed: Feed, connection: Connection, message: str | bytes, moment: Millis) -> None:
-    """Pass on what *message* says: about symbols to the state, about the connection to :func:`heed`."""
+def read_message(feed: Feed, connection: Connection, message: str | bytes, moment: Millis) -> None:
+    """Report what *message* says about symbols; act on what it says about the connection (:func:`act_on`)."""
+    listener = feed.listener
     if isinstance(message, bytes):
-        feed.state.remark("binary_message", f"{len(message)} bytes")
+        listener.remark("binary_message", f"{len(message)} bytes")
         return
     try:
         events = feed.venue.read(message)
     except Misunderstood as error:
-        feed.state.remark(error.reason, printable(str(error)))
+        listener.remark(error.reason, printable(str(error)))
         return
     for event in events:
         symbol = getattr(event, "symbol", None)
-        if symbol in connection.heard and not isinstance(event, _ABOUT_US):
-            connection.heard[symbol] = connection.last_frame
-            told(connection, event)
-            feed.state.hear(event, moment)
-        if isinstance(event, _ABOUT_US):
-            heed(feed, connection, event)
-        elif symbol is not None and symbol not in connection.heard:
-            feed.state.remark("unknown_symbol", printable(repr(symbol)))
+        if isinstance(event, _ABOUT_THE_CONNECTION):
+            act_on(feed, connection, event)
+        elif symbol in connection.last_heard:
+            connection.last_heard[symbol] = connection.last_frame
+            note_data(connection, event)
+            listener.hear(event, moment)
+        elif symbol is not None:
+            listener.remark("unknown_symbol", printable(repr(symbol)))
 
 
-_ABOUT_US = (Acked, Refused, Told, Doubt, Leaving, Skipped)
+_ABOUT_THE_CONNECTION = (Acked, Refused, Told, Doubt, Leaving, Skipped)
 
 
-def heed(feed: Feed, connection: Connection, event: Event) -> None:
+def act_on(feed: Feed, connection: Connection, event: Event) -> None:
     """An event about the connection itself."""
     name = f"{feed.venue.name}/{connection.number}"
     match event:
@@ -228,20 +231,22 @@ def heed(feed: Feed, connection: Connection, event: Event) -> None:
             refused(feed, connection, symbol, printable(text))
         case Told(text):
             log.warning("%s says: %s", name, printable(text))
+            feed.listener.announced(printable(text))
         case Doubt(text):
             if text is not None:
                 log.warning("%s: the venue is not in normal operation: %s", name, printable(text))
-            feed.state.doubted(connection.symbols, text and printable(text))
+            feed.listener.doubted(connection.symbols, text and printable(text))
         case Leaving(text):
+            feed.listener.announced(printable(text))
             connection.hang_up(f"the venue is leaving: {printable(text)}")
         case Skipped(reason):
-            feed.state.board.skipped[reason] += 1
+            feed.listener.skipped(reason)
 
 
 # --- the watchdog -----------------------------------------------------------------------------------------
 
 
-async def watch(feed: Feed) -> None:
+async def watch(feed: Feed, state: VenueState) -> None:
     """Once a second: end silent connections, chase acknowledgements, settle minutes that are due; for ever."""
     drift = feed.time.now() / 1000 - trio.current_time()
     while True:
@@ -261,11 +266,11 @@ async def watch(feed: Feed) -> None:
             for connection in feed.connections.values():
                 connection.hang_up("the clock jumped")
         for connection in list(feed.connections.values()):
-            check_line(feed, connection, trio.current_time())
-        feed.state.settle(feed.time.now())
+            check_connection(feed, connection, trio.current_time())
+        state.settle(feed.time.now())
 
 
-def check_line(feed: Feed, connection: Connection, now: float) -> None:
+def check_connection(feed: Feed, connection: Connection, now: float) -> None:
     """Judge one connection's silences."""
     limits, silent = feed.limits, now - connection.last_frame
     if silent >= feed.floor(limits.silence):

@@ -8,7 +8,7 @@
       ├ status
       └ {venue}   one nursery each (trio_candles.collector.feed)
 
-Leaving the block cancels the venues; each says its last verdicts and closes its end of the channel; the writer
+Leaving the block cancels the venues; each hands over its last verdicts and closes its end of the channel; the writer
 finds the channel's end, writes what it has into parquet, and is done. An exception anywhere does the same.
 """
 
@@ -18,7 +18,6 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -29,17 +28,16 @@ from trio_candles.collector.feed import run_feed
 from trio_candles.collector.gapfill import fill_gaps
 from trio_candles.collector.status import Board, VenueBoard, render
 from trio_candles.collector.venue_state import VenueState, open_venue_state
-from trio_candles.collector.writer import Batch, GapBook, Offload, Writing, write_verdicts
+from trio_candles.collector.writer import Batch, GapBook, Writing, write_verdicts
 from trio_candles.config.load import Config
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
+from trio_candles.threads import Offload, in_thread
 from trio_candles.venues.history import History, RestUrls
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import VenueRecord
 
-__all__ = ["Service", "in_thread", "inline", "open_service"]
-
-T = TypeVar("T")
+__all__ = ["Service", "open_service"]
 
 SHARE = 0.9
 """Of ``shutdown.timeout_seconds``, for the venues and the writer; the rest is for the journal and the console."""
@@ -52,21 +50,10 @@ writer has no time for waits in the feeds' outboxes, where it is bounded and vis
 
 @attrs.frozen
 class Service:
-    """A running service, for whoever has to show it or to say how it ended."""
+    """A running service: what its status table shows, and what its writer has in hand."""
 
     board: Board
     writing: Writing
-
-
-async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
-    """Run blocking *work* in a thread. Abandoned if the writer's deadline passes: then the process is ending."""
-    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
-
-
-async def inline(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
-    """Run *work* here: under a mock clock a thread counts as idle, and time would leap."""
-    await trio.lowlevel.checkpoint()
-    return work(*args)
 
 
 def all_series(config: Config) -> dict[str, list[Series]]:
@@ -89,7 +76,7 @@ async def open_service(
     """The collector at work for the block; when the block is left, everything received is in parquet.
 
     *show* is given the status table every ``status.interval_seconds``. If the writer cannot finish within
-    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` says what was left.
+    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` holds what was left.
     """
     chance = chance or random.Random()
     series = all_series(config)

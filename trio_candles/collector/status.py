@@ -14,7 +14,7 @@ __all__ = ["Board", "VenueBoard", "banner", "render"]
 WIDTH = 79
 RATE_OVER = 300_000
 """Ms over which the rate of a backfill is taken."""
-WORTH_TELLING = 60
+WORTH_SHOWING = 60
 """Open gap minutes of a venue from which on its backfill has a line: fewer are always on their way."""
 STALE_AFTER = 120_000
 """Ms without market data after which a connected venue is called stale."""
@@ -22,7 +22,7 @@ STALE_AFTER = 120_000
 
 @attrs.define
 class Backfill:
-    """How a venue's gap-filler gets on."""
+    """How much a venue's gap-filler has filled, and how fast. Times are Unix ms of the service."""
 
     done: int = 0
     """Minutes that REST proved in this run."""
@@ -55,7 +55,7 @@ class VenueBoard:
     """Connections that the venue's symbols need."""
     connections_up: int = 0
     received: int = 0
-    """1m candles that the WebSocket feed yielded in this run."""
+    """1m candles that the WebSocket feed brought in this run."""
     saved: int = 0
     """1m rows newly in day files in this run."""
     reconnects: int = 0
@@ -64,7 +64,7 @@ class VenueBoard:
     skipped: Counter[str] = attrs.field(factory=Counter)
     """Messages and remarks by reason."""
     revisions: int = 0
-    """Closed candles that differ from a stored one, heard in this run."""
+    """Closed candles that differ from a stored one, received in this run."""
     compared: Counter[str] = attrs.field(factory=Counter)
     """What comparing live candles with REST came to in this run: agreed, differed, replaced, unanswered."""
     open_gap_minutes: int = 0
@@ -74,7 +74,7 @@ class VenueBoard:
     up_since: Millis | None = None
     """When every connection was first up in this run."""
     at_stop: str | None = None
-    """The table's word when the collector was asked to stop: saying goodbye is no disconnection."""
+    """The status from when the collector was asked to stop: closing connections then is no disconnection."""
 
     @property
     def connected(self) -> bool:
@@ -87,7 +87,7 @@ class VenueBoard:
         return sum(count for rule, count in self.rejected.items() if rule != "duplicate")
 
     def status(self, now: Millis) -> str:
-        """The table's word for it."""
+        """The venue's status at *now* (Unix ms): ``[OK]``, ``[WAIT]``, ``[DISC]`` or ``[STALE (3m)]``."""
         if self.at_stop is not None:
             return self.at_stop
         if not self.connected:
@@ -106,7 +106,7 @@ class Board:
     started: Millis
     venues: dict[str, VenueBoard]
     store_errors: dict[str, str] = attrs.field(factory=dict)
-    """The system's words for why a part of the store (journal, day files) cannot write, while it cannot."""
+    """Why a part of the store (journal, day files) cannot write, in the system's words, while it cannot."""
 
     def stopping(self, now: Millis) -> None:
         """Keep showing the venues as they are at this moment."""
@@ -115,19 +115,19 @@ class Board:
 
     def status(self, now: Millis) -> str:
         """HEALTHY, STARTING or DEGRADED."""
-        words = [venue.status(now) for venue in self.venues.values()]
-        if self.store_errors or any(word not in ("[OK]", "[WAIT]") for word in words):
+        states = [venue.status(now) for venue in self.venues.values()]
+        if self.store_errors or any(state not in ("[OK]", "[WAIT]") for state in states):
             return "DEGRADED"
-        return "STARTING" if "[WAIT]" in words else "HEALTHY"
+        return "STARTING" if "[WAIT]" in states else "HEALTHY"
 
 
 def banner(venues: list[str], remarks: Sequence[str] = ()) -> str:
-    """What is shown once, at the start; *remarks* say what is not as usual, and where things are."""
+    """The text that is shown once, at the start; *remarks* are lines in it: what is not as usual, where things are."""
     line = "=" * WIDTH
     names = ", ".join(name.upper() for name in venues)
     title = "  TRIO CANDLES  |  1-minute OHLCV collector"
-    told = [f"  {remark}" for remark in remarks]
-    return "\n".join([line, title, f"  Venues: {names}", *told, line, "  Starting WebSocket streams...", line]) + "\n"
+    lines = [f"  {remark}" for remark in remarks]
+    return "\n".join([line, title, f"  Venues: {names}", *lines, line, "  Starting WebSocket streams...", line]) + "\n"
 
 
 def render(board: Board, now: Millis) -> str:
@@ -167,7 +167,7 @@ def _confirmed(venue: VenueBoard) -> str:
 def _backfill(venue: VenueBoard, now: Millis) -> str:
     """``BACKFILL KRAKEN: 7,412 minutes done, 1,228 left, 840 a minute, ETA 2 min``; nothing if there is little left."""
     left = venue.open_gap_minutes
-    if left < WORTH_TELLING or venue.at_stop is not None:
+    if left < WORTH_SHOWING or venue.at_stop is not None:
         return ""
     rate = venue.backfill.rate(now)
     eta = f"ETA {_uptime(round(left / rate + 0.5) * 60_000)}" if rate >= 1 else "no progress yet"

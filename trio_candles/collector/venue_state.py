@@ -1,7 +1,17 @@
-"""All series of one venue: what its connections hear goes in, verdicts wait to be sent to the writer.
+"""All series of one venue: what its connections receive goes in, verdicts wait to be sent to the writer.
 
-The state lives as long as the venue's feed and is touched by its tasks only; who hears something never waits. So a
-reader is never held up by the disk, and a slow disk never looks like a silent venue. Who asks REST does wait.
+::
+
+    connections ──events──► assemblers ──verdicts, rejections──► outbox ──take──► the writer's channel
+    gap-filler ─────────────────────────findings of REST───────────┘
+
+A venue state owns the venue's assemblers (one for each series), the outbox with its bound, the counters that people
+watch, and what was last logged. It lives as long as the venue's feed and is touched by the feed's tasks only.
+
+Invariants: every minute that an assembler decided is in the outbox, in the batch being sent or with the writer, and
+beyond the outbox's bound it is there as a gap. Nothing that a connection calls waits: so a reader is never held up
+by the disk, and a slow disk never looks like a silent venue. The gap-filler, which can ask again, does wait
+(:meth:`VenueState.room`).
 """
 
 from __future__ import annotations
@@ -27,6 +37,7 @@ from trio_candles.candles.model import (
 )
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import VenueBoard
+from trio_candles.collector.subscriptions import Connection, State
 from trio_candles.venues.protocol import Beat, Event, Forming, Proof, Row, Seen, Traded
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
@@ -43,14 +54,16 @@ PAGES_LIMIT = 100
 nothing is asked, else the same pages would pile up for as long as a disk takes nothing."""
 
 CLOCK_TOLERANCE = 2_000
-"""Ms between the venue's clock and ours beyond which we say so."""
+"""Ms between the venue's clock and ours beyond which a warning is logged."""
 LOUD_EVERY = 60.0
 """Seconds between two warnings of the same kind about one venue; the others go to the log file only."""
 
 
 @attrs.define
 class VenueState:
-    """The assemblers of one venue, and the outbox of what they said."""
+    """The assemblers of one venue, and the outbox of their verdicts; the collector's
+    :class:`~trio_candles.collector.subscriptions.Listener`.
+    """
 
     board: VenueBoard
     assemblers: dict[str, Assembler]
@@ -60,13 +73,13 @@ class VenueState:
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
     _pages: int = 0
-    """What :meth:`add` was given and nobody has taken."""
+    """Answers of REST that :meth:`add` put into the outbox and nobody has taken."""
     _taken: trio.Event = attrs.field(factory=trio.Event)
     _loud_again: dict[str, float] = attrs.field(factory=dict)
     _lags: list[int] = attrs.field(factory=list)
     _clock_warned: bool = False
 
-    # --- hearing
+    # --- what comes in, and goes out
 
     def hear(self, event: Event, now: Millis) -> None:
         """Pass an event about a symbol to its assembler, and put what follows into the outbox."""
@@ -85,7 +98,7 @@ class VenueState:
             self.put(outcomes)
 
     def put(self, outcomes: Iterable[Outcome]) -> None:
-        """Count, and let wait for the writer."""
+        """Count *outcomes* of the feed, and let them wait for the writer."""
         for outcome in outcomes:
             if isinstance(outcome, Remark):
                 self.remark(outcome.kind, outcome.text)
@@ -102,25 +115,25 @@ class VenueState:
             self.filled.set()
 
     async def room(self) -> None:
-        """Wait until there is room for another answer of REST; whoever asks it asks here first."""
+        """Return once there is room for another answer of REST; whoever asks REST waits here first."""
         while self._pages >= PAGES_LIMIT:
             await self._taken.wait()
 
     def add(self, outcomes: Iterable[Finding]) -> None:
-        """Let what REST said wait for the writer; it is no candle that the feed yielded."""
+        """Let what one answer of REST proved wait for the writer; RECV counts the feed's candles only."""
         self.outbox.extend(outcomes)
         self._pages += 1
         if self.outbox:
             self.filled.set()
 
     def reject(self, rejected: Iterable[tuple[Candle, Rule]]) -> None:
-        """Let what REST said against the rules wait to be counted and logged; RECV counts the feed's candles only."""
+        """Let candles of REST that break a rule wait for the writer, who counts and logs them."""
         self.outbox.extend(Rejected(candle, rule) for candle, rule in rejected)
         if self.outbox:
             self.filled.set()
 
     def take(self) -> Sequence[Verdict | Rejected | Finding]:
-        """Everything that waits."""
+        """Everything that waits in the outbox, which is empty then."""
         batch, self.outbox = self.outbox, []
         self.filled = trio.Event()
         self._pages = 0
@@ -164,15 +177,36 @@ class VenueState:
         for assembler in self.assemblers.values():
             self.put(assembler.give_up(over))
 
-    def disconnected(self, symbols: Iterable[str], now: Millis) -> None:
-        """The connection that carried *symbols* is gone."""
-        for symbol in symbols:
+    def connected(self, connection: Connection, now: Millis) -> None:
+        """See :class:`~trio_candles.collector.subscriptions.Listener`, as for the methods below."""
+        self.board.connections_up += 1
+        if self.board.connected and self.board.up_since is None:
+            self.board.up_since = now
+
+    def disconnected(self, connection: Connection, now: Millis) -> None:
+        self.board.connections_up -= 1
+        for symbol in connection.symbols:
             self.assemblers[symbol].disconnected(now)
+        self.doubted(connection.symbols, None)
+
+    def became(self, symbol: str, state: State, text: str, now: Millis) -> None:
+        assembler = self.assemblers[symbol]
+        if state is State.SUBSCRIBED:
+            assembler.connected(now)
+        else:
+            assembler.refused(text)
+        if state is State.SILENT:
+            assembler.disconnected(now)
 
     def doubted(self, symbols: Iterable[str], text: str | None) -> None:
-        """The venue calls what it says about *symbols* into question, or no longer."""
         for symbol in symbols:
             self.assemblers[symbol].doubted(text)
+
+    def announced(self, text: str) -> None:
+        pass  # it is in the log
+
+    def skipped(self, reason: str) -> None:
+        self.board.skipped[reason] += 1
 
 
 def open_venue_state(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
@@ -25,8 +25,9 @@ from trio_candles.store.flushing import Flushed
 from trio_candles.store.journal import Judged
 from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
+from trio_candles.threads import Offload
 
-__all__ = ["Batch", "GapBook", "Offload", "Writing", "write_verdicts"]
+__all__ = ["Batch", "GapBook", "Writing", "write_verdicts"]
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,6 @@ REJECTIONS_KEPT = 10_000
 """REST candles whose rejection has been logged: told again by the venue, they are no news."""
 HELD_LONG = 60_000
 """Ms after which a day file that another program holds open is worth a warning."""
-
-
-class Offload(Protocol):
-    """Runs blocking work: in a thread in the service, inline in tests (a thread is idleness to a mock clock)."""
-
-    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...  # noqa: ANN401
 
 
 @attrs.define

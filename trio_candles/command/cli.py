@@ -17,23 +17,20 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import trio
 
-from trio_candles import __version__
 from trio_candles.clock import ServiceClock
 from trio_candles.collector.feed import leaves
 from trio_candles.collector.service import Service, open_service
 from trio_candles.collector.status import Board, VenueBoard, banner, render
 from trio_candles.command.console import Console, open_console
-from trio_candles.command.launch import Plan, UsageError, plan, speed, world
-from trio_candles.command.options import config_file, directory, finite
+from trio_candles.command.launch import Plan, UsageError, plan, world
+from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
 from trio_candles.config.load import ConfigError
 from trio_candles.network.streams import paced_ticks
@@ -48,25 +45,14 @@ __all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
 
 def parser() -> argparse.ArgumentParser:
     """The collector's options."""
     parser = argparse.ArgumentParser(
         prog="trio-candles", description="Collect closed 1-minute candles of several crypto exchanges into parquet."
     )
-    parser.add_argument(
-        "--config", type=config_file, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
-    )
-    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
-    parser.add_argument(
-        "--simulate", action="store_true", help="collect from simulated exchanges in this process; needs no network"
-    )
-    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
-    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
+    add_common(parser, json=None)
+    add_run(parser, "collect from simulated exchanges in this process; needs no network")
     parser.add_argument(
         "--duration", type=duration, metavar="D", help="stop after D of the service's time: 90s, 10m, 2h"
     )
@@ -74,16 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--log-level", type=str.upper, default="WARNING", metavar="LEVEL",
         choices=["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], help="of the console (default WARNING)",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
     return parser
-
-
-def duration(text: str) -> float:
-    """``90s``, ``10m``, ``2h``, ``1d`` in seconds."""
-    match = _DURATION.fullmatch(text)
-    if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, VenueRecord] = VENUES) -> int:
@@ -132,7 +109,7 @@ def _run_with_console(
 
 
 def exit_code(error: WrongDirectory | OSError) -> int:
-    """2 for a mistake of whoever started us; 1 where a supervisor may try again: a disk full or failing, a lock."""
+    """2 where the command or the directory must be mended; 1 where a supervisor may try again: a full disk, a lock."""
     match error:
         case StoreUnavailable():
             return 2 if error.closed else 1
@@ -146,7 +123,7 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
     clock = ServiceClock(planned.time.speed)
     try:
         service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
-    # The last stop: whatever ends the service, a bug included, is told whole on the console and in the log.
+    # The outermost handler: whatever ends the service, a bug included, is on the console and in the log, whole.
     except BaseException as error:
         report(error)
         if console.failed is not None:  # nobody is left to write what was reported
@@ -172,8 +149,8 @@ async def collect(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.set)
 
-    signals.tell(ask)
-    console.tell(ask)
+    signals.on_stop(ask)
+    console.on_failure(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues, remarks(planned)), final=True)
     async with world(planned) as config:
@@ -191,14 +168,14 @@ async def collect(
 
 
 def remarks(planned: Plan) -> list[str]:
-    """Where the candles go, and what about this run is not as usual."""
+    """Lines for the banner: where the candles go, and what about this run is not as usual."""
     config = planned.config
-    told = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    lines = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
     if planned.simulate:
-        told.append(f"SIMULATED exchanges, market seed {planned.seed}")
+        lines.append(f"SIMULATED exchanges, market seed {planned.seed}")
     if planned.accelerated:
-        told.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
-    return told
+        lines.append(f"The clock runs at {planned.time.speed:g} times the wall's; this directory remembers it")
+    return lines
 
 
 def report(error: BaseException) -> None:

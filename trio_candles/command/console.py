@@ -1,7 +1,7 @@
 """What people see: the status table on stdout, warnings on stderr, everything in the log file.
 
 All of it is written by one thread behind a bounded queue. A terminal that is paused, a full pipe or a full disk
-holds up that thread and nobody else; what does not fit into the queue is counted and said later.
+holds up that thread and nobody else; what does not fit into the queue is counted and reported later.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class _Stamp(logging.Formatter):
         text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
         if record.exc_info:
             # Set in, because an error's words may be a venue's, and must not look like a record of ours.
-            told = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
-            text += "".join(f"\n  {_printable(line)}" for line in told)
+            trace = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
+            text += "".join(f"\n  {_printable(line)}" for line in trace)
         return text
 
 
@@ -88,25 +88,25 @@ class _Queue(logging.Handler):
 
 
 class RotatedFile(logging.handlers.RotatingFileHandler):
-    """A log file that cannot be written (a full disk) is said once on stderr, not with a traceback a record.
+    """Reports once on stderr that the file cannot be written (a full disk), not with a traceback a record.
 
     On Windows a file that somebody reads cannot be renamed: then the rotation waits, and costs nothing that is
     written. The full file is moved away first, to number 0, and only what is there already moves the backups on.
     """
 
     _broken = False
-    _told = False
+    _reported = False
     _asked_at = 0.0
     _failed_at = -math.inf
-    """On the clock of the records, which say when they were made."""
+    """On the clock of the records, each of which carries the time of its making."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._told, self._broken = self._broken, False
+        self._reported, self._broken = self._broken, False
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         self._broken = True
-        if not self._told:
+        if not self._reported:
             print(f"the log file cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
@@ -151,10 +151,10 @@ class Console:
         self._out, self._err, self._level = out, err, level
         self._file, self._stamp = file, stamp
         self.stuck = False
-        """Whether the thread was still writing when it was told to stop; then nobody may wait for it."""
+        """Whether the thread was still writing when it was to stop; then nobody may wait for the thread."""
         self.failed: Exception | None = None
         """The bug that ended the thread: nothing is shown or logged any more."""
-        self._tell_failed: Callable[[], object] | None = None
+        self._on_failure: Callable[[], object] | None = None
         self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
         self._dropped = 0
         self._redraws = out.isatty()
@@ -174,9 +174,9 @@ class Console:
         """Print *text*; on a terminal it takes the place of what was shown before, until a *final* one."""
         self.put(_Table(text, final))
 
-    def tell(self, callback: Callable[[], object]) -> None:
+    def on_failure(self, callback: Callable[[], object]) -> None:
         """Call *callback*, from the thread that writes, when that thread fails; at once if it has."""
-        self._tell_failed = callback
+        self._on_failure = callback
         if self.failed is not None:
             callback()
 
@@ -202,21 +202,23 @@ class Console:
                 else:
                     self._file.handle(item)
                     if item.levelno >= self._level:
-                        self._say(self._stamp.format(item))
+                        self._write_line(self._stamp.format(item))
                 if self._dropped:
                     dropped, self._dropped = self._dropped, 0
-                    self._say(f"{dropped} log records or tables were dropped: the console or the disk is too slow")
+                    self._write_line(
+                        f"{dropped} log records or tables were dropped: the console or the disk is too slow"
+                    )
             except (OSError, ValueError):
-                # Nobody is there to be told: the reader of our pipe has gone, or the stream is closed.
+                # Nobody reads it: the reader of our pipe has gone, or the stream is closed.
                 continue
             # A bug, which must end the service: a thread that dies alone would leave it mute.
             except Exception as error:
                 self.failed = error
-                if self._tell_failed is not None:
-                    self._tell_failed()
+                if self._on_failure is not None:
+                    self._on_failure()
                 return
 
-    def _say(self, text: str) -> None:
+    def _write_line(self, text: str) -> None:
         if self._drawn and self._err.isatty():
             _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
             self._drawn = 0
@@ -238,7 +240,7 @@ class Console:
         self._drawn = 0 if stays else lines
 
     def _size(self) -> tuple[int, int]:
-        """Columns and lines of the terminal; without end where it does not say."""
+        """Columns and lines of the terminal; sys.maxsize where the terminal does not say."""
         try:
             columns, rows = os.get_terminal_size(self._out.fileno())
         except OSError:

@@ -15,28 +15,18 @@ import attrs
 from trio_candles.candles.model import DAY, utc_text
 from trio_candles.candles.times import LATEST
 from trio_candles.clock import WallTime
-from trio_candles.command.options import positive
 from trio_candles.config.load import Config, is_loopback_url, load_config
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import LOCK, QUARANTINE, TMP
 
-__all__ = ["Plan", "UsageError", "plan", "speed", "world"]
+__all__ = ["Plan", "UsageError", "plan", "world"]
 
 DEFAULT_SEED = 0
-FASTEST = 10_000.0
 
 
 class UsageError(Exception):
     """Said on stderr; exit code 2."""
-
-
-def speed(text: str) -> float:
-    """A number above zero that a machine keeps up with."""
-    number = positive(text)
-    if number > FASTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
-    return number
 
 
 @attrs.frozen

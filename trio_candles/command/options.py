@@ -1,7 +1,8 @@
-"""What the tools' command lines have in common: options, how their values are read, where the data is.
+"""What all command lines have in common: options, how their values are read, where the data is.
 
-A tool's parser begins with :func:`add_common` and takes of the rest what it needs; every ``type=`` function here
-refuses with words that argparse prints, exit code 2.
+Every parser begins with :func:`add_common`; a tool that reads a data directory adds :func:`add_clock`, a command that
+decides a run as the collector does adds :func:`add_run`. Every ``type=`` function here raises ArgumentTypeError, whose
+text argparse prints, exit code 2.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ __all__ = [
     "Unwritten",
     "add_clock",
     "add_common",
+    "add_run",
     "config_file",
     "data_dir_of",
     "directory",
+    "duration",
     "fail",
     "finite",
     "positive",
     "print_json",
+    "seconds_of",
     "show",
+    "speed",
     "symbol",
     "through_a_pipe",
     "timeframe",
@@ -52,17 +57,28 @@ __all__ = [
 
 CONFIG = Path("config.yaml")
 
+FASTEST = 10_000.0
+"""Service seconds per wall second, at most."""
 USAGE = 2
 """The exit code of usage and configuration."""
 NO_DIRECTORY = "no such directory"
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool takes: ``--config``, ``--data-dir``, ``--json``, ``--version``."""
+def add_common(
+    parser: argparse.ArgumentParser,
+    *,
+    config: str = f"default: {CONFIG}",
+    json: str | None = "one JSON document on stdout, nothing else there",
+) -> None:
+    """Add ``--config``, ``--data-dir``, ``--json`` and ``--version``.
+
+    *config* and *json* are the help of their options; without help for it, there is no ``--json``.
+    """
     # No default for --config: with --data-dir the configuration is read only if it is asked for.
-    parser.add_argument("--config", type=config_file, metavar="FILE", help=f"default: {CONFIG}")
+    parser.add_argument("--config", type=config_file, metavar="FILE", help=config)
     parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    if json is not None:
+        parser.add_argument("--json", action="store_true", help=json)
     parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
 
 
@@ -70,6 +86,15 @@ def add_clock(parser: argparse.ArgumentParser) -> None:
     """Add ``--speed`` and ``--pivot``: by which clock a data directory is read; by default by its own."""
     parser.add_argument("--speed", type=positive, metavar="X", help="service seconds per wall second")
     parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+
+
+def add_run(parser: argparse.ArgumentParser, simulate: str) -> None:
+    """Add what decides a run, a default for ``--config`` included; *simulate* is the help of ``--simulate``."""
+    parser.set_defaults(config=CONFIG)
+    parser.add_argument("--simulate", action="store_true", help=simulate)
+    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
+    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
 
 
 def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
@@ -92,12 +117,12 @@ def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallT
 
 
 def tool_clock(data_dir: Path, speed: float | None, pivot: float | None) -> Callable[[], Millis]:
-    """What :func:`tool_time` reads."""
+    """The ``now`` of :func:`tool_time`: the service's time in Unix ms."""
     return tool_time(data_dir, speed, pivot).now
 
 
 def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
-    """The directory to look at, which exists; ``None`` after saying on stderr why there is none (exit code 2)."""
+    """The directory to look at, which exists; ``None`` after printing on stderr why there is none (exit code 2)."""
     if data_dir is None or config is not None:
         # Imported late: --help and --data-dir should not wait for YAML.
         from trio_candles.config.load import ConfigError, load_config
@@ -114,7 +139,7 @@ def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
 
 
 def trouble_with(directory: Path) -> str | None:
-    """Why nothing in *directory* can be read, in words; ``None`` if it is one and may be searched."""
+    """Why nothing in *directory* can be read, as text; ``None`` if *directory* is one and may be searched."""
     try:
         # The dot in it and not itself: a directory that may not be searched is there, too.
         mode = os.stat(os.path.join(directory, os.curdir)).st_mode
@@ -128,7 +153,7 @@ def trouble_with(directory: Path) -> str | None:
 def write_plainly() -> None:
     """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
 
-    One that we were started without is nowhere: what is written there is lost, and nothing fails.
+    A stream that we were started without leads nowhere: what is written there is lost, and nothing fails.
     """
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
@@ -142,11 +167,11 @@ def _nowhere() -> TextIO:
 
 
 class Unwritten(Exception):
-    """Stdout does not take what was to be shown; the system's words."""
+    """Stdout cannot be written; the text is the system's."""
 
 
 def show(text: str, end: str = "\n") -> None:
-    """*text* on stdout, at once; :class:`Unwritten` if it does not get there."""
+    """Write *text* to stdout at once; raises :class:`Unwritten` where stdout does not take it."""
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:
@@ -161,15 +186,15 @@ def print_json(document: AttrsInstance) -> None:
 
 
 def fail(message: object, code: int = USAGE) -> int:
-    """Say *message* on stderr; the exit code."""
+    """Print *message* on stderr; returns *code*, the exit code."""
     print(message, file=sys.stderr)
     return code
 
 
 def through_a_pipe(run: Callable[[], int]) -> int:
-    """The exit code of *run*; whoever read its output may leave before it ends, as ``| head`` does.
+    """The exit code of *run*, also if the reader of its output leaves before *run* ends, as ``| head`` does.
 
-    Output that cannot be written is said on stderr, exit code 2: without it, no other code would say what it means.
+    Output that cannot be written is reported on stderr, exit code 2: no other code means anything without its output.
     """
     write_plainly()
     code = 1
@@ -206,7 +231,7 @@ def directory(text: str) -> Path:
 
 
 def config_file(text: str) -> Path:
-    """The path of a file; an unset variable is none."""
+    """The path of a file; refuses a blank one, as of an unset variable."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a file, found {text!r}")
     return Path(text)
@@ -243,6 +268,34 @@ def positive(text: str) -> float:
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
     return number
+
+
+def speed(text: str) -> float:
+    """A number above zero that a machine keeps up with."""
+    number = positive(text)
+    if number > FASTEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
+    return number
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])?", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(text: str, unit: str | None = None) -> float | None:
+    """The seconds in ``90s``, ``10m``, ``2h`` or ``1d``; of a number alone in *unit*. ``None`` if *text* is none."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not (unit := match[2] or unit):
+        return None
+    return float(match[1]) * _SECONDS[unit]
+
+
+def duration(text: str) -> float:
+    """``90s``, ``10m``, ``2h``, ``1d`` in seconds, more than none."""
+    seconds = seconds_of(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")
+    return seconds
 
 
 def finite(text: str) -> float:

@@ -19,15 +19,15 @@ class StopAsked(Exception):
 
 
 class Signals:
-    """Whether we were asked to stop, and whom to tell."""
+    """Whether a stop was asked for, and what to call when it is."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._tell: Callable[[], object] | None = None
+        self._callback: Callable[[], object] | None = None
 
-    def tell(self, callback: Callable[[], object]) -> None:
+    def on_stop(self, callback: Callable[[], object]) -> None:
         """Call *callback*, which must be safe in a signal handler, when a stop is asked for, or now if it was."""
-        self._tell = callback
+        self._callback = callback
         if self.asked:
             callback()
 
@@ -43,8 +43,8 @@ class Signals:
                 os._exit(130)
             return
         self.asked = True
-        if self._tell is not None:
-            self._tell()
+        if self._callback is not None:
+            self._callback()
 
 
 def hold_signals() -> Signals:

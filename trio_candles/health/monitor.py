@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -25,7 +24,7 @@ import trio
 
 from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import Series, printable, utc_text
-from trio_candles.command.options import write_plainly
+from trio_candles.command.options import seconds_of, write_plainly
 from trio_candles.command.signals import Signals
 from trio_candles.config.load import is_loopback_url
 from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, AlertDocument, alert_documents, deliver
@@ -35,8 +34,9 @@ from trio_candles.health.options import Target, add_common, screen_size, target_
 from trio_candles.health.report import monitor_document
 from trio_candles.health.screen import ENDLESS, as_text, monitor_lines, series_text, summary_text
 from trio_candles.network.webhook import Webhook, open_webhook
+from trio_candles.threads import Offload, in_thread
 
-__all__ = ["Offload", "View", "main", "monitor"]
+__all__ = ["View", "main", "monitor"]
 
 T = TypeVar("T")
 
@@ -49,17 +49,6 @@ ONCE_SECONDS = 30.0
 """For the alerts of ``--once``."""
 DAY_SECONDS = 86_400.0
 INTERRUPTED = 130
-
-
-class Offload(Protocol):
-    """Runs blocking work: in a thread, inline in tests."""
-
-    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...  # noqa: ANN401
-
-
-async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
-    """Run blocking *work* in a thread that nobody waits for when we are stopped."""
-    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
 
 
 @attrs.frozen
@@ -121,7 +110,7 @@ async def monitor(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.set)
 
-    signals.tell(ask)
+    signals.on_stop(ask)
     frames, to_show = trio.open_memory_channel[View](SHOWN_QUEUED)
     alerts, to_post = trio.open_memory_channel[AlertDocument](ALERTS_QUEUED)
     delivered = trio.Event()
@@ -262,10 +251,6 @@ def _write(stream: TextIO, text: str) -> None:
 # --- options
 
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)?", re.ASCII)
-_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trio-candles-monitor",
@@ -289,8 +274,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _interval(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if match is None or not 0.1 <= (seconds := float(match[1]) * _SECONDS[match[2]]) <= DAY_SECONDS:
+    seconds = seconds_of(text, unit="s")
+    if seconds is None or not 0.1 <= seconds <= DAY_SECONDS:
         raise argparse.ArgumentTypeError(f"{text!r} is no time from 0.1 s to a day; expected 5, 10s or 1m")
     return seconds
 

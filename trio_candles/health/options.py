@@ -9,17 +9,9 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles import __version__
 from trio_candles.candles.model import Series
-from trio_candles.command.options import (
-    CONFIG,
-    NO_DIRECTORY,
-    add_clock,
-    config_file,
-    directory,
-    tool_time,
-    trouble_with,
-)
+from trio_candles.command import options as command_options
+from trio_candles.command.options import CONFIG, NO_DIRECTORY, tool_time, trouble_with
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 
@@ -57,15 +49,13 @@ class Target:
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what both tools take."""
-    parser.add_argument(
-        "--config", type=config_file, metavar="FILE",
-        help="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
+    command_options.add_common(
+        parser,
+        config="names the series that should be fresh; default: config.yaml, or with --data-dir alone those that the"
         " directory's collector was configured with",
-    )  # fmt: skip
-    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout, nothing else there")
-    add_clock(parser)
-    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+        json="JSON on stdout, nothing else there",
+    )
+    command_options.add_clock(parser)
 
 
 def target_of(options: argparse.Namespace) -> Target | None:

@@ -52,7 +52,7 @@ class Joiner:
         return rest
 
     def _open(self, data: bytes) -> bytes:
-        """The HTTP answer passes as it comes; frames begin behind it if it says so."""
+        """The HTTP answer passes as it comes; after a 101, frames begin behind its head."""
         assert self._head is not None
         before, self._head = len(self._head), self._head + data
         end = self._head.find(b"\r\n\r\n") + 4

@@ -14,7 +14,7 @@ import httpx
 import trio
 
 from trio_candles.network.pacing import Budget, wall_floor
-from trio_candles.network.websocket import Network, told_of
+from trio_candles.network.websocket import Network, error_text
 from trio_candles.venues.history import (
     Answer,
     Fill,
@@ -58,7 +58,7 @@ class Rest:
             try:
                 return await self._get(request)
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-                raise Unavailable(f"{request.path}: {told_of(error)}") from error
+                raise Unavailable(f"{request.path}: {error_text(error)}") from error
         raise Unavailable(f"{request.path}: no answer in {ANSWER_SECONDS:.0f} s")
 
     async def _get(self, request: Request) -> Answer:

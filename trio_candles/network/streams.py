@@ -83,7 +83,7 @@ class TlsStream(trio.abc.Stream):
         return cls(stream, context.wrap_bio(incoming, outgoing, server_hostname=host), incoming, outgoing)
 
     async def shake_hands(self) -> None:
-        """BrokenResourceError if the peer is not who it should be."""
+        """Do the handshake; raises BrokenResourceError if the peer's certificate is not the host's."""
         while True:
             try:
                 self._tls.do_handshake()

@@ -21,16 +21,16 @@ __all__ = ["Undelivered", "Webhook", "open_webhook"]
 POST_SECONDS = 10.0
 """For the whole exchange, name and TLS included."""
 TRY_AGAIN = {408, 425, 429}
-"""Answers that sound like a refusal and are none."""
+"""Status codes among 4xx that refuse the moment, not the document."""
 
 
 class Undelivered(Exception):
-    """The document did not arrive, or nobody said that it did."""
+    """The document did not arrive, or its arrival was not confirmed."""
 
     def __init__(self, why: str, *, refused: bool = False) -> None:
         super().__init__(why)
         self.refused = refused
-        """Whether the other side has judged this very document (4xx): it will hardly judge otherwise next time."""
+        """Whether the other side refused this very document (4xx): it will hardly take the same document next time."""
 
 
 @attrs.frozen

@@ -36,8 +36,8 @@ __all__ = [
     "Network",
     "Socket",
     "dial_tcp",
+    "error_text",
     "look_up",
-    "told_of",
 ]
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
@@ -71,20 +71,20 @@ class Network:
     dial: Dial
     speed: float = 1.0
     close_seconds: float = CLOSE_SECONDS
-    """For saying goodbye to a peer that may be deaf."""
+    """Wall seconds for the closing handshake with a peer that may be deaf."""
     transport: httpx.AsyncBaseTransport | None = None
     """How REST is asked; ``None``: over TCP and TLS, as httpx does."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[Socket]:
-        """An open connection to *url* for the block; ``Lost`` if it cannot be had, says so when it ends."""
+        """An open connection to *url* for the block; raises :class:`Lost` if there is none to be had in ten seconds."""
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(wall_floor(CONNECT_SECONDS, self.speed)) as deadline:
                 carrier = _Carrier(self.close_seconds * max(1.0, self.speed))
                 try:
                     socket: Socket = await nursery.start(carrier.carry, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost(f"cannot connect to {url}: {told_of(error)}") from error
+                    raise Lost(f"cannot connect to {url}: {error_text(error)}") from error
             if deadline.cancelled_caught:
                 raise Lost(f"cannot connect to {url}: no answer in {CONNECT_SECONDS:.0f} s")
             try:
@@ -133,7 +133,7 @@ class _Carrier:
             if self._connection is None:
                 await trio.aclose_forcefully(stream)
         if self._connection is None:
-            raise Lost(f"cannot connect to {url}: {told_of(self._failure)}") from self._failure
+            raise Lost(f"cannot connect to {url}: {error_text(self._failure)}") from self._failure
 
     async def receive(self) -> Sequence[str | bytes]:
         """See :class:`Socket`."""
@@ -168,18 +168,18 @@ def _leaf(error: BaseException) -> BaseException:
     return error
 
 
-def told_of(error: BaseException | None) -> str:
-    """The error and what was behind it, in words: trio and httpx hide the system's own text a few causes deep."""
-    told = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
+def error_text(error: BaseException | None) -> str:
+    """*error* and what caused it as text: trio and httpx hide the system's own text a few causes deep."""
+    text = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
     behind = error.__cause__ if error is not None else None
     if error is not None and error.__suppress_context__:
         # httpcore raises "from None" what it found: that takes the cause away, and leaves it as the context.
         behind = behind or error.__context__
     if behind is None:
-        return told
-    rest = told_of(_leaf(behind))
-    # Libraries wrap an error in one of their own that says the same.
-    return rest if rest.startswith(told) else f"{told} ({rest})"
+        return text
+    rest = error_text(_leaf(behind))
+    # Libraries wrap an error in one of their own with the same text.
+    return rest if rest.startswith(text) else f"{text} ({rest})"
 
 
 # --- the real network -------------------------------------------------------------------------------------
@@ -212,6 +212,6 @@ def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -
 
 
 async def look_up(host: str) -> list[str]:
-    """The addresses of *host*, as the system resolves it; OSError in its words if there are none."""
+    """The addresses of *host*, as the system resolves the name; raises the system's OSError if there are none."""
     found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

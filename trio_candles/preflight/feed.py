@@ -1,49 +1,36 @@
 """A venue's WebSocket: can it be had, is every symbol acknowledged, does data come?
 
-Subscribes as the collector does, in the same batches and at the same pace, and listens until every symbol has shown
-a trade of the last minute (most venues begin with the newest ones), or until there is no time left.
+Each connection is one turn of the collector's own feed (:func:`trio_candles.collector.feed.listen`): dialled, asked,
+paced and read by the same code, in the same batches, with the same second attempts for what is not acknowledged. So
+what is reported here is what the collector would meet. Only the listener is another one: it keeps what was found
+instead of assembling candles.
+
+A connection is listened to until every symbol has shown a trade of the last minute (most venues begin with the
+newest ones), or is known to fail, or until there is no time left.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
 
 from trio_candles.candles.model import Millis
+from trio_candles.collector.feed import leaves, listen
+from trio_candles.collector.subscriptions import Connection, Feed, State, check_requests
 from trio_candles.network.pacing import Budget
-from trio_candles.network.websocket import Socket
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
-from trio_candles.venues.protocol import (
-    Acked,
-    Beat,
-    Doubt,
-    Event,
-    Forming,
-    Leaving,
-    Lost,
-    Misunderstood,
-    Refused,
-    Row,
-    Seen,
-    Skipped,
-    Told,
-    Traded,
-    Venue,
-)
+from trio_candles.venues.protocol import Beat, Event, Forming, Lost, Row, Seen, Traded
 
 __all__ = ["check_feed"]
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds before the next attempts at a connection: one that is lost now and then is every day's."""
-ACK_SECONDS = 8.0
-"""After the last message: then what is not acknowledged will not be."""
-SPOILED_SECONDS = 1.0
-"""After a refusal, for the acknowledgements of others in the same message."""
+ANSWER_SECONDS = 3.0
+"""For an acknowledgement of what was asked for a second time: with the first time's, eight seconds."""
 RECENT_MS = 60_000
-"""A trade so old shows that a market is alive; most are told at once, as the newest before we came."""
+"""A trade so old shows that a market is alive; most are sent at once, as the newest before we came."""
 TICK_SECONDS = 0.25
 
 _NETWORK = (
@@ -53,48 +40,94 @@ _NETWORK = (
 
 @attrs.define
 class _Symbol:
-    """What was heard about one symbol."""
+    """What was found about one symbol."""
 
-    missing: set[str]
-    """Channels not yet acknowledged."""
     refused: str | None = None
-    first: float | None = None
-    """When something about its market came first, on trio's clock."""
+    """The venue's words."""
     last_trade: Millis | None = None
     alive: bool = False
-    """Whether a trade of the last minute was told."""
+    """Whether a trade of the last minute was received."""
 
 
 @attrs.define
-class _Line:
-    """One connection."""
+class _Attempt:
+    """What was found on one connection; the feed's listener."""
 
     symbols: dict[str, _Symbol]
     dialled: float | None = None
     """Seconds that it took, TLS included."""
-    opened_at: float | None = None
+    connection: Connection | None = None
+    """The open one, and when it has ended the last state of it."""
+    opened_at: float = float("inf")
     lost: str | None = None
     """Why it ended before we had heard enough."""
-    asked_at: float = float("inf")
-    """When everything had been asked for."""
-    spoiled: trio.Event = attrs.field(factory=trio.Event)
-    """Set when a refusal may have cost others their subscription."""
-    unnamed: bool = False
-    """Whether a refusal did not say whose it was."""
-    messages: int = 0
-    unread: Counter[str] = attrs.field(factory=Counter)
-    """Messages that were not understood, by what was wrong with the first of a kind."""
+    unread: list[str] = attrs.field(factory=list)
+    """What was wrong with each message that could not be read."""
     remarks: list[str] = attrs.field(factory=list)
     doubt: str | None = None
 
-    def waits(self, now: float, patience: float) -> bool:
-        """Whether anything more may come that would change a verdict."""
-        late = now - self.asked_at > patience
-        return any(one.refused is None and not (late if one.missing else one.alive) for one in self.symbols.values())
+    def state(self, symbol: str) -> State:
+        """What became of *symbol*; for those asked for again after a refusal, the refusal."""
+        assert self.connection is not None
+        return State.REFUSED if self.symbols[symbol].refused is not None else self.connection.requests[symbol].state
 
-    def pending(self) -> list[str]:
-        """Neither acknowledged nor refused."""
-        return [symbol for symbol, one in self.symbols.items() if one.missing and one.refused is None]
+    def waits(self, now: float, patience: float) -> bool:
+        """Whether anything may still come that would change a verdict."""
+        if self.connection is None:
+            return True
+        for symbol, found in self.symbols.items():
+            request, state = self.connection.requests[symbol], self.state(symbol)
+            if state is State.SUBSCRIBED:
+                waits = not found.alive
+            elif state is State.TOGETHER:
+                waits = True
+            else:
+                waits = state in (State.TOGETHER_AGAIN, State.ALONE) and now - request.asked_at <= patience
+            if waits:
+                return True
+        return False
+
+    # --- what the feed reports
+
+    def connected(self, connection: Connection, now: Millis) -> None:
+        self.connection, self.opened_at = connection, trio.current_time()
+
+    def disconnected(self, connection: Connection, now: Millis) -> None:
+        pass  # how it ended is what listen() raises
+
+    def became(self, symbol: str, state: State, text: str, now: Millis) -> None:
+        if state is State.REFUSED and self.symbols[symbol].refused is None:
+            self.symbols[symbol].refused = text
+
+    def hear(self, event: Event, now: Millis) -> None:
+        match event:
+            case Traded(symbol, trade):
+                time = trade.time
+            case Seen(symbol, _, time):
+                pass
+            case Forming(symbol):
+                time = now  # pushed when something traded
+            case Row(symbol=symbol):
+                # A row of a minute long ago is a snapshot's; of one without volume, a quiet market's.
+                time = min(now, event.close_time) if event.volume else Millis(0)
+            case Beat() | _:
+                return  # of a market in which nothing may happen
+        found = self.symbols[symbol]
+        found.last_trade = max(found.last_trade or Millis(0), time)
+        found.alive = found.alive or time >= now - RECENT_MS
+
+    def doubted(self, symbols: Iterable[str], text: str | None) -> None:
+        self.doubt = text
+
+    def announced(self, text: str) -> None:
+        self.remarks.append(text)
+
+    def remark(self, kind: str, text: str) -> None:
+        if kind != "unknown_symbol":
+            self.unread.append("a binary message" if kind == "binary_message" else text)
+
+    def skipped(self, reason: str) -> None:
+        pass  # nothing that preflight is about
 
 
 async def check_feed(visit: Visit) -> None:
@@ -114,186 +147,91 @@ async def check_feed(visit: Visit) -> None:
 async def _check_connection(visit: Visit, label: str, batch: Sequence[str], connects: Budget) -> None:
     """Verdicts on one connection and its symbols; a few attempts, if it is lost."""
     checks, url, began = visit.checks, visit.websocket_url, trio.current_time()
-    lines: list[_Line] = []
+    attempts: list[_Attempt] = []
     with trio.move_on_at(visit.deadline):
         for pause in (*PAUSES, None):
-            line = _Line({symbol: _Symbol(set(visit.venue.channels)) for symbol in batch})
-            lines.append(line)
+            attempt = _Attempt({symbol: _Symbol() for symbol in batch})
+            attempts.append(attempt)
             await connects.take()
-            await _attempt(visit, line)
-            if line.lost is None or pause is None:
+            await _try(visit, attempt)
+            if attempt.lost is None or pause is None:
                 break
             await trio.sleep(visit.pace.seconds(pause))
-    line, losses = lines[-1], [one.lost for one in lines if one.lost is not None]
-    dialled = [one.dialled for one in lines if one.dialled is not None]
+    attempt, losses = attempts[-1], [one.lost for one in attempts if one.lost is not None]
+    dialled = [one.dialled for one in attempts if one.dialled is not None]
     if dialled:
         what = "TCP and TLS" if url.startswith("wss:") else "TCP"
-        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.told(dialled[-1])}")
-    if line.opened_at is None and line.lost is None:
-        losses.append(f"{url}: not finished after {visit.pace.told(trio.current_time() - began)}")
-    if line.opened_at is None or line.lost is not None:
-        checks.failed(label, f"{'; then: '.join(dict.fromkeys(losses))} ({len(lines)} attempts)", _NETWORK)
+        checks.passed("connect", f"{what} to {host_of(url)} in {visit.pace.wall_text(dialled[-1])}")
+    if attempt.connection is None and attempt.lost is None:
+        losses.append(f"{url}: not finished after {visit.pace.wall_text(trio.current_time() - began)}")
+    if attempt.connection is None or attempt.lost is not None:
+        checks.failed(label, f"{'; then: '.join(dict.fromkeys(losses))} ({len(attempts)} attempts)", _NETWORK)
     elif losses:
         checks.warned(label, f"{url} is open, after {len(losses)} losses: {losses[-1]}", _NETWORK)
     else:
         checks.passed(label, f"{url} is open")
-    if line.opened_at is not None:
-        _judge(visit, line)
+    if attempt.connection is not None:
+        _judge(visit, attempt, attempt.connection)
 
 
-async def _attempt(visit: Visit, line: _Line) -> None:
-    """Connect, ask and listen; note why that ended early, if it did."""
+async def _try(visit: Visit, attempt: _Attempt) -> None:
+    """Connect, ask and listen, as long as that may tell us anything; note why that ended early, if it did."""
 
     async def dial(url: str) -> trio.abc.Stream:
         began = trio.current_time()
         stream = await visit.network.dial(url)
-        line.dialled = trio.current_time() - began
+        attempt.dialled = trio.current_time() - began
         return stream
 
+    network = attrs.evolve(visit.network, dial=dial)
+    feed = Feed(visit.venue, visit.websocket_url, attempt, network, visit.time)
+    patience = visit.pace.seconds(ANSWER_SECONDS)
     try:
-        async with attrs.evolve(visit.network, dial=dial).connect(visit.websocket_url) as socket:
-            line.opened_at = trio.current_time()
-            await _converse(visit, line, socket)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen, feed, 1, tuple(attempt.symbols))
+            # Not an event's business: time alone may end it.
+            while attempt.waits(trio.current_time(), patience):
+                await trio.sleep(visit.pace.seconds(TICK_SECONDS))
+                for connection in feed.connections.values():
+                    check_requests(feed, connection, trio.current_time())
+            nursery.cancel_scope.cancel()
     except* Lost as group:
-        line.lost = "; ".join(_texts(group))
-
-
-def _texts(group: BaseExceptionGroup[Lost]) -> Iterable[str]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _texts(error)
-        else:
-            yield str(error)
-
-
-async def _converse(visit: Visit, line: _Line, socket: Socket) -> None:
-    """Ask for all symbols and listen, as long as that may tell us anything."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_speak, visit, line, socket)
-        nursery.start_soon(_hear, visit, line, socket)
-        patience = visit.pace.seconds(ACK_SECONDS)
-        # Not an event's business: time alone may end it.
-        while line.waits(trio.current_time(), patience):  # noqa: ASYNC110
-            await trio.sleep(visit.pace.seconds(TICK_SECONDS))
-        nursery.cancel_scope.cancel()
-
-
-async def _speak(visit: Visit, line: _Line, socket: Socket) -> None:
-    """Ask for everything; after a refusal ask again for what it may have spoiled, alone if it named nobody."""
-    await _ask(visit, line, socket, [list(line.symbols)])
-    while True:
-        await line.spoiled.wait()
-        await trio.sleep(visit.pace.seconds(SPOILED_SECONDS))
-        line.spoiled = trio.Event()
-        pending = line.pending()
-        if pending:
-            batches = [[symbol] for symbol in pending] if line.unnamed else [pending]
-            await _ask(visit, line, socket, batches)
-
-
-async def _ask(visit: Visit, line: _Line, socket: Socket, batches: Sequence[Sequence[str]]) -> None:
-    line.asked_at = float("inf")
-    for number, batch in enumerate(batches, 1):
-        for text in visit.venue.subscribe(batch, number):
-            await socket.send(text)
-            await trio.sleep(1 / visit.venue.limits.messages_per_second)
-    line.asked_at = trio.current_time()
-
-
-async def _hear(visit: Visit, line: _Line, socket: Socket) -> None:
-    """Read for ever."""
-    while True:
-        for message in await socket.receive():
-            line.messages += 1
-            for event in _read(visit.venue, line, message):
-                _heed(visit, line, event)
-
-
-def _read(venue: Venue, line: _Line, message: str | bytes) -> Sequence[Event]:
-    if isinstance(message, bytes):
-        line.unread["a binary message"] += 1
-        return ()
-    try:
-        return venue.read(message)
-    except Misunderstood as error:
-        line.unread[error.reason if error.reason in line.unread else str(error)] += 1
-        return ()
-
-
-def _heed(visit: Visit, line: _Line, event: Event) -> None:
-    match event:
-        case Refused(_, text) | Told(text) if visit.venue.limits.too_fast in text:
-            line.remarks.append(f"too fast: {text}")
-        case Refused(symbol, text):
-            one = line.symbols.get(symbol) if symbol is not None else None
-            if one is None:
-                line.unnamed = True
-                line.remarks.append(f"refused: {text}")
-                line.spoiled.set()
-            elif one.refused is None:
-                one.refused = text
-                line.spoiled.set()
-        case Told(text) | Leaving(text):
-            line.remarks.append(text)
-        case Doubt(text):
-            line.doubt = text
-        case Acked(symbol, channel) if symbol in line.symbols:
-            line.symbols[symbol].missing.discard(channel)
-        case Traded() | Seen() | Forming() | Row() | Beat() if event.symbol in line.symbols:
-            _note(line.symbols[event.symbol], event, visit.time.now())
-        case Skipped() | _:
-            pass  # nothing that preflight is about
-
-
-def _note(one: _Symbol, event: Traded | Seen | Forming | Row | Beat, now: Millis) -> None:
-    if isinstance(event, Beat):
-        return  # of a market in which nothing may happen
-    if one.first is None:
-        one.first = trio.current_time()
-    match event:
-        case Traded(_, trade):
-            time = trade.time
-        case Seen(_, _, time):
-            pass
-        case Forming():
-            time = now  # pushed when something traded
-        case Row():
-            # A row of a minute long ago is a snapshot's; of one without volume, a quiet market's.
-            time = min(now, event.close_time) if event.volume else Millis(0)
-    one.last_trade = max(one.last_trade or Millis(0), time)
-    one.alive = one.alive or time >= now - RECENT_MS
+        attempt.lost = "; ".join(str(lost) for lost in leaves(group))
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------
 
 
-def _judge(visit: Visit, line: _Line) -> None:
-    for symbol, one in line.symbols.items():
-        _judge_symbol(visit, line, symbol, one)
-    if line.unread:
-        told = f"{sum(line.unread.values())} of {line.messages} were not understood: {next(iter(line.unread))}"
-        visit.checks.warned("messages", told, "the venue's interface may have changed: look for a newer version")
+def _judge(visit: Visit, attempt: _Attempt, connection: Connection) -> None:
+    for symbol in attempt.symbols:
+        _judge_symbol(visit, attempt, connection, symbol)
+    if attempt.unread:
+        detail = f"{len(attempt.unread)} of {connection.received} were not understood: {attempt.unread[0]}"
+        visit.checks.warned("messages", detail, "the venue's interface may have changed: look for a newer version")
     else:
-        visit.checks.passed("messages", f"all {line.messages} were understood")
-    if line.doubt is not None:
-        visit.checks.warned("market", line.doubt, "the venue is not in normal operation; gaps will be refilled later")
-    for remark in dict.fromkeys(line.remarks):
+        visit.checks.passed("messages", f"all {connection.received} were understood")
+    if attempt.doubt is not None:
+        visit.checks.warned(
+            "market", attempt.doubt, "the venue is not in normal operation; gaps will be refilled later"
+        )
+    for remark in dict.fromkeys(attempt.remarks):
         visit.checks.warned("remark", f"the venue says: {remark}", "see the venue's documentation")
 
 
-def _judge_symbol(visit: Visit, line: _Line, symbol: str, one: _Symbol) -> None:
-    checks, name = visit.checks, "subscription"
-    waited = visit.pace.told(trio.current_time() - min(line.asked_at, trio.current_time()))
-    if one.refused is not None:
-        checks.failed(name, f"refused: {one.refused}", "see whether the venue lists it", symbol=symbol)
-    elif one.missing:
-        channels = ", ".join(sorted(one.missing))
-        why = "the connection was lost" if line.lost else f"no acknowledgement of {channels} in {waited}"
+def _judge_symbol(visit: Visit, attempt: _Attempt, connection: Connection, symbol: str) -> None:
+    checks, name, found = visit.checks, "subscription", attempt.symbols[symbol]
+    waited = visit.pace.wall_text(trio.current_time() - attempt.opened_at)
+    state = attempt.state(symbol)
+    if state is State.REFUSED:
+        checks.failed(name, f"refused: {found.refused}", "see whether the venue lists it", symbol=symbol)
+    elif state is not State.SUBSCRIBED:
+        channels = ", ".join(sorted(connection.requests[symbol].missing))
+        why = "the connection was lost" if attempt.lost else f"no acknowledgement of {channels} in {waited}"
         checks.failed(name, why, "run preflight again; if it stays so, take it out of the configuration", symbol=symbol)
-    elif one.alive:
+    elif found.alive:
         checks.passed(name, "acknowledged, data comes", symbol=symbol)
     else:
-        last = f"; the last was {_ago(visit.time.now() - one.last_trade)} ago" if one.last_trade else ""
+        last = f"; the last was {_ago(visit.time.now() - found.last_trade)} ago" if found.last_trade else ""
         quiet = "nothing, if this market is so quiet; else see the venue's status page"
         checks.warned(name, f"acknowledged, but no trade in {waited}{last}", quiet, symbol=symbol)
 

@@ -9,7 +9,7 @@ import trio
 
 from trio_candles.candles.model import MINUTE, Millis, Series, floor_to, utc_text
 from trio_candles.network.rest import Rest, converse, open_rest
-from trio_candles.preflight.skew import WARN_MS, WORST_MS, Skew, Told
+from trio_candles.preflight.skew import WARN_MS, WORST_MS, Skew, TimeAnswer
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
 from trio_candles.venues.history import Filled, Throttled, Unavailable, Using, settled_until
 from trio_candles.venues.listings import Listed, Trading, nearest
@@ -41,10 +41,10 @@ async def check_rest(visit: Visit) -> None:
         if host != host_of(visit.websocket_url) and not await look_up_host(visit, url):
             return
     async with open_rest(visit.network, urls, history.rates, history.penalty) as rest:
-        told: list[Told] = []
+        told: list[TimeAnswer] = []
         with visit.step("rest", ANSWER_SECONDS):
             told.append(await _patiently(visit, rest, lambda: _ask_time(visit, rest)))
-            visit.checks.passed("rest", f"{urls[None]} answers in {visit.pace.told(_took(told[0]))}")
+            visit.checks.passed("rest", f"{urls[None]} answers in {visit.pace.wall_text(_took(told[0]))}")
         if not told:
             return
         if Skew.of(told).certain:
@@ -74,17 +74,17 @@ async def _patiently(visit: Visit, rest: Rest, ask: Callable[[], Awaitable[T]]) 
 # --- the clock --------------------------------------------------------------------------------------------
 
 
-async def _ask_time(visit: Visit, rest: Rest) -> Told:
+async def _ask_time(visit: Visit, rest: Rest) -> TimeAnswer:
     answer = await rest.ask(visit.history.server_time())
     now = visit.time.now()
-    return Told(visit.history.read_time(answer), Millis(now - round(answer.seconds * 1000)), now)
+    return TimeAnswer(visit.history.read_time(answer), Millis(now - round(answer.seconds * 1000)), now)
 
 
-def _took(told: Told) -> float:
+def _took(told: TimeAnswer) -> float:
     return (told.answered - told.asked) / 1000
 
 
-async def _look_closer(visit: Visit, rest: Rest, told: list[Told]) -> None:
+async def _look_closer(visit: Visit, rest: Rest, told: list[TimeAnswer]) -> None:
     """Ask until there is no doubt, or no time left: each question is put where it says most."""
     with trio.move_on_at(visit.deadline):
         while len(told) < SAMPLES and not Skew.of(told).certain:

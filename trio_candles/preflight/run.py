@@ -9,9 +9,8 @@ preflight
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -24,24 +23,16 @@ from trio_candles.preflight.feed import check_feed
 from trio_candles.preflight.local import Machine, check_locally
 from trio_candles.preflight.rest import check_rest
 from trio_candles.preflight.visit import TOTAL_SECONDS, LookUp, Pace, Visit
+from trio_candles.threads import Offload, in_thread
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import VenueRecord
 
-__all__ = ["Offload", "Show", "preflight"]
+__all__ = ["Show", "preflight"]
 
-T = TypeVar("T")
-
-Offload = Callable[..., Awaitable[Any]]
-"""Runs blocking work elsewhere; tests run it inline, because under a mock clock a thread counts as idle."""
 Show = Callable[[Sequence[Check], Sequence[str]], None]
 """Is given what has been found at one place, and the venues that are still being asked."""
 
 DISK_SECONDS = 5.0
-
-
-async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
-    """Run blocking *work* in a thread, which is abandoned if it hangs in a disk."""
-    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
 
 
 async def preflight(
@@ -62,11 +53,11 @@ async def preflight(
     found: list[Check] = []
     waiting = [] if config is None else [settings.name for settings in config.enabled_venues]
 
-    def tell(checks: Sequence[Check]) -> None:
+    def report(checks: Sequence[Check]) -> None:
         found.extend(checks)
         show(checks, waiting)
 
-    tell((await _look_here(planned, source, machine or Machine(), offload, pace)).done)
+    report((await _look_here(planned, source, machine or Machine(), offload, pace)).done)
     if config is None:
         return found
 
@@ -75,7 +66,7 @@ async def preflight(
         both = Visit(settings, venues[name], network, resolve, planned.time, pace, deadline, Checks(name))
         checks = await _ask_venue(both)
         waiting.remove(name)
-        tell(checks)
+        report(checks)
 
     async with trio.open_nursery() as nursery:
         for settings in config.enabled_venues:
@@ -85,11 +76,10 @@ async def preflight(
 
 async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Offload, pace: Pace) -> Checks:
     with trio.move_on_after(pace.seconds(DISK_SECONDS)):
-        checks: Checks = await offload(check_locally, planned, source, machine)
-        return checks
+        return await offload(check_locally, planned, source, machine)
     checks = Checks()
-    told = f"{planned.config.data_dir}: not finished after {pace.told(pace.seconds(DISK_SECONDS))}"
-    checks.failed("data directory", told, "the disk does not answer: see to it")
+    detail = f"{planned.config.data_dir}: not finished after {pace.wall_text(pace.seconds(DISK_SECONDS))}"
+    checks.failed("data directory", detail, "the disk does not answer: see to it")
     return checks
 
 

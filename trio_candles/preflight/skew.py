@@ -1,7 +1,7 @@
 """How far our clock is from a venue's, from question and answer; pure.
 
-An answer says what time it was there at some moment between the question's leaving and the answer's arrival, cut to
-what the venue tells: Kraken tells whole seconds. So each answer gives bounds, and another one, asked for when the
+An answer states what time it was there at some moment between the question's leaving and the answer's arrival, cut to
+what the venue states: Kraken states whole seconds. So each answer gives bounds, and another one, asked for when the
 venue's second should just be turning, halves them. An answer out of a cache is late, never early.
 """
 
@@ -13,7 +13,7 @@ import attrs
 
 from trio_candles.candles.model import Millis
 
-__all__ = ["WARN_MS", "WORST_MS", "Skew", "Told"]
+__all__ = ["WARN_MS", "WORST_MS", "Skew", "TimeAnswer"]
 
 WORST_MS = 2_000
 """The contract's: beyond it preflight fails."""
@@ -23,8 +23,8 @@ CACHED_MS = 2_100
 
 
 @attrs.frozen
-class Told:
-    """A venue told *venue* as its time; by our clock we had asked at *asked* and had the answer at *answered*."""
+class TimeAnswer:
+    """A venue gave *venue* as its time; by our clock we had asked at *asked* and had the answer at *answered*."""
 
     venue: Millis
     asked: Millis
@@ -44,17 +44,17 @@ class Skew:
     most: int
 
     @classmethod
-    def of(cls, told: Sequence[Told]) -> Skew:
-        """What all answers together say."""
-        # No clock of theirs was behind what it told when the answer came: this holds for an old answer, too.
-        least = max(one.venue - one.answered for one in told)
+    def of(cls, answers: Sequence[TimeAnswer]) -> Skew:
+        """The bounds that all *answers* together leave."""
+        # No clock is behind the time that it gave once the answer has come: this holds for an old answer, too.
+        least = max(one.venue - one.answered for one in answers)
         # An answer by which it would be less than that was old.
-        most = min(upper for one in told if (upper := one.venue + one.grain - one.asked) >= least)
+        most = min(upper for one in answers if (upper := one.venue + one.grain - one.asked) >= least)
         return cls(least, most)
 
     @property
     def middle(self) -> int:
-        """The likeliest."""
+        """The likeliest value, in ms."""
         return (self.least + self.most) // 2
 
     @property
@@ -66,7 +66,7 @@ class Skew:
         return far <= WARN_MS or near > WORST_MS or (near > WARN_MS and far <= WORST_MS)
 
     def wait(self, now: Millis) -> float:
-        """Seconds from *now* until an answer cut to the second says most: when the middle would be right on it."""
+        """Seconds from *now* until an answer cut to whole seconds narrows the bounds most: at the turn of a second."""
         later = now + CACHED_MS
         return (CACHED_MS + (-(later + self.middle)) % 1_000) / 1000
 

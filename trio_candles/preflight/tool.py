@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 import trio
 
-from trio_candles import __version__
 from trio_candles.clock import ServiceClock
-from trio_candles.command.launch import Plan, UsageError, plan, speed, world
-from trio_candles.command.options import config_file, directory, finite, print_json, show, through_a_pipe, write_plainly
+from trio_candles.command.launch import Plan, UsageError, plan, world
+from trio_candles.command.options import add_common, add_run, print_json, show, through_a_pipe, write_plainly
 from trio_candles.config.load import ConfigError
 from trio_candles.network.websocket import Network, dial_tcp
 from trio_candles.preflight.checks import Check, coloured, lines, preflight_document, total
@@ -31,6 +30,8 @@ __all__ = ["command", "main"]
 
 def command() -> int:
     """The console script."""
+    # What the feed logs is in the report already; without a handler Python would write it to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
     # A shell that starts us in the background has SIGINT ignored, and Python leaves it so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return through_a_pipe(lambda: main(sys.argv[1:]))
@@ -77,17 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         " leaves nothing behind.",
         epilog="Exit code: 0 all checks pass (warnings allowed), 1 a check failed, 2 usage.",
     )
-    parser.add_argument(
-        "--config", type=config_file, default=Path("config.yaml"), metavar="FILE", help="default: config.yaml"
-    )
-    parser.add_argument("--data-dir", type=directory, metavar="DIR", help="overrides the configuration's data_dir")
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, nothing else there")
+    add_common(parser)
     parser.add_argument("--offline", action="store_true", help="only what can be told without a network")
-    parser.add_argument("--simulate", action="store_true", help="ask simulated exchanges in this process")
-    parser.add_argument("--speed", type=speed, metavar="X", help="service seconds per wall second (default 1)")
-    parser.add_argument("--pivot", type=finite, metavar="T", help="Unix seconds at which both clocks agree")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the simulated market")
-    parser.add_argument("--version", action="version", version=f"trio-candles {__version__}")
+    add_run(parser, "ask simulated exchanges in this process")
     parser.set_defaults(duration=None)
     return parser
 

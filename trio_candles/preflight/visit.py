@@ -25,7 +25,7 @@ LookUp = Callable[[str], Awaitable[Sequence[str]]]
 TOTAL_SECONDS = 22.0
 """For everything that is asked: leaves the contract's 30 room for the start, and for goodbyes to deaf peers."""
 LEAST_WALL_SECONDS = 10.0
-"""Of the same, however fast the service's clock: questions are paced by the wall."""
+"""Wall seconds for everything, at least, however fast the service's clock: requests are paced by the wall."""
 NAME_SECONDS = 6.0
 
 _REMEDIES: dict[type[VenueError], str] = {
@@ -43,16 +43,16 @@ class Pace:
 
     @property
     def stretch(self) -> float:
-        """Service seconds for each second that is said in this package."""
-        most = TOTAL_SECONDS * self.speed  # the whole, on the wall clock
+        """Service seconds for each second that a constant of this package names."""
+        most = TOTAL_SECONDS * self.speed  # all of TOTAL_SECONDS, on the wall clock
         return min(most, max(TOTAL_SECONDS, LEAST_WALL_SECONDS * self.speed)) / TOTAL_SECONDS
 
     def seconds(self, seconds: float) -> float:
         """*seconds*, stretched."""
         return seconds * self.stretch
 
-    def told(self, seconds: float) -> str:
-        """Service seconds in words, as wall seconds: those are what people wait."""
+    def wall_text(self, seconds: float) -> str:
+        """*seconds* of the service as text, in wall seconds: those are what people wait."""
         wall = seconds / self.speed
         return f"{wall:.1f} s" if wall >= 1 else f"{wall * 1000:.0f} ms"
 
@@ -68,7 +68,7 @@ class Visit:
     time: Time
     pace: Pace
     deadline: float
-    """On trio's clock: whatever is not finished by then is a failure that says so."""
+    """On trio's clock: a check that is not finished by then has failed, and its detail is that."""
     checks: Checks
 
     @property
@@ -93,7 +93,7 @@ class Visit:
 
     @contextmanager
     def step(self, name: str, seconds: float, symbol: str | None = None) -> Iterator[None]:
-        """A check that takes a while: what the venue has no answer for, and what is not finished, is its failure."""
+        """A check that takes at most *seconds*: it fails by a VenueError of the block, or by not being finished."""
         began = trio.current_time()
         with trio.move_on_at(min(self.deadline, began + self.pace.seconds(seconds))) as scope:
             try:
@@ -101,7 +101,7 @@ class Visit:
             except VenueError as error:
                 self.checks.failed(name, str(error), _remedy(error), symbol=symbol)
         if scope.cancelled_caught:
-            waited = self.pace.told(trio.current_time() - began)
+            waited = self.pace.wall_text(trio.current_time() - began)
             self.checks.failed(name, f"not finished after {waited}", _REMEDIES[Unavailable], symbol=symbol)
 
 
@@ -115,7 +115,7 @@ def host_of(url: str) -> str:
 
 
 async def look_up_host(visit: Visit, url: str) -> bool:
-    """Whether the name in *url* has an address."""
+    """Whether the host in *url* has an address; adds the check "dns", whatever the answer."""
     host, found = host_of(url), False
     remedy = "check the network, the DNS server and the spelling of the endpoint"
     with visit.step("dns", NAME_SECONDS):

@@ -1,0 +1,33 @@
+"""Where blocking work runs: in a thread of its own, or in tests in the task itself.
+
+Whoever has blocking work is given an :class:`Offload` and does not choose: under trio's mock clock a thread counts as
+idle, so a test's time would leap while the thread works (50 ms in a thread moved the clock by an hour).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+__all__ = ["Offload", "in_thread", "inline"]
+
+T = TypeVar("T")
+
+
+class Offload(Protocol):
+    """Runs blocking work and returns what the work returns; raises what the work raises."""
+
+    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...  # noqa: ANN401
+
+
+async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run blocking *work* in a thread, which nobody waits for once the caller is cancelled: it may hang in a disk."""
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
+async def inline(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
+    """Run *work* in the calling task, for tests."""
+    await trio.lowlevel.checkpoint()
+    return work(*args)
