@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.candles.model import canonical_symbol, utc_text
+from trio_candles.candles.model import utc_text
 from trio_candles.command.options import (
     add_clock,
     add_common,
@@ -42,7 +42,8 @@ from trio_candles.command.options import (
     utc_time,
     write_plainly,
 )
-from trio_candles.reading import GapError, ReadError, Reading, UnknownMinutes, UnknownSeries, read
+from trio_candles.reading.candles import ReadResult, read
+from trio_candles.reading.errors import GapError, ReadError, UnknownMinutes, UnknownSeries
 
 __all__ = ["FORMATS", "command", "main"]
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if data_dir is None:
         return 2
     try:
-        reading = read(
+        result = read(
             data_dir,
             options.venue,
             options.symbol,
@@ -73,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             on_gap=options.on_gap,
             fill=options.fill,
         )
-        target = _target(options.output, options.format, reading, data_dir)
-        _write_beside(target, lambda sink: _WRITERS[options.format](reading.table, sink))
+        target = _target(options.output, options.format, result, data_dir)
+        _write_beside(target, lambda sink: _WRITERS[options.format](result.table, sink))
     except KeyboardInterrupt:
         return 130
     except GapError as error:
@@ -87,12 +88,12 @@ def main(arguments: Sequence[str]) -> int:
         if options.json:
             print_json({"ok": False, "error": str(error), "gaps": []})
         return fail(error, 1)
-    _report(reading, target, options)
+    _report(result, target, options)
     return 0
 
 
 class _Misplaced(Exception):
-    """The output may not go where it was told to."""
+    """The output may not go where it is to go."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,12 +213,12 @@ _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
 # --- the file
 
 
-def _target(told: str, format_: str, reading: Reading, data_dir: Path) -> Path:
+def _target(where: str, format_: str, result: ReadResult, data_dir: Path) -> Path:
     """The file to write; :class:`_Misplaced` if it would lie in the data directory, or in no directory."""
-    series, output = reading.plan.series, Path(told)
-    if told.endswith(("/", os.sep)) and not output.is_dir():
+    series, output = result.plan.series, Path(where)
+    if where.endswith(("/", os.sep)) and not output.is_dir():
         raise _Misplaced(f"{output}: no such directory")
-    folder = canonical_symbol(series.symbol)
+    folder = series.folder
     if output.is_dir():
         output /= FORMATS[format_].format(
             venue=series.venue, folder=folder, pair=folder.replace("-", "_"), timeframe=series.timeframe
@@ -226,7 +227,7 @@ def _target(told: str, format_: str, reading: Reading, data_dir: Path) -> Path:
         raise _Misplaced(f"{output} lies in the data directory, where only the collector writes")
     if not output.parent.is_dir():
         raise _Misplaced(f"{output.parent}: no such directory")
-    if told == "-" or (output.exists() and not output.is_file()):
+    if where == "-" or (output.exists() and not output.is_file()):
         raise _Misplaced(f"{output} is no file that could be replaced; name one, or a directory")
     return output
 
@@ -245,11 +246,11 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-# --- what is said of it
+# --- the report
 
 
-def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None:
-    table, series, skipped = reading.table, reading.plan.series, sum(gap.minutes for gap in reading.gaps)
+def _report(result: ReadResult, target: Path, options: argparse.Namespace) -> None:
+    table, series, skipped = result.table, result.plan.series, sum(gap.minutes for gap in result.gaps)
     times = table.column("open_time_ms")
     filled = table.column("filled").to_pylist().count(True) if options.fill else 0
     if options.json:
@@ -260,14 +261,14 @@ def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None
             "venue": series.venue,
             "symbol": series.symbol,
             "timeframe": series.timeframe,
-            "start_ms": reading.plan.since,
-            "end_ms": reading.plan.until,
+            "start_ms": result.plan.since,
+            "end_ms": result.plan.until,
             "rows": table.num_rows,
             "filled_rows": filled,
             "first_open_ms": times[0].as_py() if table.num_rows else None,
             "last_open_ms": times[-1].as_py() if table.num_rows else None,
             "unknown_minutes": skipped,
-            "gaps": [_gap(gap) for gap in reading.gaps],
+            "gaps": [_gap(gap) for gap in result.gaps],
         }
         print_json(document)
         return

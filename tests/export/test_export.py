@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from directories import BTC, ETH, MIDNIGHT, Truth, at, make
 
-from trio_candles.command import options, read_candles
+from trio_candles import read_candles
+from trio_candles.command import options
 from trio_candles.export import FORMATS, main
 from trio_candles.store.schema import COLUMNS, JOURNAL
 

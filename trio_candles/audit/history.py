@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
 from trio_candles.audit.walk import Selection
-from trio_candles.candles.model import canonical_symbol
-from trio_candles.store.schema import JOURNAL, QUARANTINE
-from trio_candles.store.snapshot import open_snapshot
+from trio_candles.candles.model import Series
+from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory
+from trio_candles.reading.ledger import Ledger, open_ledger
+from trio_candles.store.schema import QUARANTINE
 
 __all__ = ["MOST", "Event", "GapStory", "History", "Revision", "read_history"]
+
+T = TypeVar("T")
 
 MOST = 2000
 """Newest entries of each sort; the rest is counted."""
@@ -72,68 +76,63 @@ class History:
     trouble: str = ""
     """Why the ledger could not be read."""
 
-
-_SERIES = "SELECT id, venue, symbol FROM series WHERE timeframe = '1m'"
-_GAPS = """
-SELECT series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error FROM gap
-WHERE {of} AND since_ms < :until AND until_ms > :since ORDER BY until_ms DESC
-"""
-_EVENTS = """
-SELECT series_id, since_ms, until_ms, at_ms, event, detail FROM gap_event
-WHERE {of} AND since_ms < :until AND until_ms > :since ORDER BY at_ms DESC, until_ms DESC
-"""
-_REVISIONS = """
-SELECT series_id, open_ms, at_ms, stored, offered, outcome FROM revision
-WHERE {of} AND open_ms < :until AND open_ms >= :since ORDER BY at_ms DESC, id DESC
-"""
+    def newest(self, sort: str, entries: Iterable[T]) -> Iterator[T]:
+        """The first :data:`MOST` of *entries*; the rest is counted."""
+        rest = iter(entries)
+        yield from islice(rest, MOST)
+        self.more[sort] = sum(1 for _ in rest)
 
 
 def read_history(data_dir: Path, selection: Selection) -> History:
-    """Read what is remembered of *selection*; a ledger that cannot be read is told in ``trouble``."""
+    """Read what is remembered of *selection*; why a ledger cannot be read is in ``trouble``."""
     history = History()
     folder = data_dir / QUARANTINE
     if folder.is_dir():
         history.quarantined = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    if (data_dir / JOURNAL).exists():
-        try:
-            with open_snapshot(data_dir / JOURNAL) as database:
-                _read(database, selection, history)
-        except (sqlite3.Error, OSError) as error:
-            history.trouble = str(error)
+    try:
+        with open_ledger(data_dir) as ledger:
+            _read(ledger, selection, history)
+    except (NoSuchDirectory, NoLedger):
+        pass  # nothing is remembered
+    except LedgerUnreadable as error:
+        history.trouble = error.why
     return history
 
 
-def _read(database: sqlite3.Connection, selection: Selection, history: History) -> None:
-    names = {
-        id_: f"{venue} {symbol}"
-        for id_, venue, symbol in database.execute(_SERIES)
-        if selection.takes(str(venue), _folder(str(symbol)))
-    }
+def _read(ledger: Ledger, selection: Selection, history: History) -> None:
+    accounts = [one for one in ledger.accounts() if selection.takes(one.series.venue, _folder(one.series))]
+    names = {account.id: f"{account.series.venue} {account.series.symbol}" for account in accounts}
+    since, until = selection.since, selection.until
+    gaps = [gap for account in accounts for gap in ledger.gaps(account, since, until)]
+    gaps.sort(key=lambda gap: _number(gap.until), reverse=True)
+    for gap in history.newest("gaps", gaps):
+        story = GapStory(
+            names[gap.account_id], _number(gap.since), _number(gap.until), _text(gap.state), _text(gap.reason),
+            _text(gap.detail), _number(gap.first_seen), _number(gap.attempts), _text(gap.last_error),
+        )  # fmt: skip
+        history.gaps.append(story)
+    events = (event for event in ledger.gap_events(since, until) if event.account_id in names)
+    for one in history.newest("events", events):
+        event = Event(
+            _number(one.at), names[one.account_id], _number(one.since), _number(one.until), _text(one.event),
+            _text(one.detail),
+        )  # fmt: skip
+        history.events.append(event)
+    revisions = (one for one in ledger.revisions() if one.account_id in names)
+    within = (one for one in revisions if since <= _number(one.open_time) < until)
+    for noted in history.newest("revisions", within):
+        revision = Revision(
+            _number(noted.at), names[noted.account_id], _number(noted.open_time), _candle(noted.stored),
+            _candle(noted.offered), _text(noted.outcome),
+        )  # fmt: skip
+        history.revisions.append(revision)
 
-    def rows(sort: str, query: str) -> Iterator[Sequence[object]]:
-        # The ids are integers of our own reading: they cannot carry SQL.
-        of = f"series_id IN ({', '.join(str(int(id_)) for id_ in names)})"
-        asked = {"since": selection.since, "until": selection.until}
-        found = database.execute(query.format(of=of), asked)
-        yield from found.fetchmany(MOST)
-        history.more[sort] = sum(1 for _ in found)
 
-    for id_, since, until, state, reason, detail, seen, attempts, error in rows("gaps", _GAPS):
-        story = (_text(state), _text(reason), _text(detail), _number(seen), _number(attempts), _text(error))
-        history.gaps.append(GapStory(names[_number(id_)], _number(since), _number(until), *story))
-    for id_, since, until, at, event, detail in rows("events", _EVENTS):
-        span = (_number(since), _number(until))
-        history.events.append(Event(_number(at), names[_number(id_)], *span, _text(event), _text(detail)))
-    for id_, minute, at, stored, offered, outcome in rows("revisions", _REVISIONS):
-        both = (_candle(stored), _candle(offered))
-        history.revisions.append(Revision(_number(at), names[_number(id_)], _number(minute), *both, _text(outcome)))
-
-
-def _folder(symbol: str) -> str:
+def _folder(series: Series) -> str:
     try:
-        return canonical_symbol(symbol)
+        return series.folder
     except ValueError:
-        return symbol
+        return series.symbol
 
 
 def _number(value: object) -> int:
@@ -145,10 +144,10 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _candle(told: object) -> str:
+def _candle(noted: object) -> str:
     """A candle of the revisions in one line; as it is, if it is not one."""
     try:
-        candle = json.loads(str(told))
+        candle = json.loads(str(noted))
         return "  ".join(f"{name} {value}" for name, value in candle.items() if name != "ingest_time_ms")
     except (ValueError, AttributeError):
-        return _text(told)
+        return _text(noted)
