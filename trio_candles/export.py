@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     if data_dir is None:
         return 2
     try:
-        result = read(
+        reading = read(
             data_dir,
             options.venue,
             options.symbol,
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             on_gap=options.on_gap,
             fill=options.fill,
         )
-        target = _target(options.output, options.format, result, data_dir)
-        _write_beside(target, lambda sink: _WRITERS[options.format](result.table, sink))
+        target = _target(options.output, options.format, reading, data_dir)
+        _write_beside(target, lambda sink: _WRITERS[options.format](reading.table, sink))
     except KeyboardInterrupt:
         return 130
     except GapError as error:
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.json:
             print_json({"ok": False, "error": str(error), "gaps": []})
         return fail(error, 1)
-    _report(result, target, options)
+    _report(reading, target, options)
     return 0
 
 
@@ -213,9 +213,9 @@ _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
 # --- the file
 
 
-def _target(where: str, format_: str, result: ReadResult, data_dir: Path) -> Path:
+def _target(where: str, format_: str, reading: ReadResult, data_dir: Path) -> Path:
     """The file to write; :class:`_Misplaced` if it would lie in the data directory, or in no directory."""
-    series, output = result.plan.series, Path(where)
+    series, output = reading.plan.series, Path(where)
     if where.endswith(("/", os.sep)) and not output.is_dir():
         raise _Misplaced(f"{output}: no such directory")
     folder = series.folder
@@ -246,11 +246,11 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-# --- the report
+# --- what is said of it
 
 
-def _report(result: ReadResult, target: Path, options: argparse.Namespace) -> None:
-    table, series, skipped = result.table, result.plan.series, sum(gap.minutes for gap in result.gaps)
+def _report(reading: ReadResult, target: Path, options: argparse.Namespace) -> None:
+    table, series, skipped = reading.table, reading.plan.series, sum(gap.minutes for gap in reading.gaps)
     times = table.column("open_time_ms")
     filled = table.column("filled").to_pylist().count(True) if options.fill else 0
     if options.json:
@@ -261,14 +261,14 @@ def _report(result: ReadResult, target: Path, options: argparse.Namespace) -> No
             "venue": series.venue,
             "symbol": series.symbol,
             "timeframe": series.timeframe,
-            "start_ms": result.plan.since,
-            "end_ms": result.plan.until,
+            "start_ms": reading.plan.since,
+            "end_ms": reading.plan.until,
             "rows": table.num_rows,
             "filled_rows": filled,
             "first_open_ms": times[0].as_py() if table.num_rows else None,
             "last_open_ms": times[-1].as_py() if table.num_rows else None,
             "unknown_minutes": skipped,
-            "gaps": [_gap(gap) for gap in result.gaps],
+            "gaps": [_gap(gap) for gap in reading.gaps],
         }
         print_json(document)
         return

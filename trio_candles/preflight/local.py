@@ -349,7 +349,7 @@ def _check_kind(checks: Checks, planned: Plan, held: bool) -> None:
         return
     try:
         with open_ledger(data_dir) as ledger:
-            checks.passed(name, f"{planned.kind} candles, journal of format {ledger.format}")
+            checks.passed(name, f"{planned.kind} candles, journal of format {ledger.meta['format']}")
     except UnknownFormat as error:
         checks.failed(
             name, f"the journal has format {error.found}; this version knows {error.known}",

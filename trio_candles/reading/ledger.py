@@ -124,11 +124,6 @@ class Ledger:
             raise UnknownFormat(found, FORMAT)
         self._format = int(found)
 
-    @property
-    def format(self) -> str:
-        """The format of the journal's tables; an older one is brought up when its collector starts."""
-        return self.meta["format"]
-
     # --- series
 
     def accounts(self) -> list[Account]:
@@ -160,10 +155,6 @@ class Ledger:
         if not found and (venue is not None or symbol is not None):
             raise UnknownSeries(_unknown(venue, symbol, [account.series for account in everything]))
         return found
-
-    def account(self, venue: str, symbol: str) -> Account:
-        """The one series; :class:`UnknownSeries` if there is none."""
-        return self.find(venue, symbol)[0]
 
     # --- minutes
 

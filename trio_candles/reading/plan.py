@@ -110,7 +110,7 @@ class Plan:
 
 def plan(ledger: Ledger, request: Request) -> Plan:
     """Decide what to read for *request*; :class:`~trio_candles.reading.errors.UnknownSeries`."""
-    account, step = ledger.account(request.venue, request.symbol), request.timeframe.length
+    account, step = ledger.find(request.venue, request.symbol)[0], request.timeframe.length
     since = _ceil_to(_begin(account, step) if request.since is None else request.since, step)
     if request.until is None:
         until = max(since, floor_to(_known_until(ledger, account), step))
