@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from trio_candles.reading import (
+    from trio_candles.reading.candles import read_candles
+    from trio_candles.reading.errors import (
         DayFileDamaged,
         GapError,
         LedgerUnreadable,
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
         ReadError,
         UnknownMinutes,
         UnknownSeries,
-        coverage,
-        read_candles,
     )
+    from trio_candles.reading.spans import coverage
 
 __all__ = [
     "DayFileDamaged",
@@ -42,9 +42,9 @@ if not TYPE_CHECKING:  # a type checker would take it as leave to find any name 
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from trio_candles import reading
+        from trio_candles.reading import candles, errors, spans
 
-        return getattr(reading, name)
+        return getattr({"read_candles": candles, "coverage": spans}.get(name, errors), name)
 
 
 def __dir__() -> list[str]:

@@ -29,7 +29,7 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trio_candles.candles.model import canonical_symbol, utc_text
+from trio_candles.candles.model import utc_text
 from trio_candles.command.options import (
     add_clock,
     add_common,
@@ -43,7 +43,8 @@ from trio_candles.command.options import (
     utc_time,
     write_plainly,
 )
-from trio_candles.reading import GapError, ReadError, Reading, UnknownMinutes, UnknownSeries, read
+from trio_candles.reading.candles import ReadResult, read
+from trio_candles.reading.errors import GapError, ReadError, UnknownMinutes, UnknownSeries
 from trio_candles.venues.registry import VENUES
 
 __all__ = ["FORMATS", "command", "main"]
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Misplaced(Exception):
-    """The output may not go where it was told to."""
+    """The output may not go where it is to go."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -214,12 +215,12 @@ _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
 # --- the file
 
 
-def _target(told: str, format_: str, reading: Reading, data_dir: Path) -> Path:
+def _target(where: str, format_: str, reading: ReadResult, data_dir: Path) -> Path:
     """The file to write; :class:`_Misplaced` if it would lie in the data directory, or in no directory."""
-    series, output = reading.plan.series, Path(told)
-    if told.endswith(("/", os.sep)) and not output.is_dir():
+    series, output = reading.plan.series, Path(where)
+    if where.endswith(("/", os.sep)) and not output.is_dir():
         raise _Misplaced(f"{output}: no such directory")
-    folder = canonical_symbol(series.symbol)
+    folder = series.folder
     if output.is_dir():
         output /= FORMATS[format_].format(
             venue=series.venue, folder=folder, pair=folder.replace("-", "_"), timeframe=series.timeframe
@@ -228,7 +229,7 @@ def _target(told: str, format_: str, reading: Reading, data_dir: Path) -> Path:
         raise _Misplaced(f"{output} lies in the data directory, where only the collector writes")
     if not output.parent.is_dir():
         raise _Misplaced(f"{output.parent}: no such directory")
-    if told == "-" or (output.exists() and not output.is_file()):
+    if where == "-" or (output.exists() and not output.is_file()):
         raise _Misplaced(f"{output} is no file that could be replaced; name one, or a directory")
     return output
 
@@ -294,7 +295,7 @@ class RefusedDocument:
     """Those that refuse the export; none where it is damage or the disk."""
 
 
-def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None:
+def _report(reading: ReadResult, target: Path, options: argparse.Namespace) -> None:
     table, series, skipped = reading.table, reading.plan.series, sum(gap.minutes for gap in reading.gaps)
     times = table.column("open_time_ms")
     filled = table.column("filled").to_pylist().count(True) if options.fill else 0

@@ -30,6 +30,7 @@ from trio_candles.health.monitor import View, monitor
 from trio_candles.health.options import Target
 from trio_candles.health.reading import read_health, read_ledger
 from trio_candles.network.webhook import Undelivered, open_webhook
+from trio_candles.reading.ledger import Ledger
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.schema import JOURNAL, LOCK
 from trio_candles.store.store import DayFile, Store, open_store
@@ -277,7 +278,7 @@ def steps_of_a_look(root: Path, days: int) -> int:
     with closing(sqlite3.connect(root / JOURNAL)) as database:
         assert database.execute("SELECT count(*) FROM empty").fetchone() == (24 * days - 1,)
         database.set_progress_handler(lambda: counted.append(1), 10)
-        read_ledger(database, NOON, True, None)
+        read_ledger(Ledger(database), NOON, True, None)
     return len(counted)
 
 

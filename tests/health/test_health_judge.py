@@ -10,7 +10,7 @@ import pytest
 
 from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.health.alerts import AlertBook, alert_documents
-from trio_candles.health.facts import Coverage, OpenGaps, Reading, SeriesFacts, VenueState
+from trio_candles.health.facts import Completeness, OpenGaps, Reading, SeriesFacts, VenueState
 from trio_candles.health.judge import State, Subject, age_text, judge
 from trio_candles.health.report import FreshnessDocument, ProblemDocument, check_document, monitor_document
 from trio_candles.health.screen import as_text, check_lines, monitor_lines, series_text, summary_text
@@ -99,7 +99,7 @@ def test_no_series_at_all_is_neither_fresh_nor_healthy():
 
 def test_a_backfill_that_still_runs_is_no_illness():
     gaps = OpenGaps(40, 4320 * MINUTE, NOW - 9 * MINUTE, 0, MINUTE, "not_collected", "", 7, "timeout")
-    behind = facts(open_gaps=gaps, day=Coverage(1, 1440))
+    behind = facts(open_gaps=gaps, day=Completeness(1, 1440))
     assert judge(reading(series={BTC: behind, ETH: behind}), (BTC, ETH)).healthy
 
 
@@ -151,10 +151,10 @@ def test_no_collector_is_told_with_the_time_it_stopped():
 
 
 def test_coverage_is_100_only_if_nothing_is_missing():
-    assert Coverage(1439, 1440).percent == 99.9
-    assert Coverage(999_999, 1_000_000).percent == 99.9
-    assert Coverage(60, 60).percent == 100.0
-    assert Coverage(0, 0).percent is None
+    assert Completeness(1439, 1440).percent == 99.9
+    assert Completeness(999_999, 1_000_000).percent == 99.9
+    assert Completeness(60, 60).percent == 100.0
+    assert Completeness(0, 0).percent is None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def worst() -> tuple[Reading, tuple[Series, ...]]:
     """The longest and most hostile of everything."""
     name = Series("okx\x1b[2J", "A" * 200 + "\x07-\N{RIGHT-TO-LEFT OVERRIDE}\nUSDT")
     gaps = OpenGaps(10**6, 10**12, 0, 0, MINUTE, "un\x1b[31mproven", "x" * 900 + "\r", 10**6, "\x1b]0;title\x07")
-    sick = facts(10**11, open_gaps=gaps, revisions=10**6, hour=Coverage(0, 1), cause="\x1b[0m\nlost")
+    sick = facts(10**11, open_gaps=gaps, revisions=10**6, hour=Completeness(0, 1), cause="\x1b[0m\nlost")
     states = {name.venue: VenueState(0, "[\x1b[5m]" * 20, False, 10**9, 10**8, 10**8, 10**5)}
     found = reading(
         series={name: sick}, venues=states, store_errors={"journal": "full\x1b[1m\n" * 50}, running=None,
@@ -302,7 +302,7 @@ def test_colours_are_asked_for():
 
 def test_the_table_at_80_columns_shows_lag_coverage_gaps_and_venues():
     gaps = OpenGaps(3, 12 * MINUTE, NOW - 3 * 3_600_000, 0, MINUTE, "disconnected", "reset", 7, "timeout")
-    one = facts(open_gaps=gaps, hour=Coverage(59, 60), day=Coverage(1400, 1440), revisions=2)
+    one = facts(open_gaps=gaps, hour=Completeness(59, 60), day=Completeness(1400, 1440), revisions=2)
     health = judge(
         reading(series={BTC: one, ETH: facts()}, rejections={"okx": {"high_below_low": 4, "duplicate": 9}}), (BTC, ETH)
     )
@@ -335,7 +335,7 @@ def test_the_check_document_is_the_contracts():
 
 def test_the_monitor_document_says_all_that_the_table_shows():
     gaps = OpenGaps(3, 12 * MINUTE, NOW - 9000, NOW - MINUTE, NOW, "disconnected", "reset", 7, "timeout")
-    found = reading(series={BTC: facts(open_gaps=gaps, hour=Coverage(59, 60)), ETH: facts()})
+    found = reading(series={BTC: facts(open_gaps=gaps, hour=Completeness(59, 60)), ETH: facts()})
     document = monitor_document(judge(found, (BTC, ETH)), HERE, {BTC: 1500})
     assert document.ok is True
     assert [venue.connected for venue in document.venues] == [True, True]

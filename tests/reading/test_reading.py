@@ -48,7 +48,7 @@ from trio_candles import (
 from trio_candles.candles.model import DAY, MINUTE, Millis, Reason, Series, Source, Timeframe, Unsure
 from trio_candles.candles.times import unix_ms
 from trio_candles.reading.files import DayFiles, FileChanged
-from trio_candles.reading.ledger import open_books
+from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.schema import COLUMNS, JOURNAL, TABLES_SINCE_2
@@ -439,15 +439,15 @@ def test_a_day_file_replaced_after_the_ledger_was_read_sends_the_reader_back(tmp
     with open_store(tmp_path) as store:
         tell(store, "ss", flush_at=[2])
         store.commit([candle(2)], LATE)
-        with open_books(tmp_path) as books:
-            planned = plan(books, request)
+        with open_ledger(tmp_path) as ledger:
+            planned = plan(ledger, request)
         files = DayFiles(tmp_path)
         assert minutes(files.read(planned.minute_files, ["open_time_ms"])) == [0, 1]
         flush(store)
         with pytest.raises(FileChanged):
             DayFiles(tmp_path).read(planned.minute_files, ["open_time_ms"])
-        with open_books(tmp_path) as books:
-            again = plan(books, request)
+        with open_ledger(tmp_path) as ledger:
+            again = plan(ledger, request)
         assert minutes(files.read(again.minute_files, ["open_time_ms"])) == [0, 1, 2]
         assert minutes(read(tmp_path)) == [0, 1, 2]
 

@@ -16,6 +16,7 @@ from math import fsum, inf
 
 import attrs
 
+from trio_candles.candles.intervals import clip, periods
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Source, Timeframe
 
 __all__ = ["DayOfMinutes", "Kinds", "aggregates", "periods_of"]
@@ -106,13 +107,8 @@ class DayOfMinutes:
 
 def periods_of(timeframe: Timeframe, spans: Iterable[Span], day: Millis) -> Iterator[Span]:
     """The periods of *timeframe* in *day* that one of *spans* touches, ascending, each once."""
-    length = timeframe.length
-    touched: set[int] = set()
-    for since, until in spans:
-        low, high = max(since, day), min(until, day + DAY)
-        touched.update(range(low - (low - day) % length, high, length))
-    for open_time in sorted(touched):
-        yield Millis(open_time), Millis(open_time + length)
+    for since in periods(clip(sorted(spans), day, day + DAY), timeframe.length):
+        yield Millis(since), Millis(since + timeframe.length)
 
 
 def aggregates(minutes: DayOfMinutes, kinds: Kinds, series: Series, periods: Iterable[Span]) -> Iterator[Candle]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from trio_candles.candles.model import MINUTE
 
-__all__ = ["Interval", "clip", "cover", "length", "minutes", "subtract", "touching", "union"]
+__all__ = ["Interval", "clip", "cover", "length", "minutes", "periods", "subtract", "touching", "union"]
 
 Interval = tuple[int, int]
 """``[since, until)``."""
@@ -78,6 +78,12 @@ def minutes(intervals: Iterable[Interval]) -> Iterator[int]:
     """The open time of each minute of *intervals*, whole minutes, disjoint."""
     for low, high in intervals:
         yield from range(low, high, MINUTE)
+
+
+def periods(intervals: Iterable[Interval], step: int) -> Iterator[int]:
+    """The open time of each period of *step* ms that *intervals* touch, each once."""
+    for low, high in union((low - low % step, high) for low, high in intervals if low < high):
+        yield from range(low, high, step)
 
 
 def touching(times: Iterable[int], step: int = MINUTE) -> Iterator[Interval]:

@@ -8,11 +8,11 @@ import attrs
 
 from trio_candles.candles.model import Millis, Series
 
-__all__ = ["Coverage", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueState"]
+__all__ = ["Completeness", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueState"]
 
 
 @attrs.frozen
-class Coverage:
+class Completeness:
     """How much of a span is known to be candles or empty, in ms."""
 
     known: int
@@ -61,8 +61,8 @@ class SeriesFacts:
     """The reason of the newest gap, if that is where the accounted minutes end."""
     live: Live | None = None
     """The newest WebSocket candle among those that wait for a day file."""
-    hour: Coverage = Coverage(0, 0)
-    day: Coverage = Coverage(0, 0)
+    hour: Completeness = Completeness(0, 0)
+    day: Completeness = Completeness(0, 0)
     open_gaps: OpenGaps | None = None
     revisions: int = 0
     """Of the last day."""
@@ -101,12 +101,12 @@ class Reading:
     series: Mapping[Series, SeriesFacts] = attrs.field(factory=dict)
     venues: Mapping[str, VenueState] = attrs.field(factory=dict)
     store_errors: Mapping[str, str] = attrs.field(factory=dict)
-    """Part of the store -> the system's words for why it cannot write."""
+    """Part of the store → the system's words for why it cannot write."""
     rejections: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
-    """Venue -> rule -> candles, since the directory began."""
+    """Venue → rule → candles, since the directory began."""
     confirmations: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
-    """Venue -> outcome -> candles compared with REST, since the directory began."""
+    """Venue → outcome → candles compared with REST, since the directory began."""
     stopped_at: int | None = None
     """When the collector stopped in good order, if it did."""
     latest: int | None = None
-    """When the collector last said anything."""
+    """When the collector last wrote anything."""

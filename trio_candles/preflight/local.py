@@ -1,4 +1,4 @@
-"""What can be told without a network: configuration, versions, data directory, disk, lock, logs.
+"""What can be seen without a network: configuration, versions, data directory, disk, lock, logs.
 
 Blocking; leaves nothing behind. What it writes lies for a moment in ``.tmp``, where a collector that starts at that
 moment would remove it; a folder that was not there before is removed again.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,11 +22,12 @@ from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe
 from trio_candles.command.launch import Plan
 from trio_candles.config.load import Config
 from trio_candles.preflight.checks import Checks
+from trio_candles.reading.errors import LedgerUnreadable, UnknownFormat
+from trio_candles.reading.ledger import open_ledger
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
-from trio_candles.store.schema import FORMAT, JOURNAL, LOCK, TMP, UPGRADES
-from trio_candles.store.snapshot import open_snapshot
+from trio_candles.store.schema import JOURNAL, LOCK, TMP
 
 __all__ = ["Machine", "bytes_a_day", "check_locally"]
 
@@ -65,7 +65,7 @@ class Machine:
     free: Callable[[Path], int] = attrs.field(default=lambda path: shutil.disk_usage(path).free)
     """Bytes that may still be written to *path*'s file system."""
     mounts: Callable[[], str] = _mounts
-    """What is mounted, as Linux tells it in /proc/mounts; nothing elsewhere."""
+    """What is mounted, as Linux lists it in /proc/mounts; nothing elsewhere."""
 
 
 def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
@@ -268,7 +268,7 @@ def _check_space(checks: Checks, config: Config, machine: Machine) -> None:
 def _check_file_system(checks: Checks, data_dir: Path, machine: Machine) -> None:
     kind, point = _file_system(data_dir.resolve(), machine.mounts())
     if kind is None:
-        return  # not told on this system
+        return  # this system does not list them
     name = "file system"
     if NETWORKED.fullmatch(kind):
         checks.warned(
@@ -290,7 +290,7 @@ def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
     for line in mounts.splitlines():
         fields = line.split()
         if len(fields) > 2:
-            # Blanks in names are told as \040.
+            # Blanks in names are written as \040.
             mounted = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1]))
             # The last one mounted at a place covers those before it.
             if (path == mounted or mounted in path.parents) and len(mounted.parts) >= len(point.parts):
@@ -338,8 +338,8 @@ def _check_kind(checks: Checks, planned: Plan, held: bool) -> None:
         )
         return
     if not os.path.exists(data_dir / JOURNAL):
-        told = f"{planned.kind} candles, their journal missing: it is rebuilt at the start" if kind else "none yet"
-        checks.passed(name, told)
+        lost = f"{planned.kind} candles, their journal missing: it is rebuilt at the start"
+        checks.passed(name, lost if kind else "none yet")
         return
     try:
         if not held:  # else it is a collector's at this moment, and another check has failed
@@ -348,21 +348,18 @@ def _check_kind(checks: Checks, planned: Plan, held: bool) -> None:
         checks.failed(name, f"{data_dir / JOURNAL}: {error}", YOURS_AGAIN)
         return
     try:
-        with open_snapshot(data_dir / JOURNAL) as database:
-            (format_,) = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() or (None,)
-    except (sqlite3.Error, OSError) as error:
-        checks.warned(
-            name, f"the journal cannot be read: {error}",
-            "the next start sets it aside, rebuilds it from the day files and refills the gaps; audit after that",
-        )  # fmt: skip
-        return
-    if format_ != FORMAT and format_ not in UPGRADES:
+        with open_ledger(data_dir) as ledger:
+            checks.passed(name, f"{planned.kind} candles, journal of format {ledger.meta['format']}")
+    except UnknownFormat as error:
         checks.failed(
-            name, f"the journal has format {format_}; this version knows {FORMAT}",
+            name, f"the journal has format {error.found}; this version knows {error.known}",
             "use the version that wrote it, or another --data-dir",
         )  # fmt: skip
-        return
-    checks.passed(name, f"{planned.kind} candles, journal of format {format_}")
+    except LedgerUnreadable as error:
+        checks.warned(
+            name, f"the journal cannot be read: {error.why}",
+            "the next start sets it aside, rebuilds it from the day files and refills the gaps; audit after that",
+        )  # fmt: skip
 
 
 # --- words ------------------------------------------------------------------------------------------------

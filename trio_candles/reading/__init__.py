@@ -1,7 +1,7 @@
 """The reader: a data directory as tables, for programs; read-only, beside a collector or not, and fail-closed.
 
 ======== =========================================================================================
-ledger   what the ledger says, in one transaction
+ledger   what the ledger says, in one transaction; for the tools as well
 plan     what of it matters for a request: the range, what is not known, what is empty
 files    rows out of day files that are the ledger's, joined with those in the journal
 fold     minutes into a higher timeframe, where the day files do not follow yet
@@ -9,30 +9,6 @@ candles  ``read_candles``: all of this, again if a file was replaced meanwhile
 spans    ``coverage``: the ledger as a table
 errors   why not
 ======== =========================================================================================
+
+This file imports nothing: who asks for the ledger alone does not wait for tables. Programs ask ``trio_candles``.
 """
-
-from trio_candles.reading.candles import Reading, read, read_candles
-from trio_candles.reading.errors import (
-    DayFileDamaged,
-    GapError,
-    LedgerUnreadable,
-    NoSuchDirectory,
-    ReadError,
-    UnknownMinutes,
-    UnknownSeries,
-)
-from trio_candles.reading.spans import coverage
-
-__all__ = [
-    "DayFileDamaged",
-    "GapError",
-    "LedgerUnreadable",
-    "NoSuchDirectory",
-    "ReadError",
-    "Reading",
-    "UnknownMinutes",
-    "UnknownSeries",
-    "coverage",
-    "read",
-    "read_candles",
-]

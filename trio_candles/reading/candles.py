@@ -15,11 +15,11 @@ from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import DayFileDamaged, GapError, LedgerUnreadable, UnknownMinutes
 from trio_candles.reading.files import DayFiles, FileChanged, between, strictly_sorted, with_waiting
 from trio_candles.reading.fold import folded
-from trio_candles.reading.ledger import open_books
+from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Plan, Request, plan
 from trio_candles.store.schema import COLUMNS
 
-__all__ = ["FILLED", "Reading", "read", "read_candles"]
+__all__ = ["FILLED", "ReadResult", "read", "read_candles"]
 
 FILLED = "filled"
 """The column that marks made-up rows, and what ``source`` says of them."""
@@ -33,8 +33,8 @@ Fill = Literal["previous"]
 
 
 @attrs.frozen
-class Reading:
-    """What was read, and what there is to know about it."""
+class ReadResult:
+    """The candles asked for, and what there is to know about them."""
 
     plan: Plan
     table: pa.Table
@@ -87,8 +87,8 @@ def read(
     columns: Sequence[str] | None = None,
     on_gap: OnGap = "raise",
     fill: Fill | None = None,
-) -> Reading:
-    """As :func:`read_candles`, with what there is to know about it."""
+) -> ReadResult:
+    """As :func:`read_candles`, with what there is to know about the table."""
     if on_gap not in ("raise", "ignore"):
         raise ValueError(f"on_gap is {on_gap!r}; expected 'raise' or 'ignore'")
     if fill not in (None, "previous"):
@@ -100,8 +100,8 @@ def read(
     request = Request(venue, symbol, Timeframe.parse(timeframe), since, until, fill is not None)
     files = DayFiles(Path(data_dir))
     for _ in range(TRIES):
-        with open_books(files.root) as books:
-            planned = plan(books, request)
+        with open_ledger(files.root) as ledger:
+            planned = plan(ledger, request)
         gaps = planned.not_known()
         if gaps and on_gap == "raise":
             raise GapError(planned.series, gaps)
@@ -110,7 +110,7 @@ def read(
         except FileChanged as error:
             changed = error
             continue
-        return Reading(planned, table, gaps)
+        return ReadResult(planned, table, gaps)
     raise DayFileDamaged(changed.path, changed.why)
 
 
@@ -186,11 +186,12 @@ def _derived(planned: Plan, files: DayFiles, missing: list[int]) -> pa.Table:
     return folded(minutes, planned.series, length)
 
 
-def _check_count(planned: Plan, found: int, told: int) -> None:
+def _check_count(planned: Plan, found: int, expected: int) -> None:
     """A row that is neither there nor accounted for would be missing silently."""
-    if found != told:
+    if found != expected:
         raise LedgerUnreadable(
-            f"{planned.account.series}: the ledger says that {told} minutes are stored, and {found} are; run the audit"
+            f"{planned.account.series}: the ledger says that {expected} minutes are stored, and {found} are;"
+            " run the audit"
         )
 
 

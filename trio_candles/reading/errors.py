@@ -4,7 +4,9 @@
 
     ReadError
     ├── NoSuchDirectory    there is no such directory
-    ├── LedgerUnreadable   there is no ledger in it, or it cannot be read, or it contradicts itself
+    ├── LedgerUnreadable   the ledger cannot be read, or it contradicts itself
+    │   ├── NoLedger        there is none in the directory
+    │   └── UnknownFormat   its tables are of a version that this one does not know
     ├── UnknownSeries      the ledger does not know the series
     ├── DayFileDamaged     a day file is not the one that the ledger knows
     └── GapError           minutes of the range are not known
@@ -15,6 +17,7 @@ Arguments that make no sense (an unknown column, a naive datetime) are ``ValueEr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 
@@ -24,8 +27,10 @@ __all__ = [
     "DayFileDamaged",
     "GapError",
     "LedgerUnreadable",
+    "NoLedger",
     "NoSuchDirectory",
     "ReadError",
+    "UnknownFormat",
     "UnknownMinutes",
     "UnknownSeries",
 ]
@@ -44,6 +49,23 @@ class NoSuchDirectory(ReadError):
 
 class LedgerUnreadable(ReadError):
     """The journal is missing, of another version, broken, or contradicts itself or the day files."""
+
+    def __init__(self, why: str, path: Path | None = None) -> None:
+        super().__init__(why if path is None else f"{path}: {why}")
+        self.why = why
+        """Without the place."""
+
+
+class NoLedger(LedgerUnreadable):
+    """There is no journal in the directory."""
+
+
+class UnknownFormat(LedgerUnreadable):
+    """The journal's tables are of a format that this version does not know."""
+
+    def __init__(self, found: str | None, known: str) -> None:
+        super().__init__(f"the journal's format is {found}; this version knows {known}")
+        self.found, self.known = found, known
 
 
 class UnknownSeries(ReadError):

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trio_candles.reading.errors import DayFileDamaged
+from trio_candles.candles.model import MINUTE, Series
+from trio_candles.reading.errors import DayFileDamaged, LedgerUnreadable
 from trio_candles.store.schema import COLUMNS, digest_of
 
-__all__ = ["DayFiles", "FileChanged", "between", "schema_of", "strictly_sorted", "with_waiting"]
+__all__ = ["DayFiles", "FileChanged", "between", "schema_of", "strictly_sorted", "waiting_table", "with_waiting"]
 
 Digests = tuple[str | None, str | None]
 
@@ -90,6 +91,25 @@ def between(table: pa.Table, since: int, until: int) -> pa.Table:
     if since <= first and last < until:
         return table
     return table.filter(pc.and_(pc.greater_equal(times, pa.scalar(since)), pc.less(times, pa.scalar(until))))
+
+
+def waiting_table(series: Series, rows: Sequence[Sequence[object]]) -> pa.Table:
+    """*rows* that wait in the journal for a day file of *series*, as in one; :class:`LedgerUnreadable` if they do not
+    fit.
+    """
+    if not rows:
+        return COLUMNS.empty_table()
+    opens, *numbers, source, ingest = zip(*rows, strict=True)
+    count = len(rows)
+    try:
+        values = [
+            [series.venue] * count, [series.symbol] * count, [series.timeframe] * count, opens,
+            [time + MINUTE for time in opens], *numbers, [True] * count, source, ingest,
+        ]  # fmt: skip
+        arrays = [pa.array(column, field.type) for column, field in zip(values, COLUMNS, strict=True)]
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise LedgerUnreadable(f"{series}: the journal's candles make no sense: {error}") from error
+    return pa.Table.from_arrays(arrays, schema=COLUMNS)
 
 
 def with_waiting(filed: pa.Table, waiting: pa.Table) -> pa.Table:

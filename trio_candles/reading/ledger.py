@@ -1,4 +1,14 @@
-"""What the ledger says, read in one transaction: of each series, what its minutes are and where their rows lie."""
+"""The ledger for whoever only reads: ``read_candles``, check and monitor, preflight, the history in the audit's page.
+
+Here are the one read-only opening of a journal, the formats that are understood, and all that is asked of its tables.
+The audit's judgement alone has its own: it shares nothing with what it judges.
+
+SQLite checks no types, and neither does this: a value is handed on as it lies in the ledger, whatever its annotation
+promises. Who must not stumble over a ledger that somebody broke looks at each (:mod:`trio_candles.health.reading`)
+or takes each as text (:mod:`trio_candles.audit.history`).
+
+Imports no table-making: check and preflight start with it.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +17,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import attrs
-import pyarrow as pa
 
-from trio_candles.candles.model import MINUTE, Millis, Series, canonical_symbol, day_name
-from trio_candles.reading.errors import LedgerUnreadable, NoSuchDirectory, UnknownSeries
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES, candle_checksum
+from trio_candles.candles.intervals import Interval
+from trio_candles.candles.model import Millis, Series, day_name
+from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
+from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
 
-__all__ = ["Account", "Books", "GapSpan", "open_books"]
+__all__ = ["Account", "GapEvent", "GapSpan", "GapTotals", "Ledger", "Revision", "open_ledger"]
+
+Row = tuple[Any, ...]
 
 
 @attrs.frozen
 class Account:
-    """A 1m series, and the minutes ``[first, mark)`` that the ledger accounts for."""
+    """A 1m series, and the minutes ``[first, mark)`` that the ledger accounts for; times are Unix ms."""
 
     id: int
     series: Series
-    first: Millis
+    begin: Millis
+    """The first minute that was expected when the series was first configured."""
     mark: Millis
-    since_listing: bool
-    """Whether the venue's market began at ``first``: then minutes before it are no gap, and count as empty."""
+    last_candle: Millis | None
+    """The open time of the newest candle."""
+    expected: bool
+    """Whether the collector's configuration names the series."""
+    listed: Millis | None
+    """When the venue's market began, where that is known."""
+
+    @property
+    def since_listing(self) -> bool:
+        """Whether the venue's market began at ``first``: then minutes before are no gap, and count as empty."""
+        return self.listed is not None and self.begin <= self.listed <= self.mark
+
+    @property
+    def first(self) -> Millis:
+        """The first minute that is expected."""
+        return self.listed if self.listed is not None and self.since_listing else self.begin
 
 
 @attrs.frozen
 class GapSpan:
-    """A row of the ledger's gaps."""
+    """A gap: minutes ``[since, until)`` that are to be filled, or cannot be."""
 
+    account_id: int
     since: Millis
     until: Millis
     state: str
@@ -46,59 +75,105 @@ class GapSpan:
     last_error: str | None
 
 
-class Books:
-    """The ledger at one moment; made by :func:`open_books`."""
+@attrs.frozen
+class GapTotals:
+    """The open gaps of one series, together."""
+
+    count: int
+    length: int
+    """In ms."""
+    oldest: GapSpan
+    """The one that has been known for longest."""
+
+
+@attrs.frozen
+class GapEvent:
+    """Something that became of the gap ``[since, until)``."""
+
+    account_id: int
+    since: Millis
+    until: Millis
+    at: Millis
+    event: str
+    detail: str
+
+
+@attrs.frozen
+class Revision:
+    """Two different closed candles of the minute that opens at ``open_time``."""
+
+    account_id: int
+    open_time: Millis
+    at: Millis
+    """When the second was heard."""
+    stored: str
+    offered: str
+    """Both as JSON."""
+    outcome: str
+
+
+class Ledger:
+    """The ledger at one moment; made by :func:`open_ledger`."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
-        found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-        if found is None or found[0] not in (FORMAT, *UPGRADES):
-            raise LedgerUnreadable(f"the journal's format is {found and found[0]}; this version knows {FORMAT}")
-        self._derives = found[0] != "1"
-        self._checked = found[0] == FORMAT
-        """Whether waiting rows have checksums: since format 3."""
+        self.meta = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
+        """What the directory says of itself, as in the table ``meta``."""
+        found = self.meta.get("format")
+        if found not in (FORMAT, *UPGRADES):
+            raise UnknownFormat(found, FORMAT)
+        self._format = int(found)
 
-    def accounts(self, venue: str | None = None, symbol: str | None = None) -> list[Account]:
-        """All 1m series, or those of *venue* or *symbol* (spelled as the venue does or as the folder is called);
-        :class:`UnknownSeries` if there are none like it.
+    # --- series
+
+    def accounts(self) -> list[Account]:
+        """Every 1m series, in the order in which they were first expected."""
+        # A journal of format 1 knows no listings; before format 4 a series' folder follows from its symbol.
+        listed = "(SELECT since_ms FROM listing WHERE series_id = series.id)" if self._format >= 2 else "NULL"
+        folder = "folder" if self._format >= 4 else "NULL"
+        rows = self._db.execute(
+            f"SELECT id, venue, symbol, {folder}, first_ms, mark_ms, last_candle_ms, expected, {listed} FROM series"
+            " WHERE timeframe = '1m' ORDER BY id"
+        )
+        return [
+            Account(id_, Series(str(venue), str(symbol), folder=folder), first, mark, last, expected == 1, listed)
+            for id_, venue, symbol, folder, first, mark, last, expected, listed in rows
+        ]
+
+    def find(self, venue: str | None = None, symbol: str | None = None) -> list[Account]:
+        """All 1m series, or those of *venue* or *symbol* (spelled as the venue does or as the folder is called), by
+        venue and symbol; :class:`UnknownSeries` if there are none like them.
         """
-        wanted_venue, wanted_symbol = venue and venue.lower(), symbol and symbol.upper().replace("/", "-", 1)
-        everything = self._accounts()
+        wanted_venue, wanted_symbol = venue and venue.lower(), symbol and _spelled(symbol)
+        everything = sorted(self.accounts(), key=lambda one: (one.series.venue, one.series.symbol))
         found = [
             account
             for account in everything
             if wanted_venue in (None, account.series.venue)
-            and wanted_symbol in (None, canonical_symbol(account.series.symbol))
+            and wanted_symbol in (None, account.series.folder, _spelled(account.series.symbol))
         ]
         if not found and (venue is not None or symbol is not None):
             raise UnknownSeries(_unknown(venue, symbol, [account.series for account in everything]))
         return found
 
-    def account(self, venue: str, symbol: str) -> Account:
-        """The one series; :class:`UnknownSeries` if there is none."""
-        return self.accounts(venue, symbol)[0]
+    # --- minutes
 
-    def _accounts(self) -> list[Account]:
-        listing = "(SELECT since_ms FROM listing WHERE series_id = series.id)" if self._derives else "NULL"
+    def gaps(self, account: Account, since: int, until: int, *, newest_first: bool = False) -> Iterator[GapSpan]:
+        """Open and unfillable gaps that touch ``[since, until)``, whole; oldest first unless told otherwise."""
         rows = self._db.execute(
-            f"SELECT id, venue, symbol, first_ms, mark_ms, {listing} FROM series"
-            " WHERE timeframe = '1m' ORDER BY venue, symbol"
-        )
-        found = []
-        for id_, venue, symbol, first, mark, listed in rows:
-            since_listing = listed is not None and first <= listed <= mark
-            first = listed if since_listing else first
-            found.append(Account(id_, Series(venue, symbol), Millis(first), Millis(mark), since_listing))
-        return found
-
-    def gaps(self, account: Account, since: int, until: int) -> list[GapSpan]:
-        """Open and unfillable gaps that touch ``[since, until)``, oldest first, whole."""
-        rows = self._db.execute(
-            "SELECT since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error FROM gap"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
+            f"SELECT {_GAP} FROM gap WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
+            f" ORDER BY since_ms {'DESC' if newest_first else 'ASC'}",
             (account.id, until, since),
         )
-        return [GapSpan(*row) for row in rows]
+        return (GapSpan(*row) for row in rows)
+
+    def open_gaps(self) -> dict[int, GapTotals]:
+        """By the account's id; reads the whole table, which holds what is open or was given up, and is small."""
+        rows = self._db.execute(
+            f"SELECT count(*), sum(until_ms - since_ms), min(first_seen_ms), {_GAP} FROM gap WHERE state = 'open'"
+            " GROUP BY series_id"
+        )  # with min(), SQLite takes the other columns from the row that has it
+        return {gap[0]: GapTotals(count, length, GapSpan(*gap)) for count, length, _, *gap in rows}
 
     def empties(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
         """Empty spans that touch ``[since, until)`` with their evidence, oldest first, whole."""
@@ -120,39 +195,44 @@ class Books:
                 return time
             time = row[0]
 
-    def waiting(self, account: Account, since: int, until: int) -> pa.Table:
-        """The candles in ``[since, until)`` that are in no day file yet, or newer than the one in it."""
+    def underived(self, account: Account, since: int, until: int) -> list[Interval]:
+        """Spans of minutes that changed and that aggregates do not follow yet, oldest first."""
+        if self._format < 2:
+            return []
+        return self._db.execute(
+            "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
+            " ORDER BY since_ms",
+            (account.id, until, since),
+        ).fetchall()
+
+    # --- rows
+
+    def waiting(self, account: Account, since: int, until: int) -> list[Row]:
+        """The candles in ``[since, until)`` that are in no day file yet, or newer than the one there, oldest first:
+        open time, open, high, low, close, volume, quote volume, vwap, count of trades, source, time of ingestion.
+
+        :class:`LedgerUnreadable` if one is not what was written.
+        """
+        checked = self._format >= 3
         rows = self._db.execute(
             "SELECT series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source,"
-            f" ingest_ms, {'checksum' if self._checked else 'NULL'}"
+            f" ingest_ms, {'checksum' if checked else 'NULL'}"
             " FROM candle WHERE series_id = ? AND open_ms >= ? AND open_ms < ? ORDER BY open_ms",
             (account.id, since, until),
         ).fetchall()
-        series, count = account.series, len(rows)
-        if not count:
-            return COLUMNS.empty_table()
         for row in rows:
-            if self._checked and candle_checksum(row[:-1]) != row[-1]:
-                raise LedgerUnreadable(f"{series}: the journal's candle of {row[1]} does not match its checksum")
-        _, opens, *numbers, source, ingest, _ = zip(*rows, strict=True)
-        values = [
-            [series.venue] * count, [series.symbol] * count, [series.timeframe] * count, opens,
-            [time + MINUTE for time in opens], *numbers, [True] * count, source, ingest,
-        ]  # fmt: skip
-        try:
-            arrays = [pa.array(column, field.type) for column, field in zip(values, COLUMNS, strict=True)]
-        except (pa.ArrowException, OverflowError, TypeError) as error:
-            raise LedgerUnreadable(f"{series}: the journal's candles make no sense: {error}") from error
-        return pa.Table.from_arrays(arrays, schema=COLUMNS)
+            if checked and candle_checksum(row[:-1]) != row[-1]:
+                raise LedgerUnreadable(
+                    f"{account.series}: the journal's candle of {row[1]} does not match its checksum"
+                )
+        return [row[1:-1] for row in rows]
 
-    def underived(self, account: Account, since: int, until: int) -> list[tuple[int, int]]:
-        """Spans of minutes that changed and that aggregates do not follow yet."""
-        if not self._derives:
-            return []
+    def newest_waiting(self, account: Account, count: int) -> Iterator[tuple[int, int, str]]:
+        """Open time, time of ingestion and source of the *count* newest of the candles that wait, newest first."""
         return self._db.execute(
-            "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?",
-            (account.id, until, since),
-        ).fetchall()
+            "SELECT open_ms, ingest_ms, source FROM candle WHERE series_id = ? ORDER BY open_ms DESC LIMIT ?",
+            (account.id, count),
+        )
 
     def files(self, series: Series, since: int, until: int) -> dict[str, tuple[str | None, str | None]]:
         """Path → digest and pending digest of *series*' day files of ``[since, until)``, oldest first."""
@@ -164,23 +244,79 @@ class Books:
         )
         return {str(path): (digest, pending) for path, digest, pending in rows}
 
+    # --- what happened
+
+    def gap_events(self, since: int, until: int) -> Iterator[GapEvent]:
+        """What became of gaps that touch ``[since, until)``, of every series, newest first."""
+        rows = self._db.execute(
+            "SELECT series_id, since_ms, until_ms, at_ms, event, detail FROM gap_event"
+            " WHERE since_ms < ? AND until_ms > ? ORDER BY at_ms DESC, until_ms DESC",
+            (until, since),
+        )
+        return (GapEvent(*row) for row in rows)
+
+    def revisions(self) -> Iterator[Revision]:
+        """Those of every series, the one noted last first; not read further than the iterator is."""
+        rows = self._db.execute(
+            "SELECT series_id, open_ms, at_ms, stored, offered, outcome FROM revision ORDER BY id DESC"
+        )
+        return (Revision(*row) for row in rows)
+
+    def rejections(self) -> Iterator[tuple[str, str, int]]:
+        """Venue, rule, and how many candles were refused by it since the directory began."""
+        return self._db.execute("SELECT venue, reason, count FROM rejection")
+
+    def confirmations(self) -> Iterator[tuple[str, str, int]]:
+        """Venue, outcome, and how many candles came to it when compared with REST, since the directory began."""
+        return self._since_2("SELECT venue, outcome, count FROM confirmation")
+
+    def venue_states(self) -> Iterator[Row]:
+        """Of each venue what the running collector shows: name, time, status, 1 if connected, and the counts of
+        messages received, candles saved, reconnections and candles rejected.
+        """
+        return self._since_2(
+            "SELECT venue, at_ms, status, connected, received, saved, reconnects, rejected FROM venue_state"
+        )
+
+    def _since_2(self, query: str) -> Iterator[Row]:
+        """The rows of a table that a journal of format 1 does not have."""
+        return self._db.execute(query) if self._format >= 2 else iter(())
+
+
+_GAP = "series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error"
+"""The columns of a :class:`GapSpan`."""
+
 
 @contextmanager
-def open_books(data_dir: Path) -> Iterator[Books]:
+def open_ledger(data_dir: Path) -> Iterator[Ledger]:
     """The ledger of *data_dir* at this moment, beside a collector or not; leave the block soon, a stop waits for it.
 
-    Raises :class:`NoSuchDirectory` and :class:`LedgerUnreadable`.
+    Raises :class:`NoSuchDirectory` and :class:`LedgerUnreadable`, the latter also where SQLite fails in the block.
     """
-    if not data_dir.is_dir():
-        raise NoSuchDirectory(f"{data_dir}: no such directory")
     path = data_dir / JOURNAL
-    if not path.is_file():
-        raise LedgerUnreadable(f"{data_dir}: there is no {JOURNAL}, so nobody knows what is complete")
     try:
+        if not _is_there(path):
+            if not data_dir.is_dir():
+                raise NoSuchDirectory(f"{data_dir}: no such directory")
+            raise NoLedger(f"there is no {JOURNAL}, so nobody knows what is complete", data_dir)
         with open_snapshot(path) as database:
-            yield Books(database)
+            yield Ledger(database)
     except (sqlite3.Error, OSError) as error:
-        raise LedgerUnreadable(f"{path}: {error}") from error
+        raise LedgerUnreadable(str(error), path) from error
+
+
+def _is_there(path: Path) -> bool:
+    """``OSError`` where that cannot be seen, for which ``path.exists()`` would say no since Python 3.14."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _spelled(symbol: str) -> str:
+    """*symbol* as people may write it, in the one spelling in which they are compared."""
+    return symbol.upper().replace("/", "-", 1)
 
 
 def _unknown(venue: str | None, symbol: str | None, known: list[Series]) -> str:

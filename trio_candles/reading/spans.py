@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from trio_candles.candles.intervals import cover
 from trio_candles.candles.model import MINUTE, floor_to
 from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import LedgerUnreadable
-from trio_candles.reading.ledger import Account, Books, open_books
+from trio_candles.reading.ledger import Account, Ledger, open_ledger
 
 __all__ = ["SPANS", "coverage"]
 
@@ -30,7 +32,8 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
 SPANS = pa.schema(_FIELDS)
 """The columns of :func:`coverage`."""
 
-_Told = tuple[int, int, dict[str, Any]]
+_Noted = tuple[int, int, dict[str, Any]]
+"""What the ledger has noted of ``[since, until)``, as the columns of a span."""
 
 
 def coverage(
@@ -55,40 +58,33 @@ def coverage(
     if until is not None and since > until:
         raise ValueError(f"start {start!r} is after end {end!r}")
     rows: list[dict[str, Any]] = []
-    with open_books(Path(data_dir)) as books:
-        for account in books.accounts(venue, symbol):
+    with open_ledger(Path(data_dir)) as ledger:
+        for account in ledger.find(venue, symbol):
             low = max(since, account.first)
             high = account.mark if until is None else min(until, account.mark)
             series = {"venue": account.series.venue, "symbol": account.series.symbol}
-            rows += ({**series, **span} for span in _tiles(books, account, low, high))
+            rows += ({**series, **span} for span in _spans(ledger, account, low, high))
     return pa.Table.from_pylist(rows, schema=SPANS)
 
 
-def _tiles(books: Books, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:
-    """``[since, until)`` of *account* in spans, oldest first; what the ledger does not tell of is stored."""
-    at = since
-    for low, high, what in _told(books, account, since, until):
-        low, high = max(low, since), min(high, until)
-        if low >= high:
-            continue
-        if low < at:
+def _spans(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:
+    """``[since, until)`` of *account* in spans, oldest first; what the ledger has nothing noted of is stored."""
+    clipped = ((max(low, since), min(high, until), rest) for low, high, rest in _noted(ledger, account, since, until))
+    noted = sorted((one for one in clipped if one[0] < one[1]), key=lambda one: one[:2])
+    for (_, end, _), (low, _, _) in pairwise(noted):
+        if low < end:
             raise LedgerUnreadable(f"{account.series}: the ledger says two things of minute {low}; run the audit")
-        if at < low:
-            yield {"since_ms": at, "until_ms": low, "state": "stored"}
-        yield {"since_ms": low, "until_ms": high, **what}
-        at = high
-    if at < until:
-        yield {"since_ms": at, "until_ms": until, "state": "stored"}
+    by_begin = {low: columns for low, _, columns in noted}
+    for (low, high), is_noted in cover(((low, high) for low, high, _ in noted), since, until):
+        yield {"since_ms": low, "until_ms": high, **(by_begin[low] if is_noted else {"state": "stored"})}
 
 
-def _told(books: Books, account: Account, since: int, until: int) -> list[_Told]:
-    """Gaps and empty spans, oldest first."""
-    told: list[_Told] = [
-        (low, high, {"state": "empty", "detail": evidence})
-        for low, high, evidence in books.empties(account, since, until)
-    ]
-    for gap in books.gaps(account, since, until):
-        what = {
+def _noted(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[_Noted]:
+    """Gaps and empty spans that touch ``[since, until)``."""
+    for low, high, evidence in ledger.empties(account, since, until):
+        yield low, high, {"state": "empty", "detail": evidence}
+    for gap in ledger.gaps(account, since, until):
+        columns = {
             "state": "gap" if gap.state == "open" else gap.state,
             "reason": gap.reason,
             "detail": gap.detail,
@@ -96,5 +92,4 @@ def _told(books: Books, account: Account, since: int, until: int) -> list[_Told]
             "first_seen_ms": gap.first_seen,
             "last_error": gap.last_error,
         }
-        told.append((gap.since, gap.until, what))
-    return sorted(told, key=lambda one: one[:2])
+        yield gap.since, gap.until, columns
