@@ -314,7 +314,9 @@ async def test_what_is_not_acknowledged_is_asked_for_again_as_the_collector_does
 ):
     """The collector's feed asks twice with the others, five seconds apart, before it asks for a symbol alone."""
     okx = Forgetful(times)
-    outcome = await look(tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, venues={"okx": okx})
+    outcome = await look(
+        tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, venues={"okx": attrs.evolve(VENUES["okx"], feed=okx)}
+    )
     assert outcome.of("subscription", "ETH-USDT").status == status
     assert okx.asked == min(times, 2)
 
@@ -329,7 +331,7 @@ async def test_a_complaint_about_our_pace_is_a_remark_and_no_refusal(tmp_path, a
                 return [Told("60014 Requests too frequent")]
             return super().read(text)
 
-    outcome = await look(tmp_path, only("okx"), venues={"okx": Stern()})
+    outcome = await look(tmp_path, only("okx"), venues={"okx": attrs.evolve(VENUES["okx"], feed=Stern())})
     assert outcome.of("remark").detail == "the venue says: too fast: 60014 Requests too frequent"
     assert "no acknowledgement" in outcome.of("subscription", "BTC-USDT").detail
 
