@@ -1,17 +1,30 @@
 """What the answers of one fill prove, minute by minute: rows that state, trades whose ids prove.
 
-A minute's trades are all known when ids are contiguous from a trade before it to a trade after it. Where a row and
-the trades speak of the same minute they must agree, else neither is believed.
+::
+
+    a row ───────────────────────────► stated ──┐ both must agree, else the minute is doubted
+    trades, ids contiguous around it ► built  ──┤
+                      and no trade in ► blank ──┘
+    a broken rule, two rows that differ ► doubted, whatever else is said of the minute
+    none of these ► open, and at last missing: with the first reason (:meth:`Findings.excuse`) that covers the minute
+
+A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. Of a minute
+that is both stated and built the candle is the built one. Invariant of :meth:`Findings.filled`: every minute that was
+asked for is in exactly one of candles, empties and missing, and no minute that is doubted or not settled is in the
+first two. Where more rows differ from what was said before, or from the trades, than agree, the answers are of two
+markets, and nothing is believed.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Generator, Iterable, Iterator
+from itertools import groupby
 
 import attrs
 
 from trio_candles.candles.folding import fold_trades
+from trio_candles.candles.intervals import subtract, touching
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
@@ -26,8 +39,7 @@ Span = tuple[Millis, Millis]
 class Findings:
     """Collects what is said about one series; :meth:`filled` is the sum of it.
 
-    Rows and trades are compared wherever both speak of a minute: one that differs is not believed, and if most
-    differ, nothing is.
+    The methods before :meth:`open` take what answers say, in any order; the others draw conclusions.
     """
 
     series: Series
@@ -36,7 +48,7 @@ class Findings:
     now: Millis
     why: str = Why.NO_ROW
     """Of minutes about which nothing was found out and nothing better is known."""
-    heard: bool = False
+    understood: bool = False
     """Whether an answer has been understood."""
     _rows: dict[Millis, Candle | None] = attrs.field(factory=dict)
     """What the venue states; ``None``: that nothing traded."""
@@ -100,7 +112,7 @@ class Findings:
             self.excuse(max(since, first), min(until, last), Why.LEFT_OUT)
 
     def first_row(self) -> Millis | None:
-        """The oldest minute of which a row was told."""
+        """The oldest minute of which there is a row."""
         return min(self._rows, default=None)
 
     def doubt(self, minute: Millis, why: str) -> None:
@@ -123,10 +135,8 @@ class Findings:
 
     def open(self) -> list[Span]:
         """The settled spans that were asked for and have neither a verdict nor a doubt, ascending."""
-        until = min(self.until, self.settled)
-        minutes = (Millis(minute) for minute in range(self.since, until, MINUTE))
-        unknown = ((m, "") for m in minutes if m not in self._doubts and not self._is_known(m))
-        return [(since, until) for since, until, _ in _joined(unknown)]
+        asked = map(Millis, range(self.since, min(self.until, self.settled), MINUTE))
+        return _spans(minute for minute in asked if minute not in self._doubts and not self._is_known(minute))
 
     def _is_known(self, minute: Millis) -> bool:
         return minute in self._rows or minute in self._built or self._blank(minute) is not None
@@ -135,12 +145,12 @@ class Findings:
         index = bisect_right(self._blanks, minute, key=_since) - 1
         return self._blanks[index] if index >= 0 and minute < self._blanks[index].until else None
 
-    def tells(self, known: Iterable[Trade]) -> bool:
+    def gains_from(self, known: Iterable[Trade]) -> bool:
         """Whether the *known* trades prove anything about a minute that was asked for."""
         verdicts = proven(self.series, known, self.now)
         return any(_since(verdict) < self.until and self.since < _until(verdict) for verdict in verdicts)
 
-    def vouches(self, known: Iterable[Trade]) -> bool:
+    def rows_agree_with(self, known: Iterable[Trade]) -> bool:
         """Whether the rows say what the *known* trades say: then both are of the same market."""
         trial = Findings(self.series, self.since, self.until, self.now, rows=self._rows)
         trial.trades(known)
@@ -163,7 +173,7 @@ class Findings:
             # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
             return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
         candles: list[Candle] = []
-        bare: list[tuple[Millis, str]] = []
+        zeros: list[Millis] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
             if self._agree(minute) is False:
                 self.doubt(minute, Why.ROW_AND_TRADES_DIFFER)
@@ -173,18 +183,20 @@ class Findings:
             if candle is not None:
                 candles.append(candle)
             elif self._blank(minute) is None:
-                bare.append((minute, "zero row"))
-        empties = [Empty(self.series, *span) for span in _joined(bare)]
-        empties += [part for empty in self._blanks for part in self._without_doubts(empty)]
-        asked = (Millis(minute) for minute in range(self.since, self.until, MINUTE))
-        missing = [(minute, why) for minute in asked if (why := self._missing(minute)) is not None]
-        return Filled(
-            tuple(candles),
-            tuple(sorted(empties, key=_since)),
-            tuple(Missing(*span) for span in _joined(missing)),
-            self.listed,
-            rejected,
-        )
+                zeros.append(minute)
+        empties = [Empty(self.series, *span, "zero row") for span in _spans(zeros)]
+        doubts = _spans(sorted(self._doubts))
+        for empty in self._blanks:
+            for since, until in subtract([(empty.since, empty.until)], doubts):
+                empties.append(attrs.evolve(empty, since=Millis(since), until=Millis(until)))
+        empties.sort(key=_since)
+        missing = [
+            Missing(*span, why)
+            for why, minutes in groupby(map(Millis, range(self.since, self.until, MINUTE)), self._missing)
+            if why is not None
+            for span in _spans(minutes)
+        ]
+        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected)
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
@@ -197,15 +209,6 @@ class Findings:
         if row is None or built is None:
             return row is built
         return row.same_as(built) and row.trades_count in (None, built.trades_count)
-
-    def _without_doubts(self, empty: Empty) -> Iterator[Empty]:
-        since = empty.since
-        for minute in sorted(m for m in self._doubts if empty.since <= m < empty.until):
-            if since < minute:
-                yield attrs.evolve(empty, since=since, until=minute)
-            since = Millis(minute + MINUTE)
-        if since < empty.until:
-            yield attrs.evolve(empty, since=since)
 
     def _missing(self, minute: Millis) -> str | None:
         """Why *minute* is missing; ``None`` if it is not."""
@@ -226,18 +229,9 @@ def _until(verdict: Candle | Empty) -> Millis:
     return verdict.close_time if isinstance(verdict, Candle) else verdict.until
 
 
-def _joined(minutes: Iterable[tuple[Millis, str]]) -> Iterator[tuple[Millis, Millis, str]]:
-    """Spans of neighbouring *minutes* (ascending) of which the same is said."""
-    span: tuple[Millis, Millis, str] | None = None
-    for minute, text in minutes:
-        if span is not None and span[1:] == (minute, text):
-            span = (span[0], Millis(minute + MINUTE), text)
-            continue
-        if span is not None:
-            yield span
-        span = (minute, Millis(minute + MINUTE), text)
-    if span is not None:
-        yield span
+def _spans(minutes: Iterable[Millis]) -> list[Span]:
+    """*minutes* (ascending), neighbours made one."""
+    return [(Millis(since), Millis(until)) for since, until in touching(minutes)]
 
 
 def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
@@ -245,10 +239,10 @@ def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
     try:
         yield from steps
     except Refusal as refusal:
-        refusal.proven = findings.filled() if findings.heard else None
+        refusal.proven = findings.filled() if findings.understood else None
         raise
     except Misunderstood as error:
-        if not findings.heard:
+        if not findings.understood:
             raise
         findings.why = str(error)
     return findings.filled()
