@@ -413,17 +413,13 @@ def test_check_and_monitor_share_no_code_with_the_writer():
 
 # --- venues -----------------------------------------------------------------------------------------------
 
-REGISTRY = "trio_candles.venues.registry"
-"""The one module that names venues, because it lists them."""
-SIMULATOR_TOO = False
-"""Whether modules that lie directly in simulator/ may name no venue, either."""
+REGISTRIES = {"trio_candles.venues.registry", "trio_candles.simulator.registry"}
+"""The modules that name venues, because they list them."""
 
 
 def may_name_a_venue(name: str) -> bool:
-    if within(name, "trio_candles.simulator") and not SIMULATOR_TOO:
-        return True
     folders = [f"trio_candles.{room}.{venue}" for room in ("venues", "simulator") for venue in VENUES]
-    return name == REGISTRY or any(within(name, folder) for folder in folders)
+    return name in REGISTRIES or any(within(name, folder) for folder in folders)
 
 
 def words(text: str) -> set[str]:

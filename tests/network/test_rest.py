@@ -22,7 +22,7 @@ ASKED = Request("/candles", {"symbol": "BTC-USD"}, "all")
 
 
 @attrs.define
-class Venue(httpx.AsyncBaseTransport):
+class Answering(httpx.AsyncBaseTransport):
     """Answers everything at once, and keeps what it was asked, and when on trio's clock."""
 
     requests: list[tuple[float, httpx.Request]] = attrs.field(factory=list)
@@ -38,8 +38,8 @@ async def no_dial(url: str) -> trio.abc.Stream:
 
 
 @asynccontextmanager
-async def asking(urls: RestUrls = HOSTS) -> AsyncIterator[tuple[Rest, Venue]]:
-    venue = Venue()
+async def asking(urls: RestUrls = HOSTS) -> AsyncIterator[tuple[Rest, Answering]]:
+    venue = Answering()
     async with open_rest(Network(no_dial, transport=venue), urls, RATES, PENALTY) as rest:
         yield rest, venue
 

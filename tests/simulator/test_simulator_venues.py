@@ -1,10 +1,7 @@
-"""A venue of the simulator is one record: another one can be simulated without registering it, and nobody names one."""
+"""A venue of the simulator is one record: another one can be simulated without registering it."""
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,7 +9,6 @@ import httpx
 import pytest
 import trio
 
-import trio_candles.simulator
 from trio_candles.simulator import (
     VENUES,
     Connection,
@@ -140,41 +136,3 @@ def test_limits_count_weights() -> None:
     assert [bucket.take(at, weight) for at, weight in ((0, 6), (0, 5), (0, 4), (400, 5), (500, 5))] == [
         True, False, True, False, True,
     ]  # fmt: skip
-
-
-SIMULATOR = Path(trio_candles.simulator.__file__).parent
-NAMES = re.compile("|".join(VENUES), re.IGNORECASE)
-
-
-def named(tree: ast.Module) -> list[str]:
-    """Identifiers and strings that name a venue; what is imported under which name is no matter here."""
-    return [
-        f"{getattr(node, 'lineno', 0)}: {text[:60]}"
-        for node in ast.walk(tree)
-        if not isinstance(node, ast.alias)
-        for field in ("id", "attr", "arg", "name", "value")
-        if isinstance(text := getattr(node, field, None), str) and NAMES.search(text)
-    ]
-
-
-@pytest.mark.parametrize("path", sorted(SIMULATOR.glob("*.py")), ids=lambda path: path.name)
-def test_no_module_outside_a_venues_folder_names_a_venue(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = named(tree)
-    if path.name == "registry.py":
-        assert len(found) == len(VENUES)  # each once, in the tuple
-    else:
-        assert not found
-
-
-def test_a_named_venue_is_recognised() -> None:
-    for source in (
-        "x = 'okx'",
-        "KRAKEN = 1",
-        "def coinbase(): 'x'",
-        "a.okx",
-        "f(kraken=1)",
-        "'''What Coinbase does.'''",
-    ):
-        assert named(ast.parse(source)), source
-    assert not named(ast.parse("import okx\n# kraken\nx = 'venue'"))

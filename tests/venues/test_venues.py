@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import DATA, frames
 
-from trio_candles.candles.model import MINUTE, Millis, Trade
+from trio_candles.candles.model import MINUTE, Millis, Trade, canonical_symbol
 from trio_candles.venues.kraken.feed import Kraken
 from trio_candles.venues.protocol import (
     Acked,
@@ -24,6 +24,7 @@ from trio_candles.venues.protocol import (
     Leaving,
     Lost,
     Misunderstood,
+    Proof,
     Refused,
     Row,
     Seen,
@@ -37,6 +38,7 @@ from trio_candles.venues.protocol import (
     time_of,
 )
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.venue import Grade
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """How long an example takes says something about a busy machine, nothing about the code."""
@@ -214,6 +216,38 @@ def test_each_venue_is_found_by_its_name_and_keeps_no_state():
         assert all(url.startswith("https://") for url in venue.history.rest_urls.values())
         assert not vars(venue.feed)
         assert not vars(venue.history)
+
+
+def test_no_venue_claims_a_grade_that_its_facts_do_not_carry():
+    """Contract 5.8; only ids prove that nothing is missing, and only who has them by REST can be asked for them."""
+    assert {name: venue.grade.value for name, venue in VENUES.items()} == {
+        "coinbase": "ids",
+        "kraken": "ids",
+        "okx": "stated",
+    }
+    for venue in VENUES.values():
+        assert (venue.grade is Grade.IDS) == (venue.proof in (Proof.TRADE_IDS, Proof.COUNTED_ROWS))
+        assert (venue.grade is Grade.IDS) <= venue.history.has_trades
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_a_venue_s_example_is_a_symbol_as_the_venue_writes_it(name):
+    symbols = VENUES[name].symbols
+    assert symbols.join(*canonical_symbol(symbols.example).split("-")) == symbols.example
+
+
+def test_an_older_name_of_an_asset_is_replaced_where_the_venue_refuses_it():
+    assert VENUES["kraken"].symbols.join("XBT", "XDG") == "BTC/DOGE"
+    assert VENUES["coinbase"].symbols.join("XBT", "XDG") == "XBT-XDG"
+
+
+@pytest.mark.parametrize("name", VENUES)
+def test_what_a_venue_asks_counts_against_a_budget_and_goes_to_a_host_that_it_has(name):
+    venue = VENUES[name]
+    for request in (venue.listing.request, venue.history.server_time(), next(venue.probe(venue.symbols.example, int))):
+        assert request.bucket in venue.history.rates
+        assert request.host in venue.history.rest_urls
+        assert 1 <= request.weight <= venue.history.rates[request.bucket].burst
 
 
 @pytest.mark.parametrize("venue", FEEDS.values(), ids=list(FEEDS))

@@ -1,4 +1,16 @@
-"""What all assemblers share: first verdicts in order, reasons for doubt, and the rules before anything is said."""
+"""What all assemblers share: first verdicts in order, reasons for doubt, and the rules that a candle must keep.
+
+A minute's way, as an assembler sees it::
+
+                 proven ┌────────────────► Candle or Empty ──► Candle, if the venue states it anew, otherwise
+    owed (no verdict) ──┤                    ▲
+                 due    └──► Unsure ─────────┘ proven later, by the feed (or by REST, which is not this module's)
+
+``frontier`` separates the minutes that have had a first verdict from those that are owed one. Invariant: the first
+verdicts of all minutes from where the assembler began to ``frontier`` were given in order, without a hole and without
+an overlap; ``frontier`` never goes back. To prove a minute beyond the frontier is to give up what lies between, so
+that a verdict is never late for want of another minute's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,11 @@
-"""Rows that count their trades, and trade ids that say when a row is complete."""
+"""Rows that count their trades, and trade ids that say when a row is complete.
+
+Rows and ids wait, by minute, behind a *base*: a minute and the last id that is not after that minute. As soon as the
+rows of all minutes between the base (or any other minute with ids) and a later minute with ids count as many trades as
+there are ids between, those minutes are proven, and the last of them is the new base. Invariant: nothing is owed on
+minutes up to the base; ``_rows`` and ``_ids`` hold later minutes only. What never adds up leaves by age, twenty
+minutes with ids at the most, and is left to REST.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +112,7 @@ class FromCountedRows(Assembler):
         while self._doubt is None and (span := self._provable()) is not None:
             since, until = span
             next_id = self._ids[until].lo
-            outcomes += self._tell(since, until, next_id, now)
+            outcomes += self._give_verdicts(since, until, next_id, now)
             self._settle(Millis(until - MINUTE), next_id - 1)
         if len(self._ids) > _SPANS_KEPT:
             oldest = min(self._ids)
@@ -129,7 +136,7 @@ class FromCountedRows(Assembler):
                         return Millis(minute + MINUTE), after
         return None
 
-    def _tell(self, since: Millis, until: Millis, next_id: int, now: Millis) -> list[Outcome]:
+    def _give_verdicts(self, since: Millis, until: Millis, next_id: int, now: Millis) -> list[Outcome]:
         outcomes: list[Outcome] = []
         evidence = f"no trade id below {next_id} is left for it"
         for minute in [*sorted(m for m in self._rows if since <= m < until), until]:

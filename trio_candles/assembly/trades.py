@@ -1,4 +1,15 @@
-"""Candles built from trades, and proven by contiguous ids."""
+"""Candles built from trades, and proven by contiguous ids.
+
+What was heard is kept as *runs*: stretches of ids of which every trade was heard. A trade that follows the newest run
+extends that run (nearly all do); any other one begins a run or extends another, and two runs that meet become one. A
+heartbeat that names the newest id heard extends the time, not the ids: no trade has come since.
+
+A run proves a minute if the run began before the minute and no trade is missing up to :data:`GRACE` after the
+minute's end. Invariants: between two runs at least one trade is missing; ``since <= judged_until``, and a run's minutes
+before ``judged_until`` have had their verdict from that run, but for those in which a trade of another run lies (the
+ids do not follow time there) and those whose trades were forgotten; ``complete_until`` and ``judged_until`` never go
+back.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +38,13 @@ class _Run:
     """The first minute that began after the trade ``lo``: the first that this run can prove."""
     complete_until: Millis
     """No trade before this time is missing above ``hi``: the newest trade's time, or a heartbeat's."""
-    told: Millis
-    """Verdicts have been given on its minutes before this one."""
+    judged_until: Millis
+    """The run's minutes before this one have had their verdicts."""
 
 
 _RUNS_KEPT = 64
-_KEPT_TOLD = 5 * MINUTE
-"""Trades of minutes that have been told are kept this long, for a trade that comes late."""
+_KEPT_JUDGED = 5 * MINUTE
+"""Trades of minutes that have their verdict are kept this long, for a trade that comes late."""
 _MINUTES_KEPT = 60
 """Minutes with trades that may wait for proof; beyond it the oldest are left to REST, which is much quicker."""
 
@@ -68,8 +79,8 @@ class FromTrades(Assembler):
         if run is None or trade.trade_id != run.hi + 1:  # hardly any trade
             return self._hear_out_of_order(run, trade, now)
         outcomes = self._extend(run, trade, now)
-        if run.complete_until - GRACE >= run.told + MINUTE:
-            outcomes += self._tell(run, now)
+        if run.complete_until - GRACE >= run.judged_until + MINUTE:
+            outcomes += self._give_verdicts(run, now)
         return outcomes
 
     def _hear_out_of_order(self, last: _Run | None, trade: Trade, now: Millis) -> Sequence[Outcome]:
@@ -91,7 +102,7 @@ class FromTrades(Assembler):
         outcomes += self._extend(run, trade, now)
         if index < len(runs) and runs[index].lo == x + 1:
             outcomes += self._join(run, runs.pop(index), now)
-        outcomes += self._tell(run, now)
+        outcomes += self._give_verdicts(run, now)
         if len(runs) > _RUNS_KEPT:
             self._forgotten_id = runs.pop(0).hi
         return outcomes
@@ -105,7 +116,7 @@ class FromTrades(Assembler):
             return [self._late(trade)]
         self._trades.setdefault(minute, []).append(trade)
         outcomes: list[Outcome] = []
-        if run.since <= minute < run.told and self._all_in(run, minute):
+        if run.since <= minute < run.judged_until and self._all_in(run, minute):
             outcomes = [self._late(trade), *self._prove_anew(self._candle(minute, now), now)]
         if len(self._trades) > _MINUTES_KEPT:
             self._forget(sorted(self._trades)[-_MINUTES_KEPT])
@@ -126,13 +137,13 @@ class FromTrades(Assembler):
         return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
 
     def _join(self, lower: _Run, upper: _Run, now: Millis) -> list[Outcome]:
-        """Make *lower* the run of both, and prove what neither could alone if the later minutes have been told."""
+        """Make *lower* the run of both, and prove what neither could alone if the later minutes have verdicts."""
         lower.hi = upper.hi
         lower.complete_until = max(lower.complete_until, upper.complete_until)
-        if upper.told == upper.since or self._doubt is not None:
-            return []  # it is all told from the lower's on
-        outcomes = self._verdicts(lower, lower.told, upper.since, now)
-        lower.told = max(lower.told, upper.told)
+        if upper.judged_until == upper.since or self._doubt is not None:
+            return []  # all of it is judged from the lower run's on
+        outcomes = self._verdicts(lower, lower.judged_until, upper.since, now)
+        lower.judged_until = max(lower.judged_until, upper.judged_until)
         return outcomes
 
     def _hear_beat(self, beat: Beat, now: Millis) -> Sequence[Outcome]:
@@ -143,18 +154,18 @@ class FromTrades(Assembler):
         # that a trade is still on its way, or lost.
         if beat.last_trade_id == run.hi and beat.time > run.complete_until:
             run.complete_until = beat.time
-            if beat.time - GRACE >= run.told + MINUTE:
-                return self._tell(run, now)
+            if beat.time - GRACE >= run.judged_until + MINUTE:
+                return self._give_verdicts(run, now)
         return ()
 
-    def _tell(self, run: _Run, now: Millis) -> list[Outcome]:
-        """Verdicts on all minutes that *run* now proves and has not told."""
+    def _give_verdicts(self, run: _Run, now: Millis) -> list[Outcome]:
+        """Verdicts on all minutes that *run* now proves and has not judged."""
         until = floor_to(run.complete_until - GRACE, MINUTE)
-        if until <= run.told or self._doubt is not None:
+        if until <= run.judged_until or self._doubt is not None:
             return []
-        outcomes = self._verdicts(run, run.told, until, now)
-        run.told = until
-        self._forget(Millis(until - _KEPT_TOLD))
+        outcomes = self._verdicts(run, run.judged_until, until, now)
+        run.judged_until = until
+        self._forget(Millis(until - _KEPT_JUDGED))
         return outcomes
 
     def _verdicts(self, run: _Run, since: Millis, until: Millis, now: Millis) -> list[Outcome]:

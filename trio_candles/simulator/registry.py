@@ -14,4 +14,13 @@ if TYPE_CHECKING:
 
     from .venue import SimulatedVenue
 
-VENUES: Mapping[str, SimulatedVenue] = MappingProxyType({venue.name: venue for venue in (COINBASE, KRAKEN, OKX)})
+VENUES: Mapping[str, SimulatedVenue] = MappingProxyType(
+    {
+        venue.name: venue
+        for venue in (
+            COINBASE,
+            KRAKEN,
+            OKX,
+        )
+    }
+)

@@ -1,7 +1,18 @@
 """What the answers of one fill prove, minute by minute: rows that state, trades whose ids prove.
 
-A minute's trades are all known when ids are contiguous from a trade before it to a trade after it. Where a row and
-the trades speak of the same minute they must agree, else neither is believed.
+::
+
+    a row ───────────────────────────► stated ──┐ both must agree, else the minute is doubted
+    trades, ids contiguous around it ► built  ──┤
+                      and no trade in ► blank ──┘
+    a broken rule, two rows that differ ► doubted, whatever else is said of the minute
+    none of these ► open, and at last missing: with the first reason (:meth:`Findings.excuse`) that covers the minute
+
+A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. Of a minute
+that is both stated and built the candle is the built one. Invariant of :meth:`Findings.filled`: every minute that was
+asked for is in exactly one of candles, empties and missing, and no minute that is doubted or not settled is in the
+first two. Where more rows differ from what was said before, or from the trades, than agree, the answers are of two
+markets, and nothing is believed.
 """
 
 from __future__ import annotations
@@ -28,8 +39,7 @@ Span = tuple[Millis, Millis]
 class Findings:
     """Collects what is said about one series; :meth:`filled` is the sum of it.
 
-    Rows and trades are compared wherever both speak of a minute: one that differs is not believed, and if most
-    differ, nothing is.
+    The methods before :meth:`open` take what answers say, in any order; the others draw conclusions.
     """
 
     series: Series
@@ -38,7 +48,7 @@ class Findings:
     now: Millis
     why: str = Why.NO_ROW
     """Of minutes about which nothing was found out and nothing better is known."""
-    heard: bool = False
+    understood: bool = False
     """Whether an answer has been understood."""
     _rows: dict[Millis, Candle | None] = attrs.field(factory=dict)
     """What the venue states; ``None``: that nothing traded."""
@@ -102,7 +112,7 @@ class Findings:
             self.excuse(max(since, first), min(until, last), Why.LEFT_OUT)
 
     def first_row(self) -> Millis | None:
-        """The oldest minute of which a row was told."""
+        """The oldest minute of which there is a row."""
         return min(self._rows, default=None)
 
     def doubt(self, minute: Millis, why: str) -> None:
@@ -135,12 +145,12 @@ class Findings:
         index = bisect_right(self._blanks, minute, key=_since) - 1
         return self._blanks[index] if index >= 0 and minute < self._blanks[index].until else None
 
-    def tells(self, known: Iterable[Trade]) -> bool:
+    def gains_from(self, known: Iterable[Trade]) -> bool:
         """Whether the *known* trades prove anything about a minute that was asked for."""
         verdicts = proven(self.series, known, self.now)
         return any(_since(verdict) < self.until and self.since < _until(verdict) for verdict in verdicts)
 
-    def vouches(self, known: Iterable[Trade]) -> bool:
+    def rows_agree_with(self, known: Iterable[Trade]) -> bool:
         """Whether the rows say what the *known* trades say: then both are of the same market."""
         trial = Findings(self.series, self.since, self.until, self.now, rows=self._rows)
         trial.trades(known)
@@ -229,10 +239,10 @@ def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
     try:
         yield from steps
     except Refusal as refusal:
-        refusal.proven = findings.filled() if findings.heard else None
+        refusal.proven = findings.filled() if findings.understood else None
         raise
     except Misunderstood as error:
-        if not findings.heard:
+        if not findings.understood:
             raise
         findings.why = str(error)
     return findings.filled()

@@ -20,4 +20,4 @@ VENUES: Mapping[str, VenueRecord] = MappingProxyType(
         )
     }
 )
-"""In the order in which people are told of them."""
+"""In the order in which messages list them."""

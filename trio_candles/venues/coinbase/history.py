@@ -121,7 +121,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     if using is not Using.TRADES:
         for since, until in pages(findings.since, findings.until, _WINDOW):
             answer = yield _ask_rows(product, since, until, findings.now)
-            _hear_rows(findings, answer)
+            _take_rows(findings, answer)
     spans = findings.open()
     if not spans or using is Using.ROWS:
         return
@@ -130,7 +130,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         reached = yield from _search(findings, walk, product, spans)
         for after in walk.doubtful(findings):
             answer = yield _ask_trades(product, after)
-            walk.hear(answer, after)
+            walk.add_page(answer, after)
         for since, end in reached:  # said only now: trades that nobody vouched for for want of an answer are no holes
             findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
             findings.excuse(since, end, Why.ID_HOLE)
@@ -154,10 +154,10 @@ def _ask_rows(product: str, since: Millis, until: Millis, now: Millis) -> Reques
     return Request(f"{product}/candles", {"granularity": "60", **bounds}, _PUBLIC)
 
 
-def _hear_rows(findings: Findings, answer: Answer) -> None:
+def _take_rows(findings: Findings, answer: Answer) -> None:
     judge(answer)
     rows = read_body(_ROW_LIST, answer)
-    findings.heard = True
+    findings.understood = True
     # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
     # minute later than its end says that the venue had settled it, too. The newest row's age says nothing: it is our
     # clock that would say how old it is, and that may be wrong; the trades after it tell.
@@ -185,8 +185,8 @@ def _search(
 ) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
     """Read the trades of *spans*, newest first, and one trade on either side of each; which were reached."""
     answer = yield _ask_trades(product, None)
-    walk.hear(answer, None)
-    findings.heard = True
+    walk.add_page(answer, None)
+    findings.understood = True
     left = _REQUESTS - 2
     newest = walk.newest()
     reached: list[tuple[Millis, Millis]] = []
@@ -202,7 +202,7 @@ def _search(
                 return reached
             left, step = left - 1, step + 1
             answer = yield _ask_trades(product, after)
-            walk.hear(answer, after)
+            walk.add_page(answer, after)
         reached.append((since, end))
     return reached
 
@@ -220,7 +220,7 @@ class _Stretch:
     lo: int
     hi: int
     twice: bool
-    """Whether two answers told one of its trades, alike: no answer names its product, but two do not both err."""
+    """Whether two answers had one of the trades, alike: no answer names its product, but two do not both err."""
 
 
 @attrs.define
@@ -229,8 +229,8 @@ class _Walk:
 
     now: Millis
     known: dict[int, Trade] = attrs.field(factory=dict)
-    _told: set[int] = attrs.field(factory=set)
-    """All ids, of trades that could not be read too."""
+    _ids: set[int] = attrs.field(factory=set)
+    """Of every trade that was answered, of one that could not be read too."""
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
 
@@ -243,22 +243,22 @@ class _Walk:
         reached = self._stretches[0].lo <= 1
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
-    def hear(self, answer: Answer, after: int | None) -> None:
+    def add_page(self, answer: Answer, after: int | None) -> None:
         """Remember a page: all trades that there are between its lowest id and *after*."""
         judge(answer)
-        told = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
+        rows = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
         # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
-        told = [(id, trade) for id, trade in told if trade is None or trade.time <= self.now]
-        ids = {id for id, _ in told}
+        rows = [(id, trade) for id, trade in rows if trade is None or trade.time <= self.now]
+        ids = {id for id, _ in rows}
         if after is not None and max(ids, default=0) != after - 1:
             raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids, default=None)}")
         if not ids:
             return
-        for id, trade in told:
+        for id, trade in rows:
             if trade is not None and self.known.setdefault(id, trade) != trade:
                 raise Misunderstood("trades_differ", f"trade {id} is told in two ways")
-        lowest, again = min(ids), bool(ids & self._told)
-        self._told |= ids
+        lowest, again = min(ids), bool(ids & self._ids)
+        self._ids |= ids
         self._join(_Stretch(0 if again and len(ids) == 1 else lowest, max(ids), again))
 
     def _join(self, new: _Stretch) -> None:
@@ -279,16 +279,16 @@ class _Walk:
             stretch.hi + 1
             for stretch in self._stretches
             if not stretch.twice
-            and (stretch.lo <= 1 or findings.tells(self._within(stretch)))
-            and not findings.vouches(self._within(stretch))
+            and (stretch.lo <= 1 or findings.gains_from(self._within(stretch)))
+            and not findings.rows_agree_with(self._within(stretch))
         ]
 
     def believed(self, findings: Findings) -> list[Trade]:
-        """The trades that two answers told, or an answer and the rows."""
+        """The trades that two answers had, or an answer with which the rows agree."""
         return [
             trade
             for stretch in self._stretches
-            if stretch.twice or findings.vouches(self._within(stretch))
+            if stretch.twice or findings.rows_agree_with(self._within(stretch))
             for trade in self._within(stretch)
         ]
 

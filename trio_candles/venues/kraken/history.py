@@ -145,7 +145,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
-        seen_settled = _hear_rows(findings, answer)
+        seen_settled = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
         until = min(until, seen_settled)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
@@ -182,26 +182,26 @@ def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def _hear_rows(findings: Findings, answer: Answer) -> Millis:
+def _take_rows(findings: Findings, answer: Answer) -> Millis:
     """Up to where the answer itself shows that the venue had settled its minutes: a cache may have kept it."""
     listed, last = _of_pair(findings, answer)
     rows = read_body(_ROW_LIST, listed)
     # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than any closed one.
     newest = max([read_body(_WHOLE, last), *(row[0] for row in rows)])
     seen_settled = Millis(floor_to(newest * 1000, MINUTE) - MINUTE)
-    findings.heard = True
+    findings.understood = True
     for row in rows:
         minute = floor_to(row[0] * 1000, MINUTE)
         if minute >= seen_settled:
             continue
         try:
-            _hear_row(findings, minute, row)
+            _take_row(findings, minute, row)
         except Misunderstood as error:
             findings.doubt(minute, str(error))
     return seen_settled
 
 
-def _hear_row(findings: Findings, minute: Millis, row: _Row) -> None:
+def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
     time, *numbers, count = row
     first, high, low, last, vwap, volume = plain_floats(numbers)
     candle = Candle(
@@ -237,15 +237,15 @@ def _search(
                 return
             pages_left -= 1
             answer = yield _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
-            walk.hear(step, _trades_of(findings, answer))
-            findings.heard = True
+            walk.add_page(step, _trades_of(findings, answer))
+            findings.understood = True
         findings.excuse(since, min(until, walk.first_minute()), Why.BEFORE_FIRST)
         findings.excuse(max(since, walk.end(until)), until, Why.NO_TRADE_AFTER)
         findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
 
 
 @attrs.frozen
-class _Told:
+class _PageTrade:
     """A row of a page of trades; the ``trade`` is ``None`` where it cannot be read, which is a hole among the ids."""
 
     trade_id: int
@@ -254,12 +254,12 @@ class _Told:
     """In nanoseconds."""
 
 
-def _trades_of(findings: Findings, answer: Answer) -> list[_Told]:
+def _trades_of(findings: Findings, answer: Answer) -> list[_PageTrade]:
     rows, _ = _of_pair(findings, answer)
-    return [_told(row) for row in read_body(_TRADE_LIST, rows)]
+    return [_page_trade(row) for row in read_body(_TRADE_LIST, rows)]
 
 
-def _told(row: _TradeRow) -> _Told:
+def _page_trade(row: _TradeRow) -> _PageTrade:
     price, size, seconds, *_, trade_id = row
     text = bytes(seconds)
     if _SECONDS.fullmatch(text) is None:
@@ -268,9 +268,9 @@ def _told(row: _TradeRow) -> _Told:
     try:
         trade = Trade(trade_id, Millis(time // 10**6), exact(price), exact(size))
     except Misunderstood:
-        return _Told(trade_id, None, time)
+        return _PageTrade(trade_id, None, time)
     good = trade_id > 0 and trade.price > 0 and trade.size > 0
-    return _Told(trade_id, trade if good else None, time)
+    return _PageTrade(trade_id, trade if good else None, time)
 
 
 @attrs.frozen
@@ -283,7 +283,7 @@ class _Step:
 
 @attrs.frozen
 class _Stretch:
-    """All trades that there are from the id ``lo`` to ``hi``, as a page told them, or several that overlap."""
+    """All trades that there are from the id ``lo`` to ``hi``, as a page had them, or several that overlap."""
 
     lo: int
     hi: int
@@ -301,10 +301,10 @@ class _Walk:
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
     _ended: bool = False
-    """Whether the newest trade of all has been told."""
+    """Whether a page has had the newest trade of all."""
 
     def first_minute(self) -> Millis:
-        """The minute of the first trade of all, if that has been told; 0 otherwise."""
+        """The minute of the first trade of all, if a page has had the trade; 0 otherwise."""
         return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
 
     def end(self, until: Millis) -> Millis:
@@ -328,16 +328,16 @@ class _Walk:
             if here.until >= (until + GRACE) * 10**6:
                 return None
             if not leads or here.until >= (since - leads[0]) * 10**6:
-                # The last trades are told again: their time is rounded, others may share it, and since may exclude.
+                # The last trades are asked for again: times are rounded, others may share it, and since may exclude.
                 # (The answer's own "last" lies beyond the rows where a page was cut.)
                 return _Step(here.until - 10_000, repeats=here.hi)
         return _Step((since - leads.pop(0)) * 10**6, repeats=None) if leads else None
 
-    def hear(self, step: _Step, page: Sequence[_Told]) -> None:
-        """Remember what was told in answer to *step*."""
+    def add_page(self, step: _Step, page: Sequence[_PageTrade]) -> None:
+        """Remember the *page* that answers *step*."""
         # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
-        page = [told for told in page if told.time <= self.now * 10**6]
-        ids = {told.trade_id for told in page}
+        page = [one for one in page if one.time <= self.now * 10**6]
+        ids = {one.trade_id for one in page}
         if not ids:
             self._ended = True
             return
@@ -347,10 +347,10 @@ class _Walk:
             if len(page) >= _TRADES:
                 raise Misunderstood("no_progress", f"{len(page)} trades at the time of trade {step.repeats}")
             self._ended = True
-        for told in page:
-            if told.trade is not None and self.known.setdefault(told.trade_id, told.trade) != told.trade:
-                raise Misunderstood("trades_differ", f"trade {told.trade_id} is told in two ways")
-        newest, oldest = max(told.time for told in page), min(told.time for told in page)
+        for one in page:
+            if one.trade is not None and self.known.setdefault(one.trade_id, one.trade) != one.trade:
+                raise Misunderstood("trades_differ", f"trade {one.trade_id} is told in two ways")
+        newest, oldest = max(one.time for one in page), min(one.time for one in page)
         self._join(_Stretch(min(ids), max(ids), Millis(oldest // 10**6), newest))
 
     def _join(self, new: _Stretch) -> None:

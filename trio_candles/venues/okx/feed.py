@@ -102,7 +102,7 @@ class Okx:
         try:
             frame = _FRAME.decode(text)
             if frame.event is not None:
-                return (_told(frame, frame.event),)
+                return (_event(frame, frame.event),)
             if frame.arg is None or not frame.data:
                 raise Misunderstood("bad_shape", text[:200])
             if frame.arg.channel != _CHANNEL:
@@ -138,7 +138,7 @@ def _row(symbol: str, row: list[str]) -> Row | Forming:
     )  # fmt: skip
 
 
-def _told(frame: _Frame, event: str) -> Event:
+def _event(frame: _Frame, event: str) -> Event:
     match event:
         case "subscribe" if frame.arg is not None and frame.arg.instId:
             return Acked(frame.arg.instId, frame.arg.channel)

@@ -132,21 +132,21 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
             continue
         for since, until in pages(spans[0][0], spans[-1][1], _WINDOW):
             answer = yield _request(path, findings.series.symbol, since, until, findings.now)
-            _hear(findings, answer)
+            _take_rows(findings, answer)
     findings.leaves_out(findings.since, findings.until)
     spans = findings.open()
     if using is Using.ALL and spans and spans[0][0] == findings.since:
         # Nothing at the older end: it may be from before the market began.
         answer = yield Request(_INSTRUMENTS, {"instType": "SPOT", "instId": findings.series.symbol}, _INSTRUMENTS)
-        _hear_listing(findings, answer)
+        _take_listing(findings, answer)
 
 
-def _hear_listing(findings: Findings, answer: Answer) -> None:
+def _take_listing(findings: Findings, answer: Answer) -> None:
     """When the market began; nothing is served before, and nothing is expected."""
-    told = [one for one in read_body(_INSTRUMENT_LIST, data_of(answer)) if one.instId == findings.series.symbol]
-    if len(told) != 1 or _MILLIS.fullmatch(told[0].listTime) is None:
+    found = [one for one in read_body(_INSTRUMENT_LIST, data_of(answer)) if one.instId == findings.series.symbol]
+    if len(found) != 1 or _MILLIS.fullmatch(found[0].listTime) is None:
         raise Misunderstood("bad_listing", repr(answer.body[:200]))
-    time = Millis(int(told[0].listTime))
+    time = Millis(int(found[0].listTime))
     minute = floor_to(time, MINUTE)
     findings.excuse(findings.since, minute, Why.BEFORE_FIRST)
     first = findings.first_row()
@@ -166,14 +166,14 @@ def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) 
     return Request(path, {"instId": symbol, "bar": "1m", **bounds, "limit": str(_PAGE)}, path)
 
 
-def _hear(findings: Findings, answer: Answer) -> None:
+def _take_rows(findings: Findings, answer: Answer) -> None:
     rows = read_body(_ROWS, data_of(answer))
     for row in rows:
         if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
             raise Misunderstood("short_row", repr(row)[:200])
         if _MILLIS.fullmatch(row[0]) is None:
             raise Misunderstood("bad_time", repr(row[0][:40]))
-    findings.heard = True
+    findings.understood = True
     for row in rows:
         time = Millis(int(row[0]))
         if row[8] != "1":  # "0": it was forming when the venue wrote this

@@ -50,10 +50,10 @@ def probe(symbol: str, now: Clock) -> Probe:
         found.append(_page_ends(page, first, last))
     old = rows_of((yield ask(_HISTORY, limit="10")))
     flags = {row[8] for row in old}
-    told = "closed rows only" if flags == {"1"} else "no row" if not old else f"rows with confirm {sorted(flags)}"
+    what = "closed rows only" if flags == {"1"} else "no row" if not old else f"rows with confirm {sorted(flags)}"
     lag = (floor_to(now(), MINUTE) - max((int(row[0]) for row in old), default=0)) // MINUTE
     status: Status = "pass" if old and flags <= {"0", "1"} and lag <= 60 else "fail"
-    found.append(Finding("history", status, f"{told}, the newest {lag} min old" if old else told))
+    found.append(Finding("history", status, f"{what}, the newest {lag} min old" if old else what))
     return found
 
 
