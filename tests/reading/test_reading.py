@@ -51,6 +51,7 @@ from trio_candles.reading.files import DayFiles, FileChanged
 from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
+from trio_candles.store.identity import remembered_meta
 from trio_candles.store.schema import COLUMNS, JOURNAL, TABLES_SINCE_2
 from trio_candles.store.store import open_store
 
@@ -501,7 +502,9 @@ def test_a_read_only_directory_is_read_and_left_as_it_was():
         "import os, sys, trio_candles\n"
         "read = trio_candles.read_candles\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "print(read(sys.argv[1], 'okx', 'BTC-USDT').num_rows)"
+        "print(read(sys.argv[1], 'okx', 'BTC-USDT').num_rows)\n"
+        "from pathlib import Path; from trio_candles.store.identity import remembered_meta\n"
+        "print(sorted(remembered_meta(Path(sys.argv[1]))))"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -514,7 +517,7 @@ def test_a_read_only_directory_is_read_and_left_as_it_was():
                 check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             )  # fmt: skip
             killed.chmod(0o755)
-            assert (done.stdout, done.stderr) == ("6\n", "")
+            assert (done.stdout, done.stderr) == (f"6\n{sorted(remembered_meta(folder / 'live'))}\n", "")
             assert sorted(path.name for path in killed.iterdir()) == before
 
 
