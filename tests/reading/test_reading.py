@@ -52,7 +52,7 @@ from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.identity import remembered_meta
-from trio_candles.store.schema import COLUMNS, JOURNAL, TABLES_SINCE_2
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TABLES_SINCE_2
 from trio_candles.store.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -106,6 +106,15 @@ def test_a_series_without_a_minute_yet_is_an_empty_table(tmp_path):
     assert read(tmp_path).num_rows == 0
     assert read(tmp_path).schema.equals(COLUMNS)
     assert read(tmp_path, fill="previous", timeframe="1h").num_rows == 0
+
+
+@pytest.mark.skipif(int(FORMAT) < 4, reason="the ledger names a series' folder since format 4")
+@pytest.mark.parametrize("spelling", ["BTCUSDT", "btcusdt", "BTC-USDT", "btc/usdt"])
+def test_a_symbol_without_a_separator_is_found_in_the_folder_that_the_ledger_names(tmp_path, spelling):
+    make(tmp_path, "ssse", flush_at=[2])
+    sql(tmp_path, "UPDATE series SET symbol = 'BTCUSDT', folder = 'BTC-USDT'")
+    assert minutes(read_candles(tmp_path, "okx", spelling)) == [0, 1, 2]
+    assert coverage(tmp_path, "okx", spelling).column("symbol").to_pylist() == ["BTCUSDT"] * 2
 
 
 @pytest.mark.parametrize("spelling", ["ETH/USD", "ETH-USD", "eth-usd"])
