@@ -169,22 +169,22 @@ def test_ages_are_told_as_people_say_them(length, text):
 # --- what changed
 
 
-def events(tracker: Problems, found: Reading) -> list[tuple[str, list[str]]]:
-    return [(one.event, [str(p.subject) for p in one.problems]) for one in tracker.note(judge(found, (BTC, ETH)))]
+def events(book: Problems, found: Reading) -> list[tuple[str, list[str]]]:
+    return [(one.event, [str(p.subject) for p in one.problems]) for one in book.note(judge(found, (BTC, ETH)))]
 
 
 def test_each_change_is_told_once_and_what_stays_is_no_news():
-    tracker = Problems()
-    assert events(tracker, reading()) == []
+    book = Problems()
+    assert events(book, reading()) == []
     sick = reading(series={BTC: facts(400_000), ETH: facts()})
-    assert events(tracker, sick) == [("unhealthy", ["okx BTC-USDT"])]
-    assert events(tracker, sick) == []
+    assert events(book, sick) == [("unhealthy", ["okx BTC-USDT"])]
+    assert events(book, sick) == []
     gone = reading(series={ETH: facts()})  # stale or missing: not fresh, as before
-    assert events(tracker, gone) == []
+    assert events(book, gone) == []
     other = reading(series={BTC: facts(), ETH: facts(400_000)})
-    assert events(tracker, other) == [("recovered", ["okx BTC-USDT"]), ("unhealthy", ["kraken ETH/USD"])]
-    assert events(tracker, reading()) == [("recovered", ["kraken ETH/USD"])]
-    assert events(tracker, reading()) == []
+    assert events(book, other) == [("recovered", ["okx BTC-USDT"]), ("unhealthy", ["kraken ETH/USD"])]
+    assert events(book, reading()) == [("recovered", ["kraken ETH/USD"])]
+    assert events(book, reading()) == []
 
 
 def test_a_monitor_that_begins_when_something_is_wrong_says_so():
@@ -192,27 +192,27 @@ def test_a_monitor_that_begins_when_something_is_wrong_says_so():
 
 
 def test_a_disconnected_venue_does_not_recover_by_the_death_of_its_collector():
-    tracker = Problems()
-    tracker.note(judge(reading(venues={"okx": state(connected=False), "kraken": state()}), (BTC, ETH)))
-    assert events(tracker, reading(running=False)) == [("unhealthy", ["collector", "kraken"])]
+    book = Problems()
+    book.note(judge(reading(venues={"okx": state(connected=False), "kraken": state()}), (BTC, ETH)))
+    assert events(book, reading(running=False)) == [("unhealthy", ["collector", "kraken"])]
 
 
 def test_nothing_recovers_while_the_journal_cannot_be_read():
-    tracker = Problems()
-    tracker.note(judge(reading(store_errors={"journal": "disk is full"}), (BTC, ETH)))
+    book = Problems()
+    book.note(judge(reading(store_errors={"journal": "disk is full"}), (BTC, ETH)))
     blind = reading(trouble="locked", series={}, venues={})
-    assert [event for event, _ in events(tracker, blind)] == ["unhealthy"]
-    assert Subject("store", part="journal") in [one.subject for one in tracker.open]
-    assert events(tracker, reading())[0][0] == "recovered"
-    assert not tracker.open
+    assert [event for event, _ in events(book, blind)] == ["unhealthy"]
+    assert Subject("store", part="journal") in [one.subject for one in book.open]
+    assert events(book, reading())[0][0] == "recovered"
+    assert not book.open
 
 
 def test_an_alert_says_what_since_when_and_what_is_still_wrong():
-    tracker = Problems()
+    book = Problems()
     health = judge(
         reading(running=False, stopped_at=NOW - 5000, series={BTC: facts(), ETH: facts(400_000)}), (BTC, ETH)
     )
-    (document,) = alert_documents(tracker.note(health), tracker.open, NOW, HERE)
+    (document,) = alert_documents(book.note(health), book.open, NOW, HERE)
     assert (document["event"], document["healthy"], document["at_ms"]) == ("unhealthy", False, NOW)
     assert document["data_dir"] == "data"
     assert document["text"].startswith("trio_candles unhealthy: collector: no collector is running; it stopped at")
@@ -223,7 +223,7 @@ def test_an_alert_says_what_since_when_and_what_is_still_wrong():
     }  # fmt: skip
     assert {one["since_ms"] for one in document["problems"] if one["subject"] == "venue"} == {NOW}
     well = judge(reading(), (BTC, ETH))
-    (document,) = alert_documents(tracker.note(well), tracker.open, NOW, HERE)
+    (document,) = alert_documents(book.note(well), book.open, NOW, HERE)
     assert (document["event"], document["healthy"], document["still_unhealthy"]) == ("recovered", True, [])
     assert len(document["problems"]) == 4
     assert "stopped" not in document["text"]

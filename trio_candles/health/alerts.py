@@ -74,14 +74,14 @@ def alert_documents(
     for alert in alerts:
         # What was wrong before it recovered is in the problems, with its time; in a sentence it would sound like now.
         full = alert.event == "unhealthy"
-        what = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
+        told = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
         more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
         yield {
             "event": alert.event,
             "at_ms": now,
             "data_dir": str(data_dir),
             "healthy": not still_open,
-            "text": f"trio_candles {alert.event}: {what}{more}",
+            "text": f"trio_candles {alert.event}: {told}{more}",
             "problems": [problem_document(problem) for problem in alert.problems],
             "still_unhealthy": [problem_document(problem) for problem in still_open],
         }
