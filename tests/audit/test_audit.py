@@ -26,12 +26,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_candles.audit import Report, Selection, Violation, audit, main
+from trio_candles.audit.batch import judge
+from trio_candles.audit.bits import days_of, runs, span_bits
 from trio_candles.audit.files import CODED, Cell
 from trio_candles.audit.folds import follows
-from trio_candles.audit.glance import judge
 from trio_candles.audit.ledger import REASONS
 from trio_candles.audit.rows import Piece, judge_closely
-from trio_candles.audit.spans import days_of, runs, span_bits
 from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import DAY, MINUTE, Reason, Series, canonical_symbol, day_name
 from trio_candles.store.lock import hold_lock

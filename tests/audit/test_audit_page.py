@@ -19,7 +19,7 @@ from test_audit import DAY0, DAY1, FILE0, NOW, Directory, run, sound
 
 from trio_candles.audit import audit
 from trio_candles.audit.bar import Bar, bar_line
-from trio_candles.audit.coverage import STATES, Cover
+from trio_candles.audit.daymap import STATES, DayMap
 from trio_candles.audit.history import History, read_history
 from trio_candles.audit.page import page, write_whole
 from trio_candles.audit.report import KnownGap, Report, Tally, Violation
@@ -49,7 +49,7 @@ class Elements(HTMLParser):
 
 
 def page_of(root: Path, **options: Any) -> str:
-    covers: dict[tuple[str, str], dict[int, Cover]] = {}
+    covers: dict[tuple[str, str], dict[int, DayMap]] = {}
     report = audit(root, now=lambda: NOW, running=lambda: False, pauses=(), covers=covers, **options)
     return page(report, covers, read_history(root, Selection()))
 
@@ -124,7 +124,7 @@ def test_a_hostile_symbol_or_folder_is_only_text() -> None:
     )
     gap = KnownGap(HOSTILE, HOSTILE, DAY0, DAY1, HOSTILE, HOSTILE, 1)
     report = Report(HOSTILE, NOW, False, None, {key: tally}, (gap,), (violation,))
-    covers = {(HOSTILE, HOSTILE): {DAY0: Cover(3, 1, 0, 2, 0)}}
+    covers = {(HOSTILE, HOSTILE): {DAY0: DayMap(3, 1, 0, 2, 0)}}
     seen = Elements(page(report, covers, History(quarantined=[HOSTILE], trouble=HOSTILE)))
     assert "img" not in {tag for tag, _ in seen.elements}
     assert not [name for _, found in seen.elements for name in found if name.startswith("on")]
@@ -179,7 +179,7 @@ def test_a_days_code_says_what_each_minute_is(states: list[int]) -> None:
     def bits(*of: int) -> int:
         return sum(1 << minute for minute, state in enumerate(states) if state in of)
 
-    cover = Cover(bits(1, 2, 3, 4, 5, 6), bits(1, 6), bits(2, 6), bits(3), bits(4))
+    cover = DayMap(bits(1, 2, 3, 4, 5, 6), bits(1, 6), bits(2, 6), bits(3), bits(4))
     code = cover.as_code()
     assert decoded(code) == states
     assert len(code) <= 721
@@ -189,7 +189,7 @@ def test_a_days_code_says_what_each_minute_is(states: list[int]) -> None:
 
 def test_a_year_of_twenty_torn_series_stays_below_ten_megabytes() -> None:
     thin = sum(1 << minute for minute in range(1440) if minute * minute % 11 in (1, 4, 5))
-    torn = Cover((1 << 1440) - 1, thin, ((1 << 1440) - 1) & ~thin & ~(7 << 600), 7 << 600, 0)
+    torn = DayMap((1 << 1440) - 1, thin, ((1 << 1440) - 1) & ~thin & ~(7 << 600), 7 << 600, 0)
 
     def size(days: int) -> int:
         covers = {("okx", "BTC-USDT"): {DAY0 + n * DAY: torn for n in range(days)}}

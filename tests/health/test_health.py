@@ -25,7 +25,7 @@ from trio_candles.health import monitor as monitoring
 from trio_candles.health.alerts import AlertDocument
 from trio_candles.health.check import main as check_main
 from trio_candles.health.judge import judge
-from trio_candles.health.lag import LagBook
+from trio_candles.health.lag import Lags
 from trio_candles.health.monitor import View, monitor
 from trio_candles.health.options import Target
 from trio_candles.health.reading import read_health, read_ledger
@@ -172,20 +172,20 @@ def test_open_gaps_are_counted_and_the_one_known_longest_is_named(tmp_path):
 
 
 def test_the_lag_is_the_newest_live_candles_before_and_after_the_flush(tmp_path):
-    book = LagBook(tmp_path)
+    lags = Lags(tmp_path)
     with a_store(tmp_path) as store:
         store.commit([quiet(BTC, FIRST, NOON - 3 * MINUTE), candle(BTC, NOON - 3 * MINUTE, lag=1500)], NOON)
-        assert book.update(read(tmp_path).series) == {BTC: 1500}
+        assert lags.update(read(tmp_path).series) == {BTC: 1500}
         store.commit([candle(BTC, NOON - 2 * MINUTE, lag=2500)], NOON)
         store.flush(store.waiting())
         assert read(tmp_path).series[BTC].live is None
-        assert book.update(read(tmp_path).series) == {BTC: 2500}
+        assert lags.update(read(tmp_path).series) == {BTC: 2500}
         # A candle from REST says nothing about the live feed.
         store.commit([candle(BTC, NOON - MINUTE, lag=50_000, source=Source.REST)], NOON)
-        assert book.update(read(tmp_path).series) == {BTC: 2500}
+        assert lags.update(read(tmp_path).series) == {BTC: 2500}
         store.flush(store.waiting())
     (tmp_path / DayFile(BTC, Millis(NOON - NOON % 86_400_000)).path).unlink()
-    assert LagBook(tmp_path).update(read(tmp_path).series) == {}
+    assert Lags(tmp_path).update(read(tmp_path).series) == {}
 
 
 def test_revisions_of_the_last_day_and_rejections_are_counted(tmp_path):

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from trio_candles.candles.model import MINUTE, Millis, Series
-from trio_candles.health.alerts import AlertBook, alert_documents
+from trio_candles.health.alerts import Problems, alert_documents
 from trio_candles.health.facts import Completeness, OpenGaps, Reading, SeriesFacts, VenueState
 from trio_candles.health.judge import State, Subject, age_text, judge
 from trio_candles.health.report import FreshnessDocument, ProblemDocument, check_document, monitor_document
@@ -169,12 +169,12 @@ def test_ages_are_told_as_people_say_them(length, text):
 # --- what changed
 
 
-def events(book: AlertBook, found: Reading) -> list[tuple[str, list[str]]]:
+def events(book: Problems, found: Reading) -> list[tuple[str, list[str]]]:
     return [(one.event, [str(p.subject) for p in one.problems]) for one in book.note(judge(found, (BTC, ETH)))]
 
 
 def test_each_change_is_told_once_and_what_stays_is_no_news():
-    book = AlertBook()
+    book = Problems()
     assert events(book, reading()) == []
     sick = reading(series={BTC: facts(400_000), ETH: facts()})
     assert events(book, sick) == [("unhealthy", ["okx BTC-USDT"])]
@@ -188,17 +188,17 @@ def test_each_change_is_told_once_and_what_stays_is_no_news():
 
 
 def test_a_monitor_that_begins_when_something_is_wrong_says_so():
-    assert events(AlertBook(), reading(running=False))[0][0] == "unhealthy"
+    assert events(Problems(), reading(running=False))[0][0] == "unhealthy"
 
 
 def test_a_disconnected_venue_does_not_recover_by_the_death_of_its_collector():
-    book = AlertBook()
+    book = Problems()
     book.note(judge(reading(venues={"okx": state(connected=False), "kraken": state()}), (BTC, ETH)))
     assert events(book, reading(running=False)) == [("unhealthy", ["collector", "kraken"])]
 
 
 def test_nothing_recovers_while_the_journal_cannot_be_read():
-    book = AlertBook()
+    book = Problems()
     book.note(judge(reading(store_errors={"journal": "disk is full"}), (BTC, ETH)))
     blind = reading(trouble="locked", series={}, venues={})
     assert [event for event, _ in events(book, blind)] == ["unhealthy"]
@@ -208,7 +208,7 @@ def test_nothing_recovers_while_the_journal_cannot_be_read():
 
 
 def test_an_alert_says_what_since_when_and_what_is_still_wrong():
-    book = AlertBook()
+    book = Problems()
     health = judge(
         reading(running=False, stopped_at=NOW - 5000, series={BTC: facts(), ETH: facts(400_000)}), (BTC, ETH)
     )

@@ -51,7 +51,8 @@ from trio_candles.reading.files import DayFiles, FileChanged
 from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
-from trio_candles.store.schema import COLUMNS, JOURNAL, TABLES_SINCE_2
+from trio_candles.store.identity import remembered_meta
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TABLES_SINCE_2
 from trio_candles.store.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,6 +106,15 @@ def test_a_series_without_a_minute_yet_is_an_empty_table(tmp_path):
     assert read(tmp_path).num_rows == 0
     assert read(tmp_path).schema.equals(COLUMNS)
     assert read(tmp_path, fill="previous", timeframe="1h").num_rows == 0
+
+
+@pytest.mark.skipif(int(FORMAT) < 4, reason="the ledger names a series' folder since format 4")
+@pytest.mark.parametrize("spelling", ["BTCUSDT", "btcusdt", "BTC-USDT", "btc/usdt"])
+def test_a_symbol_without_a_separator_is_found_in_the_folder_that_the_ledger_names(tmp_path, spelling):
+    make(tmp_path, "ssse", flush_at=[2])
+    sql(tmp_path, "UPDATE series SET symbol = 'BTCUSDT', folder = 'BTC-USDT'")
+    assert minutes(read_candles(tmp_path, "okx", spelling)) == [0, 1, 2]
+    assert coverage(tmp_path, "okx", spelling).column("symbol").to_pylist() == ["BTCUSDT"] * 2
 
 
 @pytest.mark.parametrize("spelling", ["ETH/USD", "ETH-USD", "eth-usd"])
@@ -501,7 +511,9 @@ def test_a_read_only_directory_is_read_and_left_as_it_was():
         "import os, sys, trio_candles\n"
         "read = trio_candles.read_candles\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "print(read(sys.argv[1], 'okx', 'BTC-USDT').num_rows)"
+        "print(read(sys.argv[1], 'okx', 'BTC-USDT').num_rows)\n"
+        "from pathlib import Path; from trio_candles.store.identity import remembered_meta\n"
+        "print(sorted(remembered_meta(Path(sys.argv[1]))))"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -514,7 +526,7 @@ def test_a_read_only_directory_is_read_and_left_as_it_was():
                 check=False, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             )  # fmt: skip
             killed.chmod(0o755)
-            assert (done.stdout, done.stderr) == ("6\n", "")
+            assert (done.stdout, done.stderr) == (f"6\n{sorted(remembered_meta(folder / 'live'))}\n", "")
             assert sorted(path.name for path in killed.iterdir()) == before
 
 

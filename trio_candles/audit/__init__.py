@@ -5,13 +5,14 @@ Shares with the writing path the schema and nothing else: what it checks it deri
 ======== =========================================================================================
 ledger   one consistent reading of the journal; its own soundness
 files    what lies where; a day file's digest, columns and rows
-glance   whether every rule holds for many files' rows, in as few passes as prove it
+batch    whether every rule holds for many files' rows, in as few passes as prove it
 rows     the rules of every row, one by one, where it does not
 folds    whether a day's aggregates all follow from its minutes, a column at a time
 account  per symbol and day: is each minute exactly one thing, do aggregates follow from minutes?
-walk     all of it, and again whatever looks wrong, before it is said
+walk     all of it, and again whatever looks wrong, before it is reported
 report   what was found, as JSON and as text
-coverage what each minute of a day is, to be drawn
+daymap   what each minute of a day is, to be drawn
+bits     a day's minutes as the bits of one integer: the arithmetic in which the audit judges
 history  what the ledger remembers of gaps and revisions, to be shown
 page     all of it as one HTML file; page.css, page.js
 bar      how far it is, on a terminal

@@ -9,13 +9,13 @@ from typing import Any
 
 import attrs
 
-from trio_candles.audit.coverage import Cover
+from trio_candles.audit.bits import runs, span_bits
+from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.files import Cell, day_file_path
 from trio_candles.audit.folds import follows
 from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
-from trio_candles.audit.spans import runs, span_bits
 from trio_candles.candles.model import DAY, MINUTE, Timeframe
 from trio_candles.store.schema import JOURNAL
 
@@ -44,7 +44,7 @@ class Day:
     """Timeframes whose file is there and cannot be read: what is in it is unknown, not missing."""
     gone: set[str] = attrs.field(factory=set)
     """Timeframes whose file the ledger lists and that is not there."""
-    cover: Cover | None = None
+    cover: DayMap | None = None
     """What each minute turned out to be."""
     violations: list[Violation] = attrs.field(factory=list)
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
@@ -100,7 +100,7 @@ def check_minutes(day: Day) -> None:
         day.tally("1m").candles -= (in_file & in_journal).bit_count()
     account = day.account
     if account is None:
-        day.cover = Cover(0, in_file | in_journal, 0, 0, 0)
+        day.cover = DayMap(0, in_file | in_journal, 0, 0, 0)
         return
     open_gap, unfillable = day.minutes_of(account.open_gap), day.minutes_of(account.unfillable)
     empty, stored = day.minutes_of(account.empty), in_file | in_journal
@@ -111,7 +111,7 @@ def check_minutes(day: Day) -> None:
         unfillable.bit_count(),
     )
 
-    day.cover = Cover(day.due, stored, empty, open_gap, unfillable)
+    day.cover = DayMap(day.due, stored, empty, open_gap, unfillable)
     gap = open_gap | unfillable
     day.note_bits("contradiction", stored & empty, "stored, and called empty in the ledger")
     day.note_bits("contradiction", stored & gap, "stored, and a gap in the ledger")

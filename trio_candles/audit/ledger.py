@@ -15,8 +15,8 @@ from zlib import crc32
 import attrs
 import pyarrow as pa
 
+from trio_candles.audit.bits import LATEST, days_of, span_bits
 from trio_candles.audit.report import KnownGap, Violation
-from trio_candles.audit.spans import LATEST, days_of, span_bits
 from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UPGRADES
 from trio_candles.store.snapshot import open_snapshot
@@ -36,7 +36,7 @@ _PLAIN_TROUBLE = 20
 
 @attrs.define
 class Account:
-    """What the ledger says of one 1m series. Minutes are bits by day (:mod:`trio_candles.audit.spans`)."""
+    """What the ledger says of one 1m series. Minutes are bits by day (:mod:`trio_candles.audit.bits`)."""
 
     series: Series
     first: int

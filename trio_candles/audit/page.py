@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from trio_candles import __version__
-from trio_candles.audit.coverage import LETTERS, STATES, Cover
+from trio_candles.audit.daymap import LETTERS, STATES, DayMap
 from trio_candles.audit.history import History
 from trio_candles.audit.report import LISTED, Report, Tally, printable
 from trio_candles.candles.model import MINUTE, day_name, utc_text
@@ -33,12 +33,12 @@ TOLD_DAYS, TOLD_SPANS = 60, 8
 OPEN_AT_FIRST = 4
 """Heat-maps of sound series that stand open; those in which something is missing all do, up to thrice as many."""
 
-Covers = Mapping[tuple[str, str], Mapping[int, Cover]]
+DayMaps = Mapping[tuple[str, str], Mapping[int, DayMap]]
 Cell = tuple[str, str]
 """A table's cell: its class and its HTML."""
 
 
-def page(report: Report, covers: Covers, history: History) -> str:
+def page(report: Report, covers: DayMaps, history: History) -> str:
     """The whole report; *covers* and *history* are of the same selection."""
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -105,7 +105,7 @@ def _text(text: object) -> str:
     return escape(printable(str(text)))
 
 
-def _head(report: Report, covers: Covers) -> Iterator[str]:
+def _head(report: Report, covers: DayMaps) -> Iterator[str]:
     total = report.totals()
     states = [_counts(days) for days in covers.values()]
     known, expected = sum(one[1] + one[2] for one in states), sum(sum(one[1:]) for one in states)
@@ -144,7 +144,7 @@ def _by_kind(report: Report) -> list[tuple[str, int]]:
     return sorted(((str(kind), kinds.count(kind)) for kind in set(kinds)), key=lambda pair: -pair[1])
 
 
-def _counts(days: Mapping[int, Cover]) -> list[int]:
+def _counts(days: Mapping[int, DayMap]) -> list[int]:
     """How many minutes of *days* are in each of the states."""
     layers = [cover.layers() for cover in days.values()]
     return [sum(bits[state].bit_count() for bits in layers) for state in range(len(STATES))]
@@ -175,7 +175,7 @@ def _bar(tally: Tally) -> str:
     return f'<span class="bar" role="img" aria-label="{said}" title="{said}">{inside}</span>'
 
 
-def _coverage(drawn: Covers, covers: Covers) -> Iterator[str]:
+def _coverage(drawn: DayMaps, covers: DayMaps) -> Iterator[str]:
     yield "<p class='soft'>A row is a day, the newest first; from left to right its 1,440 minutes. Point at a minute,"
     yield "or step into a map with <kbd>Tab</kbd> and use the arrow keys; <kbd>n</kbd> and <kbd>p</kbd> go to the next"
     yield "older and newer gap.</p><ul class='legend'>"
@@ -192,7 +192,7 @@ def _coverage(drawn: Covers, covers: Covers) -> Iterator[str]:
         yield "<p class='more'>No series has a minute to show.</p>"
 
 
-def _map(number: int, name: str, days: Mapping[int, Cover], older: int, is_open: bool) -> Iterator[str]:
+def _map(number: int, name: str, days: Mapping[int, DayMap], older: int, is_open: bool) -> Iterator[str]:
     counts = _counts(days)
     due = sum(counts[1:])
     said = ", ".join(f"{count:,} min {STATES[state]}" for state, count in enumerate(counts) if count and state)
@@ -218,7 +218,7 @@ def _map(number: int, name: str, days: Mapping[int, Cover], older: int, is_open:
     yield "</details>"
 
 
-def _told(days: Mapping[int, Cover]) -> Iterator[str]:
+def _told(days: Mapping[int, DayMap]) -> Iterator[str]:
     """The days in which something is missing, in words."""
     rows: list[list[Cell]] = []
     left = 0

@@ -3,7 +3,7 @@
 Written anew from the contract, not shared with the collector's own validation: what one of the two gets wrong
 the other finds. Checking one small table after another costs more than reading them, so the rows of a batch
 are put together first and each keeps the number of the piece that it came from. Nearly always nothing is wrong, and
-then nobody comes here: see :mod:`trio_candles.audit.glance`.
+then nobody comes here: see :mod:`trio_candles.audit.batch`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trio_candles.audit.bits import span_bits
 from trio_candles.audit.files import Cell
 from trio_candles.audit.report import Kind, Violation
-from trio_candles.audit.spans import span_bits
 from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe
 from trio_candles.store.schema import COLUMNS
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trio_candles.audit.bar import Bar
-from trio_candles.audit.coverage import Cover
+from trio_candles.audit.bits import LATEST
+from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.history import read_history
 from trio_candles.audit.page import page, write_whole
-from trio_candles.audit.spans import LATEST
 from trio_candles.audit.walk import Selection, audit
 from trio_candles.candles.model import MINUTE
 from trio_candles.command.options import (
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 
     now = tool_clock(data_dir, options.speed, options.pivot)
     selection = Selection(options.venue, options.symbol, options.since, options.until)
-    covers: dict[tuple[str, str], dict[int, Cover]] | None = None if options.html is None else {}
+    covers: dict[tuple[str, str], dict[int, DayMap]] | None = None if options.html is None else {}
     bar = Bar.on(sys.stderr, WallTime().now)
     try:
         report = audit(

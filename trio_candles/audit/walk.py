@@ -17,13 +17,13 @@ import attrs
 import pyarrow as pa
 
 from trio_candles.audit.account import Day, check_aggregates, check_minutes
-from trio_candles.audit.coverage import Cover
+from trio_candles.audit.batch import judge
+from trio_candles.audit.bits import LATEST, span_bits
+from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
-from trio_candles.audit.glance import judge
 from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
-from trio_candles.audit.spans import LATEST, span_bits
 from trio_candles.candles.model import DAY, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import ABSENT, JOURNAL
 
@@ -71,7 +71,7 @@ def audit(
     selection: Selection | None = None,
     pauses: Sequence[float] | None = None,
     progress: Callable[[int, int], object] | None = None,
-    covers: dict[tuple[str, str], dict[int, Cover]] | None = None,
+    covers: dict[tuple[str, str], dict[int, DayMap]] | None = None,
 ) -> Report:
     """Audit *data_dir* and report.
 

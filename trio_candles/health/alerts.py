@@ -1,4 +1,4 @@
-"""What changed between two looks, and telling it to a webhook: once a change, in order, until it has arrived."""
+"""What changed between two looks, posted to a webhook: once a change, in order, until it has arrived."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from trio_candles.health.judge import Health, Problem, Subject
 from trio_candles.health.report import ProblemDocument, problem_document
 from trio_candles.network.webhook import Undelivered
 
-__all__ = ["ALERTS_QUEUED", "Alert", "AlertBook", "AlertDocument", "alert_documents", "deliver"]
+__all__ = ["ALERTS_QUEUED", "Alert", "AlertDocument", "Problems", "alert_documents", "deliver"]
 
 ALERTS_QUEUED = 1_000
-"""Documents that wait for a webhook which does not answer: days of an ordinary bad time. Later ones are said on
-stderr to be lost; every document tells the whole state, so that the next one that arrives makes up for it."""
+"""Documents that wait for a webhook which does not answer: days of an ordinary bad time. Later ones are
+reported on stderr as lost; every document has the whole state, so that the next one that arrives makes up for it."""
 REFUSALS = 5
 """Times that one document is offered to a webhook which refuses it (4xx), so that it does not hold up all others."""
 SLOWEST_SECONDS = 60.0
@@ -50,8 +50,8 @@ class Alert:
 
 
 @attrs.define
-class AlertBook:
-    """Remembers what is not well, so that each change is told once."""
+class Problems:
+    """Remembers what is not well, so that each change is reported once."""
 
     _open: dict[Subject, Problem] = attrs.field(factory=dict)
 
@@ -110,7 +110,7 @@ async def deliver(
 ) -> None:
     """Post each of *documents* until it has arrived, oldest first, waiting 1, 2, 4 … 60 s in between.
 
-    Ends with the channel. What does not arrive is told to *complain* once, and so is that it arrived after all.
+    Ends with the channel. *complain* hears once of what does not arrive, and once that it arrived after all.
     """
     async for document in documents:
         delay, tries = 1.0, 0

@@ -1,8 +1,15 @@
 """Facts → verdicts: fresh, stale or missing; healthy, or what is wrong. Pure.
 
-*Fresh*: the newest minute known to be a candle or empty ended at most six minutes ago. *Healthy*: a collector holds
-the lock, every venue is connected, every configured series is fresh, the store can write. A backfill that still runs
-is no illness.
+A series is judged by its newest minute that is known to be a candle or empty::
+
+    missing     the ledger has no such series, or cannot be read
+    stale       no minute is known, or the newest ended more than six minutes ago, or more than one minute ahead
+    fresh       else: a quiet market is fresh, for its minutes are known to be empty
+
+The collector is judged by its lock and by what it last wrote about its venues. While it is silent, or not there, no
+venue counts as connected. All is *healthy* if there is no problem: a collector holds the lock, every venue is
+connected, every configured series, of which there is one at least, is fresh, and the store can write. A backfill that
+still runs is no illness. Nothing is remembered from one look to the next: the same facts have the same verdicts.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ FRESH = 6 * MINUTE
 AHEAD = MINUTE
 """Ms that something may lie ahead of our clock: a step of the clock. What has not happened is not fresh."""
 SILENT = 30_000
-"""Ms without a word from the collector, which speaks every five seconds..."""
+"""Ms without news from the collector, which publishes every five seconds..."""
 SILENT_WALL = 5_000
 """...and on the wall clock: a disk may take a second or two, however fast the service's clock."""
 
@@ -68,7 +75,7 @@ class VenueVerdict:
     connected: bool
     state: VenueState | None
     status: str
-    """The collector's word for it, or ours where there is no collector, or one that is silent."""
+    """What the collector calls it, or we where there is no collector, or one that is silent."""
     detail: str = ""
 
 
@@ -150,7 +157,7 @@ def _judge_series(series: Series, reading: Reading) -> SeriesVerdict:
 
 
 def _silence(reading: Reading, speed: float) -> str | None:
-    """Why what the running collector last said is no longer to be believed; ``None`` if it is."""
+    """Why what the running collector last published is no longer to be believed; ``None`` if it is."""
     if reading.trouble:
         return reading.trouble
     if not reading.venues:

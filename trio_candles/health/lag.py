@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from trio_candles.candles.model import MINUTE, Series, day_name
 from trio_candles.health.facts import Live, SeriesFacts
 
-__all__ = ["LagBook"]
+__all__ = ["Lags"]
 
 
 @attrs.define
-class LagBook:
+class Lags:
     """The lag of each series' newest live candle, in ms, looked up once a candle.
 
     A flush may come at any moment after a candle, and takes it out of the journal: whoever looks every few seconds

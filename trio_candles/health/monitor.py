@@ -27,9 +27,9 @@ from trio_candles.candles.model import Series, printable, utc_text
 from trio_candles.command.options import seconds_of, write_plainly
 from trio_candles.command.signals import Signals
 from trio_candles.config.load import is_loopback_url
-from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, AlertDocument, alert_documents, deliver
+from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertDocument, Problems, alert_documents, deliver
 from trio_candles.health.judge import Health
-from trio_candles.health.lag import LagBook
+from trio_candles.health.lag import Lags
 from trio_candles.health.options import Target, add_common, screen_size, target_of
 from trio_candles.health.report import monitor_document
 from trio_candles.health.screen import ENDLESS, as_text, monitor_lines, series_text, summary_text
@@ -114,7 +114,7 @@ async def monitor(
     frames, to_show = trio.open_memory_channel[View](SHOWN_QUEUED)
     alerts, to_post = trio.open_memory_channel[AlertDocument](ALERTS_QUEUED)
     delivered = trio.Event()
-    watcher = Watcher(target, LagBook(target.data_dir), AlertBook(), frames, alerts if webhook is not None else None)
+    watcher = Watcher(target, Lags(target.data_dir), Problems(), frames, alerts if webhook is not None else None)
     code = INTERRUPTED if interval is None else 0
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         if webhook is None:
@@ -154,8 +154,8 @@ class Watcher:
     """Looks, compares with the last look, and hands on; waits for nobody but the disk."""
 
     _target: Target
-    _lags: LagBook
-    _book: AlertBook
+    _lags: Lags
+    _known: Problems
     _frames: trio.MemorySendChannel[View]
     _alerts: trio.MemorySendChannel[AlertDocument] | None
     _first: bool = True
@@ -170,14 +170,14 @@ class Watcher:
     async def look(self, offload: Offload) -> bool:
         """Look once; whether all is well."""
         health, lags = await offload(self._read)
-        changes = self._book.note(health)
-        # To a paused terminal nothing is shown; the next view tells the whole state again.
+        changes = self._known.note(health)
+        # To a paused terminal nothing is shown; the next view has the whole state again.
         with suppress(trio.WouldBlock):
             self._frames.send_nowait(View(health, lags, changes, self._first))
         self._first = False
         if self._alerts is not None:
             try:
-                for document in alert_documents(changes, self._book.open, health.reading.now, self._target.data_dir):
+                for document in alert_documents(changes, self._known.open, health.reading.now, self._target.data_dir):
                     self._alerts.send_nowait(document)
             except trio.WouldBlock:
                 _complain("too many alerts wait for the webhook; one is lost")
@@ -236,8 +236,8 @@ def _lines(view: View) -> str:
         lines += [f"{time}   {series_text(one, view.lags.get(one.series))}" for one in health.series]
     for alert in view.alerts:
         for problem in alert.problems:
-            said = f": {problem.detail}" if alert.event == "unhealthy" else ""
-            lines.append(f"{time}   {alert.event}: {printable(f'{problem.subject}{said}')}")
+            why = f": {problem.detail}" if alert.event == "unhealthy" else ""
+            lines.append(f"{time}   {alert.event}: {printable(f'{problem.subject}{why}')}")
     return "\n".join(lines) + "\n"
 
 

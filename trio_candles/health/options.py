@@ -19,7 +19,7 @@ __all__ = ["Target", "add_common", "screen_size", "target_of"]
 
 
 class Unusable(Exception):
-    """Usage or configuration, said on stderr; exit code 2."""
+    """Usage or configuration, reported on stderr; exit code 2."""
 
 
 @attrs.define
@@ -85,7 +85,7 @@ def _target(options: argparse.Namespace) -> Target:
     if series is None:
         reading = target.look().reading
         if not reading.expected and reading.trouble is None:
-            # No collector has told the directory what it collects: only a configuration can say what is missing.
+            # No collector has noted in the directory what it collects: only a configuration can say what is missing.
             target.series, target.source = _configured(CONFIG, data_dir)[1], str(CONFIG)
     return target
 

@@ -107,7 +107,7 @@ def monitor_lines(
     double, single = Line("=" * width), Line("-" * width)
     head = [
         double,
-        Line(f"  {_word(health)}  |  {utc_text(health.reading.now)} UTC  |  {_path(data_dir)}", _overall(health)),
+        Line(f"  {_verdict(health)}  |  {utc_text(health.reading.now)} UTC  |  {_path(data_dir)}", _overall(health)),
         double,
         *_venue_lines(health, width),
         *_trouble_lines(health, width),
@@ -121,7 +121,7 @@ def monitor_lines(
 
 def summary_text(health: Health) -> str:
     """A reading in one line."""
-    return f"{utc_text(health.reading.now)} {_word(health)}  {_totals(health)}"
+    return f"{utc_text(health.reading.now)} {_verdict(health)}  {_totals(health)}"
 
 
 def series_text(one: SeriesVerdict, lag: int | None) -> str:
@@ -140,7 +140,7 @@ def series_text(one: SeriesVerdict, lag: int | None) -> str:
     return ", ".join(parts)
 
 
-def _word(health: Health) -> str:
+def _verdict(health: Health) -> str:
     return "HEALTHY" if health.healthy else "UNHEALTHY"
 
 
@@ -175,10 +175,10 @@ def _venue_lines(health: Health, width: int) -> Iterable[Line]:
         if state is None:
             text = f"  {_cut(one.venue.upper(), 12)} {one.status:<14}{'-':>9} {'-':>8} {'-':>8} {'-':>5} {'-':>8}"
         else:
-            said = age_text(health.reading.now - state.at)
+            published = age_text(health.reading.now - state.at)
             text = (
                 f"  {_cut(one.venue.upper(), 12)} {_cut(one.status, 14)}{state.received:>9} {state.saved:>8}"
-                f" {state.reconnects:>8} {state.rejected:>5} {said:>8}"
+                f" {state.reconnects:>8} {state.rejected:>5} {published:>8}"
             )
         yield Line(text + (f"  {_counts(one, health)}" if wide else ""), Mood.PLAIN if one.connected else Mood.BAD)
 
@@ -186,9 +186,9 @@ def _venue_lines(health: Health, width: int) -> Iterable[Line]:
 def _counts(one: VenueVerdict, health: Health) -> str:
     rejected = health.reading.rejections.get(one.venue, {})
     compared = health.reading.confirmations.get(one.venue, {})
-    said = [f"{rule} {count}" for rule, count in sorted(rejected.items()) if rule != "duplicate"]
-    said += [f"{outcome} {count}" for outcome, count in sorted(compared.items())]
-    return printable(", ".join(said)) or "-"
+    counts = [f"{rule} {count}" for rule, count in sorted(rejected.items()) if rule != "duplicate"]
+    counts += [f"{outcome} {count}" for outcome, count in sorted(compared.items())]
+    return printable(", ".join(counts)) or "-"
 
 
 def _trouble_lines(health: Health, width: int) -> Iterable[Line]:
@@ -247,14 +247,14 @@ def _worst_first(series: Sequence[SeriesVerdict]) -> list[SeriesVerdict]:
 
 
 def _fitted(rows: list[Line], series: Sequence[SeriesVerdict], room: int) -> list[Line]:
-    """*rows*, worst first; where there is no room for all, the last is a word about the others."""
+    """*rows*, worst first; where there is no room for all, the last line counts the others."""
     room = max(room, FEWEST_ROWS)
     if len(rows) <= room:
         return rows
     left = len(rows) - (room - 1)
     fresh = sum(one.state is State.FRESH for one in series)
-    said = "all fresh" if left <= fresh else f"{left - fresh} of them not fresh" if fresh else "none fresh"
-    return [*rows[: room - 1], Line(f"  ... and {left} more, {said}", Mood.DIM if left <= fresh else Mood.BAD)]
+    state = "all fresh" if left <= fresh else f"{left - fresh} of them not fresh" if fresh else "none fresh"
+    return [*rows[: room - 1], Line(f"  ... and {left} more, {state}", Mood.DIM if left <= fresh else Mood.BAD)]
 
 
 def _mood(one: SeriesVerdict) -> Mood:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +320,8 @@ def _spelled(symbol: str) -> str:
 
 def _unknown(venue: str | None, symbol: str | None, known: list[Series]) -> str:
     """What to say of a series that is not there."""
+    from difflib import get_close_matches  # late: check and preflight never come here
+
     asked = " ".join(filter(None, (venue, symbol)))
     if not known:
         return f"{asked!r} is not there: the ledger knows no series yet"

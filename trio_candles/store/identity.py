@@ -6,16 +6,14 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from trio_candles.candles.model import DAY, Millis
 from trio_candles.store.schema import IDENTITY, JOURNAL, QUARANTINE, TMP, identity_in
+from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["remembered_meta"]
 
@@ -39,9 +37,9 @@ def _meta_in_journal(data_dir: Path) -> dict[str, str]:
     if not os.path.isfile(path):  # not path.is_file(): before Python 3.14 a closed directory made it fail
         return {}
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with open_snapshot(path) as database:
             found = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
-    except (sqlite3.Error, UnicodeDecodeError):  # the latter: a broken schema, quoted in SQLite's complaint
+    except (sqlite3.Error, OSError):
         return {}
     return {key: value for key, value in found.items() if key not in _NUMBERS or _is_number(value, _NUMBERS[key])}
 
@@ -92,6 +90,10 @@ def _day_in(name: str) -> Millis | None:
 
 def _last_close(path: Path, day: Millis) -> Millis:
     """When the last candle in *path*, a file of *day*, ended; the day's first instant if that cannot be read."""
+    # Imported late: whoever has a journal, which is everybody but once, should not wait for it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         content = pa.BufferReader(path.read_bytes())
         table = pq.ParquetFile(content, page_checksum_verification=True).read(["close_time_ms"], use_threads=False)

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trio_candles.audit.bits import span_bits
 from trio_candles.audit.rows import SOURCES, Columns, Piece, judge_closely
-from trio_candles.audit.spans import span_bits
 from trio_candles.candles.model import DAY, MINUTE, Timeframe
 from trio_candles.store.schema import COLUMNS, STRINGS
 

@@ -9,7 +9,7 @@ import attrs
 
 from trio_candles.candles.model import DAY, MINUTE
 
-__all__ = ["LETTERS", "STATES", "Cover"]
+__all__ = ["LETTERS", "STATES", "DayMap"]
 
 STATES = ("not expected", "stored", "empty", "gap", "unfillable", "unaccounted", "contradiction")
 """What a minute may be; the last two are violations."""
@@ -23,8 +23,8 @@ _PAIRS = {(a, b): _SIXES[LETTERS.index(a) * 8 + LETTERS.index(b)] for a in LETTE
 
 
 @attrs.frozen
-class Cover:
-    """One day of one symbol, in bits (:mod:`trio_candles.audit.spans`)."""
+class DayMap:
+    """One day of one symbol, in bits (:mod:`trio_candles.audit.bits`)."""
 
     due: int
     stored: int
@@ -36,9 +36,9 @@ class Cover:
         """The minutes in each of :data:`STATES`; every minute is in exactly one."""
         gap = self.open_gap | self.unfillable
         twice = (self.stored & self.empty) | (self.stored & gap) | (self.empty & gap)
-        told = self.stored | self.empty | gap
+        known = self.stored | self.empty | gap
         named = [bits & ~twice for bits in (self.stored, self.empty, self.open_gap, self.unfillable & ~self.open_gap)]
-        return (((1 << _MINUTES) - 1) & ~(told | self.due), *named, self.due & ~told, twice)
+        return (((1 << _MINUTES) - 1) & ~(known | self.due), *named, self.due & ~known, twice)
 
     def spans(self, of: str = LETTERS) -> Iterator[tuple[int, int, int]]:
         """The runs of minutes alike, in order: begin, end and number of the state; *of* some letters only."""
