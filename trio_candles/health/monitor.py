@@ -26,7 +26,7 @@ import trio
 from trio_candles.candles.model import Series, printable, utc_text
 from trio_candles.command.options import seconds_of, write_plainly
 from trio_candles.command.signals import Signals
-from trio_candles.config.load import is_loopback_url
+from trio_candles.config.kinds import is_loopback_url
 from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertBook, alert_documents, deliver
 from trio_candles.health.judge import Health
 from trio_candles.health.lag import LagBook
