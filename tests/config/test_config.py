@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import attrs
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schemas import faults
 
+from trio_candles.config.kinds import is_loopback_url
 from trio_candles.config.load import (
     Aggregation,
     Config,
@@ -20,8 +24,8 @@ from trio_candles.config.load import (
     Status,
     Storage,
     VenueConfig,
-    is_loopback_url,
     load_config,
+    schema,
 )
 
 SHIPPED = Path(__file__).parents[2] / "config.yaml"
@@ -32,21 +36,40 @@ MUST_BE_QUOTED = "; put it in quotes if it is meant as text"
 NOT_DECIMAL = "; write it in plain decimal digits"
 
 
+INEXPRESSIBLE = re.compile(
+    "repeated key|duplicate of|found the (alias|anchor|tag) |plain decimal digits|at most 1 MiB"
+    # A host that is no address, half a surrogate pair: JSON Schema has no more than regular expressions.
+    r"|(256\.0\.0\.1|\[1\.2\.3\.4\]|:65536|:99999)\'$|\\ud800"
+)
+"""Refusals whose reasons a schema cannot have: it sees values, not how they are written."""
+
+
+def forbidden(content: str | bytes) -> list[str]:
+    """What the schema for editors has against *content*; nothing against what is no YAML."""
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        return [*faults(yaml.safe_load(text), schema())]
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
+        return ["no YAML"]
+
+
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Loads a config.yaml with the given content."""
+    """Loads a config.yaml with the given content, which the schema allows if it is one."""
     monkeypatch.chdir(tmp_path)
 
     def load(content: str | bytes) -> Config:
         Path("config.yaml").write_bytes(content.encode() if isinstance(content, str) else content)
-        return load_config(Path("config.yaml"))
+        config = load_config(Path("config.yaml"))
+        assert forbidden(content) == []
+        return config
 
     return load
 
 
 @pytest.fixture
 def problems(load):
-    """What is wrong with the given content, without the name of the file."""
+    """What is wrong with the given content, without the name of the file; the schema forbids it too, where it can."""
 
     def problems(content: str | bytes) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -54,6 +77,7 @@ def problems(load):
         assert str(caught.value) == "\n".join(caught.value.problems)
         assert all(len(problem.splitlines()) == 1 for problem in caught.value.problems)
         assert all(problem.startswith("config.yaml:") for problem in caught.value.problems)
+        assert forbidden(content) or all(INEXPRESSIBLE.search(problem) for problem in caught.value.problems)
         return [problem.removeprefix("config.yaml:") for problem in caught.value.problems]
 
     return problems

@@ -15,7 +15,8 @@ import attrs
 from trio_candles.candles.model import DAY, utc_text
 from trio_candles.candles.times import LATEST
 from trio_candles.clock import WallTime
-from trio_candles.config.load import Config, is_loopback_url, load_config
+from trio_candles.config.kinds import is_loopback_url
+from trio_candles.config.load import Config, load_config
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import LOCK, QUARANTINE, TMP

@@ -2,8 +2,8 @@
 
 PyYAML makes a tree of nodes of the text and goes no further: its own values would turn ``017`` into 15, take
 the last of two equal keys and call what a tag names. The tables at the end of this file say which kind of
-value stands under which key, and in which range; defaults are the records'. A kind takes a :class:`Place`
-and returns the value or refuses the place, and the walk goes on, so that everything wrong is said in one go.
+value (:mod:`.kinds`) stands under which key, and in which range; defaults are the records'. The same tables are the
+schema that editors use: ``python -m trio_candles.config`` prints it.
 
 Not cattrs: its values have no lines, its strictness has to be added kind by kind, and its errors would have
 to be joined with the tree again. Walking the tree needs none of that, and is no longer.
@@ -11,29 +11,31 @@ to be joined with the tree again. Walking the tree needs none of that, and is no
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import attrs
 
-from trio_candles.candles.model import MINUTE, Timeframe, canonical_symbol
-from trio_candles.config.yaml_tree import (
-    BOOL,
-    FLOAT,
-    INT,
-    LIST,
-    MAP,
-    STR,
-    Place,
-    Unreadable,
-    compose,
-    read_text,
+from trio_candles.candles.model import canonical_symbol
+from trio_candles.config.kinds import (
+    BASE_TIMEFRAME,
+    DIRECTORY,
+    FLAG,
+    TIMEFRAME_SCHEMA,
+    Item,
+    Kind,
+    described,
+    entries,
+    list_of,
+    mapping_schema,
+    number,
+    read_timeframe,
+    record,
+    url,
 )
+from trio_candles.config.yaml_tree import Place, Unreadable, compose, read_text
 from trio_candles.venues.listings import Symbols
 from trio_candles.venues.registry import VENUES
 
@@ -46,8 +48,8 @@ __all__ = [
     "Status",
     "Storage",
     "VenueConfig",
-    "is_loopback_url",
     "load_config",
+    "schema",
 ]
 
 
@@ -149,7 +151,7 @@ def load_config(path: Path, *, data_dir: Path | None = None) -> Config:
         root = compose(read_text(path), ", ".join(_CONFIG))
     except Unreadable as error:
         raise ConfigError([f"{path}:{error.line}: {error.message}"]) from error
-    config = _read_config(Place(root, root.start_mark.line + 1, "", problems))
+    config = _FILE.read(Place(root, root.start_mark.line + 1, "", problems))
     if config is None:
         # By line: that a key is missing is noticed only after everything that is there was read.
         problems.sort(key=lambda problem: problem[0])
@@ -157,157 +159,13 @@ def load_config(path: Path, *, data_dir: Path | None = None) -> Config:
     return config if data_dir is None else attrs.evolve(config, data_dir=data_dir)
 
 
-def is_loopback_url(url: str) -> bool:
-    """Whether *url* surely stays on this machine: to 127.0.0.0/8, ``[::1]`` or ``localhost``."""
-    match = _URL.fullmatch(url)
-    return match is not None and _is_loopback(match["host"]) is True
-
-
-# --- what every kind is made of ------------------------------------------------------------------------------
-
-_Kind = Callable[[Place], object]
-_Item = Callable[[Place], tuple[str | int, str] | None]
-"""A kind for the items of a list: what makes two of them the same, and the value."""
-_Record = TypeVar("_Record")
-
-
-def _entries(place: Place, kinds: Mapping[str, _Kind], *, noun: str, needs: str = "") -> dict[str, object]:
-    """The values of the mapping that stands here, each read by its kind; an absent key stays absent."""
-    if place.node.tag != MAP:
-        place.expected(f"a mapping of {', '.join(kinds)}")
-        return {}
-    found: dict[str, object] = {}
-    lines: dict[str, int] = {}
-    for key_node, value_node in place.node.value:
-        line = key_node.start_mark.line + 1
-        if key_node.tag != STR:
-            attrs.evolve(place, node=key_node, line=line).expected(f"a {noun}, one of {', '.join(kinds)}")
-            continue
-        name = key_node.value
-        entry = place.below(name, value_node, line)
-        if name in lines:
-            entry.refuse(f"repeated key; first given on line {lines[name]}")
-        elif name not in kinds:
-            known = f"known{' venues' * (noun == 'venue')}: {', '.join(kinds)}"
-            near = get_close_matches(name.lower(), kinds, n=1) or _containing(name.lower(), kinds)
-            hint = f"did you mean {near[0]}?" if near else known
-            entry.refuse(f"unknown key; {hint}" + (f" {known}" if near and noun == "venue" else ""))
-        lines.setdefault(name, line)
-        if name in kinds:
-            found[name] = kinds[name](entry)
-    if needs and needs not in lines:
-        place.below(needs, place.node, place.line).refuse("missing; it has no default")
-    return found
-
-
-def _containing(name: str, kinds: Iterable[str]) -> list[str]:
-    """The one key of which *name* is a part in whole words, as ``flush`` of ``flush_interval_seconds``."""
-    words = set(name.split("_"))
-    found = [kind for kind in kinds if words <= set(kind.split("_"))]
-    return found if len(found) == 1 else []
-
-
-def _record(
-    build: Callable[..., _Record], kinds: Mapping[str, _Kind], *, needs: str = ""
-) -> Callable[[Place], _Record | None]:
-    """The kind of a mapping that becomes a record; ``None`` if anything in it was refused."""
-
-    def read(place: Place) -> _Record | None:
-        before = len(place.problems)
-        found = _entries(place, kinds, noun="key", needs=needs)
-        return build(**found) if len(place.problems) == before else None
-
-    return read
-
-
-def _list_of(what: str, read_item: _Item, *, least: int = 0) -> _Kind:
-    """The kind of a list of at least *least* things, no two of them the same."""
-
-    def read(place: Place) -> tuple[str, ...]:
-        if place.node.tag != LIST or len(place.node.value) < least:
-            place.expected(f"a list of {what}" + (", at least one" if least else ""))
-            return ()
-        values: list[str] = []
-        firsts: dict[str | int, Place] = {}
-        for index, node in enumerate(place.node.value):
-            item = Place(node, node.start_mark.line + 1, f"{place.key}[{index}]", place.problems)
-            if (given := read_item(item)) is not None:
-                identity, value = given
-                values.append(value)
-                first = firsts.setdefault(identity, item)
-                if first is not item:
-                    item.refuse(f"duplicate of {first.key} on line {first.line}")
-        return tuple(values)
-
-    return read
-
-
-# --- the kinds ----------------------------------------------------------------------------------------------
-
-
-def _flag(place: Place) -> bool | None:
-    if place.node.tag == BOOL:
-        return place.node.value.lower() in ("true", "yes", "on")
-    place.expected("true or false")
-    return None
-
-
-_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
-
-
-def _number(least: int, most: int) -> _Kind:
-    """The kind of a number in ``[least, most]``, written as people do: no 017, 12:30:00, 1_0 or .nan."""
-
-    def read(place: Place) -> float | None:
-        is_number = place.node.tag in (INT, FLOAT)
-        plain = is_number and _DECIMAL.fullmatch(place.node.value) is not None
-        if plain and least <= float(place.node.value) <= most:
-            return float(place.node.value)
-        hint = "; write it in plain decimal digits" if is_number and not plain else ""
-        place.expected(f"a number from {least} to {most}", hint)
-        return None
-
-    return read
-
-
-def _directory(place: Place) -> Path | None:
-    text = place.text("a directory")
-    if text is None:
-        return None
-    if not text.strip() or re.match(r"~(?:[/\\]|$)", text):
-        place.expected("a directory, written out")  # nobody expands a ~: it would be a folder of that name
-    elif re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
-        # NUL is refused by every system; a tab or newline is a Windows path in the wrong quotes.
-        hint = r"; in double quotes \ starts an escape, use single quotes"
-        place.expected("a directory without control characters", hint)
-    return Path(text)
-
-
-def _base_timeframe(place: Place) -> str:
-    if place.text('"1m"') not in (None, "1m"):
-        place.expected('"1m"')
-    return "1m"
-
-
-def _timeframe(place: Place) -> tuple[int, str] | None:
-    text = place.text('a timeframe, as in "5m"')
-    if text is None:
-        return None
-    try:
-        timeframe = Timeframe.parse(text[:60])  # no timeframe is as long, and so its error stays short
-    except ValueError as error:
-        place.refuse(str(error))
-        return None
-    if timeframe.length <= MINUTE:  # every other one is a multiple of it, being a whole number of minutes
-        place.expected("a timeframe longer than the base, 1m")
-    return timeframe.length, text  # by length: 60m and 1h would be the same candles
-
+# --- symbols ----------------------------------------------------------------------------------------------
 
 _PAIR = re.compile(r"\s*([A-Z0-9]{1,20})[-/_: ]([A-Z0-9]{1,20})\s*", re.ASCII | re.IGNORECASE)
 """What can be put into a venue's own form. The value itself has to be in it already."""
 
 
-def _symbol(symbols: Symbols) -> _Item:
+def _symbol(symbols: Symbols) -> Item:
     what = f"BASE{symbols.separator}QUOTE in upper case, as in {symbols.example}"
 
     def read(place: Place) -> tuple[str, str] | None:
@@ -326,69 +184,26 @@ def _symbol(symbols: Symbols) -> _Item:
     return read
 
 
-# Stricter than urllib, which drops newlines and lets \ and a user name stand beside the host: what this
-# matches, every library reads alike. After host and port: visible ASCII without # (a fragment) and \.
-_URL = re.compile(
-    r"(?P<scheme>[a-z]+)://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})"
-    r"(?::(?P<port>[1-9][0-9]{0,4}))?(?P<rest>(?:[/?][!-\"$-\[\]-~]*)?)",
-    re.ASCII,
-)
-_NAME = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*[A-Za-z](?:[\w-]{0,61}\w)?", re.ASCII)
-"""The last label begins with a letter, or 127.1 would be a name to us and an address to the system."""
-
-
-def _is_loopback(host: str) -> bool | None:
-    """``None`` for what is neither a name nor an address."""
-    if _NAME.fullmatch(host):
-        return host.lower() == "localhost"
-    try:
-        # Not .is_loopback: newer Pythons say yes to ::ffff:127.0.0.1, older ones no.
-        if host.startswith("["):
-            return int(ipaddress.IPv6Address(host[1:-1])) == 1
-        return ipaddress.IPv4Address(host).packed[0] == 127
-    except ValueError:
-        return None
-
-
-def _url(secure: str, plain: str, *, path: bool) -> _Kind:
-    """The kind of an endpoint: *secure* to anywhere, *plain* to loopback; with a *path*, or with none."""
-    form = "host[:port]" + ("[/path]" if path else " and nothing after it")
-    what = f"{secure}://{form}, or {plain}:// to 127.0.0.1, [::1] or localhost"
-
-    def read(place: Place) -> str | None:
-        text = place.text(what)
-        if text is None:
-            return None
-        match = _URL.fullmatch(text)
-        loopback = None if match is None else _is_loopback(match["host"])
-        if (
-            match is not None
-            and loopback is not None
-            and (match["scheme"] == secure or (match["scheme"] == plain and loopback))
-            and int(match["port"] or 1) <= 65_535
-            and (path or match["rest"] in ("", "/"))
-        ):
-            return text if path else text.removesuffix("/")
-        if "@" in text:  # perhaps a password, and what we say ends in logs
-            place.refuse(f"expected {what}, found a URL with an @ (not shown); leave out user and password")
-        else:
-            place.expected(what)
-        return None
-
-    return read
+def _symbol_schema(symbols: Symbols) -> Mapping[str, object]:
+    separator = symbols.separator
+    older = "".join(f"(?!{name}{separator})(?!.*{separator}{name}$)" for name in symbols.older)
+    return {"type": "string", "pattern": f"^{older}[A-Z0-9]{{1,20}}{separator}[A-Z0-9]{{1,20}}$"}
 
 
 # --- key → kind → range -------------------------------------------------------------------------------------
 
 
-def _venue(name: str, symbols: Symbols) -> _Kind:
-    kinds = {
-        "enabled": _flag,
-        "symbols": _list_of("symbols", _symbol(symbols), least=1),
-        "websocket_url": _url("wss", "ws", path=True),
-        "rest_url": _url("https", "http", path=False),
+def _venue(name: str, symbols: Symbols) -> Kind[VenueConfig | None]:
+    pairs = list_of("symbols", _symbol(symbols), _symbol_schema(symbols), least=1)
+    kinds: dict[str, Kind[object]] = {
+        "enabled": described("Whether to collect from this venue.", FLAG),
+        "symbols": described(
+            f"What to collect: BASE{symbols.separator}QUOTE in upper case, as in {symbols.example}.", pairs
+        ),
+        "websocket_url": described("Another WebSocket endpoint; the whole URL.", url("wss", "ws", path=True)),
+        "rest_url": described("Another REST endpoint: scheme, host and port.", url("https", "http", path=False)),
     }
-    return _record(partial(VenueConfig, name, enabled=True), kinds, needs="symbols")
+    return record(partial(VenueConfig, name, enabled=True), kinds, needs="symbols")
 
 
 _VENUES = {name: _venue(name, venue.symbols) for name, venue in VENUES.items()}
@@ -396,28 +211,51 @@ _VENUES = {name: _venue(name, venue.symbols) for name, venue in VENUES.items()}
 
 def _venues(place: Place) -> tuple[VenueConfig, ...]:
     before = len(place.problems)
-    venues = tuple(v for v in _entries(place, _VENUES, noun="venue").values() if isinstance(v, VenueConfig))
+    venues = tuple(v for v in entries(place, _VENUES, noun="venue").values() if isinstance(v, VenueConfig))
     if len(place.problems) == before and not any(venue.enabled for venue in venues):
         found = "all of them disabled" if venues else "none"
         place.refuse(f"expected at least one enabled venue of {', '.join(_VENUES)}, found {found}")
     return venues
 
 
-_CONFIG: dict[str, _Kind] = {
-    "data_dir": _directory,
-    "log_dir": _directory,
-    "venues": _venues,
-    "gap_detection": _record(GapDetection, {"enabled": _flag, "lookback_days": _number(0, 3650)}),
-    "aggregation": _record(
-        Aggregation,
+_DISABLED = {"required": ["enabled"], "properties": {"enabled": {"const": False}}}
+_CONFIG: dict[str, Kind[object]] = {
+    "data_dir": described("Where the candles are kept.", DIRECTORY),
+    "log_dir": described("Where collector.log is written.", DIRECTORY),
+    "venues": described(
+        "What to collect, by venue; at least one is enabled.",
+        Kind(_venues, {**mapping_schema(_VENUES), "not": {"additionalProperties": _DISABLED}}),
+    ),
+    "gap_detection": record(
+        GapDetection,
         {
-            "enabled": _flag,
-            "base_timeframe": _base_timeframe,
-            "timeframes": _list_of("timeframes", _timeframe),
+            "enabled": described("Fill gaps over REST; detection itself is never off.", FLAG),
+            "lookback_days": described("How far back from now a series is expected to be complete.", number(0, 3650)),
         },
     ),
-    "storage": _record(Storage, {"flush_interval_seconds": _number(1, 3600)}),
-    "status": _record(Status, {"interval_seconds": _number(1, 3600)}),
-    "shutdown": _record(Shutdown, {"timeout_seconds": _number(1, 600)}),
+    "aggregation": record(
+        Aggregation,
+        {
+            "enabled": described("Derive higher timeframes from the minutes.", FLAG),
+            "base_timeframe": described("What the others are derived from.", BASE_TIMEFRAME),
+            "timeframes": described(
+                "What is derived; each divides a day.", list_of("timeframes", read_timeframe, TIMEFRAME_SCHEMA)
+            ),
+        },
+    ),
+    "storage": record(
+        Storage,
+        {"flush_interval_seconds": described("Between two writes of day files.", number(1, 3600))},
+    ),
+    "status": record(Status, {"interval_seconds": described("Between two status tables.", number(1, 3600))}),
+    "shutdown": record(
+        Shutdown,
+        {"timeout_seconds": described("Wall-clock time for a clean stop, at most.", number(1, 600))},
+    ),
 }
-_read_config = _record(Config, _CONFIG, needs="venues")
+_FILE = record(Config, _CONFIG, needs="venues")
+
+
+def schema() -> dict[str, object]:
+    """JSON Schema (draft 7) of config.yaml, for editors; ``docs/config.schema.json`` is this."""
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "trio_candles' config.yaml", **_FILE.schema}

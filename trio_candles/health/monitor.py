@@ -26,7 +26,7 @@ from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import Series, printable, utc_text
 from trio_candles.command.options import seconds_of, write_plainly
 from trio_candles.command.signals import Signals
-from trio_candles.config.load import is_loopback_url
+from trio_candles.config.kinds import is_loopback_url
 from trio_candles.health.alerts import ALERTS_QUEUED, Alert, AlertDocument, Problems, alert_documents, deliver
 from trio_candles.health.judge import Health
 from trio_candles.health.lag import Lags
