@@ -121,7 +121,7 @@ async def test_a_refused_connection_is_lost_at_once(autojump_clock):
     assert "nobody there" in str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=6))
 def test_whatever_bytes_follow_the_handshake_the_connection_is_lost_and_nothing_else(chunks):
     async def main():
@@ -349,7 +349,7 @@ def test_reads_are_dense_around_the_turn_of_a_minute(into_minute, tick):
 # --- budgets and back-off ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(st.sampled_from([0.2, 1.0, 4.0]), st.integers(1, 10), st.lists(st.floats(0, 5), min_size=1, max_size=40))
 def test_a_budget_is_never_exceeded_in_any_window(rate, burst, pauses):
     async def main():
