@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 
 import attrs
@@ -35,8 +36,12 @@ SYMBOLS = {
     "kraken": ("BTC/USD", "ETH/USD"),
     "okx": ("BTC-USDT", "ETH-USDT"),
 }
+ONE_EACH = {name: symbols[:1] for name, symbols in SYMBOLS.items()}
 NOON = Millis(1_768_046_400_000)
 """2026-01-10 12:00:00 UTC."""
+
+market_of = cache(Market)
+"""A market is a pure function of its seed, and remembers what it computed: most tests look at the same minutes."""
 
 
 def config_of(
@@ -113,7 +118,7 @@ async def collecting(
     """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero."""
     symbols = symbols or SYMBOLS
     time = AdjustableTime(Millis(epoch))
-    market = market or Market(seed)
+    market = market or market_of(seed)
     shown: list[str] = []
     async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
         config = config_of(root, symbols, lookback_days, fill=fill, timeframes=timeframes)

@@ -27,7 +27,7 @@ END = Millis(NOON + 5 * MINUTE)
 SYMBOL = "X-USD"
 FIRST_ID = 11
 
-thorough = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # --- the market, and what is true of it -------------------------------------------------------------------

@@ -910,7 +910,7 @@ def test_the_quick_look_lets_nothing_through_that_the_rules_forbid(now: int) -> 
             compare_looks([change], at, now)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None)
 @given(changes=st.lists(st.sampled_from(ODD), min_size=2, max_size=4), at=st.sampled_from(PLACES))
 def test_nor_where_several_rules_are_broken(changes: list[tuple[str, Any]], at: int) -> None:
     compare_looks(changes, at, NOW)
@@ -946,7 +946,7 @@ def compare_looks(changes: Sequence[tuple[str, Any]], at: int, now: int) -> None
         assert (one.bits, one.first, one.last) == (other.bits, other.first, other.last)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None)
 @given(
     gone=st.sets(st.integers(0, 59), max_size=8),
     nulls=st.sets(st.integers(0, 59), max_size=3),
@@ -1004,7 +1004,7 @@ def made_of(root: Path, states: Sequence[str]) -> Directory:
     return made
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None)
 @given(states=STATES, data=st.data())
 def test_one_minute_with_no_state_or_with_two_is_found(
     tmp_path_factory: pytest.TempPathFactory, states: list[str], data: st.DataObject

@@ -83,7 +83,7 @@ def minutes(draw: st.DrawFn) -> tuple[list[Candle], list[int]]:
     return candles, empty
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(minutes(), st.sampled_from(["5m", "15m"]))
 def test_any_minutes_fold_to_the_bit_into_what_exact_arithmetic_makes_of_them(some, timeframe):
     candles, empty = some

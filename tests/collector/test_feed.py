@@ -9,7 +9,7 @@ from itertools import pairwise
 import attrs
 import pytest
 import trio
-from world import NOON, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
+from world import NOON, ONE_EACH, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.collector.feed import leaves, watch
@@ -27,6 +27,9 @@ BTC = Series("coinbase", "BTC-USD")
 COINBASE = {"coinbase": ("BTC-USD", "ETH-USD")}
 KRAKEN = {"kraken": ("BTC/USD", "ETH/USD")}
 OKX = {"okx": ("BTC-USDT", "ETH-USDT")}
+
+
+SLOW = pytest.mark.slow
 
 
 def minute(n: int) -> int:
@@ -55,7 +58,7 @@ async def test_a_dropped_connection_is_made_again_and_a_quick_one_costs_coinbase
     async with collecting(tmp_path, {"coinbase": ("SOL-USD",)}, seed=3) as world:
         await sleep_until(600)
         world.exchanges["coinbase"].drop_connections()
-        await sleep_until(1800)
+        await sleep_until(900)
         board = world.service.board.venues["coinbase"]
         assert board.reconnects == 1
     first, second = lived(world.exchanges["coinbase"])
@@ -81,13 +84,13 @@ async def test_an_outage_makes_gaps_of_the_minutes_it_touched_and_of_no_other(au
         await sleep_until(905)
         assert world.service.board.venues[name].status(world.time.now()) == "[DISC]"
         world.exchanges[name].faults.refuse_connections = False
-        await sleep_until(1800)
+        await sleep_until(1320)
     for symbol in symbols[name]:
         series = Series(name, symbol)
         check_against_truth(tmp_path, world.market, series)
         gaps = _gaps(tmp_path, series)
         during = {m for m in gaps if minute(10) <= m < minute(17)}
-        assert set(gaps) - during <= {minute(29)}
+        assert set(gaps) - during <= {minute(21)}
         assert {gaps[m] for m in during} <= {"disconnected", "missing_trades"}
         # Every minute without connection was a gap; Kraken's snapshots, proven by ids, may have closed them since.
         with ledger(tmp_path) as books:
@@ -168,7 +171,7 @@ async def test_an_announced_close_is_left_before_it_comes(autojump_clock, tmp_pa
 
 
 async def test_a_reconnecting_venue_never_exceeds_its_connection_limit(autojump_clock, tmp_path):
-    async with collecting(tmp_path) as world:
+    async with collecting(tmp_path, ONE_EACH) as world:
         for name in ("coinbase", "kraken", "okx"):
             world.exchanges[name].faults.longest_connection = 3.0
         await sleep_until(1200)
@@ -313,16 +316,17 @@ async def test_a_product_that_stays_silent_costs_its_connection_once_and_then_on
     check_against_truth(tmp_path, world.market, Series("coinbase", "ETH-USD"))
 
 
+@pytest.mark.parametrize(("minutes", "refusals"), [(24, {4, 5}), pytest.param(120, {*range(20, 25)}, marks=SLOW)])
 async def test_a_product_that_never_speaks_is_refused_every_five_minutes_on_a_connection_that_stays(
-    autojump_clock, tmp_path, caplog
+    autojump_clock, tmp_path, caplog, minutes, refusals
 ):
     coinbase = DeafCoinbase()
     coinbase.deaf_to = "ETH-USD"
     async with collecting(tmp_path, COINBASE, venues=read_by(coinbase)) as world:
-        await sleep_until(7200)
+        await sleep_until(60 * minutes)
         assert len(world.exchanges["coinbase"].connections) == 2
-    assert 20 <= len(_errors(caplog)) <= 24
-    assert not any(minute(2) <= m < minute(118) for m in _gaps(tmp_path, BTC))
+    assert len(_errors(caplog)) in refusals
+    assert not any(minute(2) <= m < minute(minutes - 2) for m in _gaps(tmp_path, BTC))
 
 
 async def test_when_no_product_speaks_it_is_the_connection_every_time(autojump_clock, tmp_path, caplog):
@@ -431,10 +435,11 @@ async def test_a_venue_that_finds_us_too_fast_is_left_alone_for_a_minute(autojum
     assert not [text for text in _errors(caplog) if "no acknowledgement" in text]
 
 
-async def test_a_hundred_quiet_okx_instruments_are_subscribed_anew_together_and_ever_more_rarely(
-    autojump_clock, tmp_path
+@pytest.mark.parametrize("many", [20, pytest.param(100, marks=SLOW)])
+async def test_many_quiet_okx_instruments_are_subscribed_anew_together_and_ever_more_rarely(
+    autojump_clock, tmp_path, many
 ):
-    symbols = tuple(f"SIM{n:03}-USDT" for n in range(100))
+    symbols = tuple(f"SIM{n:03}-USDT" for n in range(many))
     async with collecting(tmp_path, {"okx": symbols}) as world:
         world.exchanges["okx"].faults.silent_symbols = set(symbols)
         await sleep_until(3700)
@@ -445,8 +450,9 @@ async def test_a_hundred_quiet_okx_instruments_are_subscribed_anew_together_and_
     assert 7 <= len(said) <= 30
 
 
-async def test_okx_without_flat_rows_is_asked_at_most_half_of_what_it_allows(autojump_clock, tmp_path):
-    symbols = tuple(f"SIM{n:03}-USDT" for n in range(100))
+@pytest.mark.parametrize("many", [10, pytest.param(100, marks=SLOW)])
+async def test_okx_without_flat_rows_is_asked_at_most_half_of_what_it_allows(autojump_clock, tmp_path, many):
+    symbols = tuple(f"SIM{n:03}-USDT" for n in range(many))
     async with collecting(tmp_path, {"okx": symbols}) as world:
         world.exchanges["okx"].faults.no_flat_rows = True
         await sleep_until(3700)
@@ -464,13 +470,13 @@ async def test_corrupt_frames_cost_at_most_their_minute(autojump_clock, tmp_path
     (name,) = symbols
     async with collecting(tmp_path, symbols) as world:
         for at, kind in enumerate(["truncated", "nan", "wrong_type", "binary", "not_json", "unknown", "giant"], 2):
-            await sleep_until(at * 120)
+            await sleep_until(at * 80)
             world.exchanges[name].faults.corrupt.append(kind)
-        await sleep_until(1800)
+        await sleep_until(960)
         assert sum(world.service.board.venues[name].skipped.values()) >= 5
     for symbol in symbols[name]:
         counts = check_against_truth(tmp_path, world.market, Series(name, symbol))
-        assert counts["candles"] + counts["empty"] >= 18
+        assert counts["candles"] + counts["empty"] >= 16 - 7 - 2
 
 
 async def test_a_dropped_trade_makes_a_gap_of_its_minute_and_says_which_ids(autojump_clock, tmp_path):
@@ -506,9 +512,9 @@ async def test_trades_dropped_across_the_end_of_a_minute_are_noticed(autojump_cl
 async def test_heartbeats_without_ids_prove_nothing_and_trades_still_do(autojump_clock, tmp_path):
     async with collecting(tmp_path, COINBASE) as world:
         world.exchanges["coinbase"].faults.last_trade_id_zero = True
-        await sleep_until(1200)
+        await sleep_until(720)
     counts = check_against_truth(tmp_path, world.market, BTC)
-    assert counts["candles"] >= 15
+    assert counts["candles"] >= 9
 
 
 async def test_a_lost_close_on_okx_is_a_gap_and_never_a_guess(autojump_clock, tmp_path):
@@ -641,19 +647,20 @@ async def test_a_new_connection_that_brings_nothing_either_makes_nothing_fresh(a
         assert board.status(world.time.now()) == "[OK]"
 
 
-async def test_a_quiet_market_costs_ever_fewer_connections(autojump_clock, tmp_path):
+@pytest.mark.parametrize("hours", [1, pytest.param(3, marks=SLOW)])
+async def test_a_quiet_market_costs_ever_fewer_connections(autojump_clock, tmp_path, hours):
     """Kraken says nothing of a pair without trades: after two minutes we look, then after four, eight..."""
     market = Market(7)
     symbol = next(one for one in market.symbols("kraken") if market.instrument("kraken", one).per_day < 8)
     async with collecting(tmp_path, {"kraken": (symbol,)}, market=market) as world:
-        await trio.sleep(3 * 3600)
-        assert 3 <= world.service.board.venues["kraken"].reconnects <= 7
+        await trio.sleep(hours * 3600)
+        assert 3 <= world.service.board.venues["kraken"].reconnects <= 4 + hours
     check_against_truth(tmp_path, world.market, Series("kraken", symbol))
 
 
 async def test_a_quiet_product_whose_heartbeats_prove_that_nothing_is_missing_costs_none(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"coinbase": ("SOL-USD",)}) as world:
-        await trio.sleep(3600)
+        await trio.sleep(1800)
         assert world.service.board.venues["coinbase"].reconnects == 0
 
 

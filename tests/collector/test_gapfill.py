@@ -11,7 +11,7 @@ import attrs
 import httpx
 import pytest
 import trio
-from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger
+from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger
 
 from trio_candles.candles.model import DAY, MINUTE, Gap, Millis, Reason, Series
 from trio_candles.collector.gapfill import _Filler
@@ -19,7 +19,7 @@ from trio_candles.collector.writer import GapBook
 from trio_candles.simulator import FOREVER, Market, RestFault
 from trio_candles.venues.registry import VENUES
 
-ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
+EACH = [Series(name, symbol) for name, (symbol,) in ONE_EACH.items()]
 
 
 def minute(n):
@@ -39,44 +39,45 @@ def no_limit_was_exceeded(world):
     return not any(exchange.violations for exchange in world.exchanges.exchanges.values())
 
 
-async def test_an_outage_of_all_venues_is_filled_and_nothing_else_changes(autojump_clock, tmp_path):
-    async with collecting(tmp_path, fill=True) as world:
-        await sleep_until(600)
+@pytest.mark.parametrize("minutes", [20, pytest.param(90, marks=pytest.mark.slow)])
+async def test_an_outage_of_all_venues_is_filled_and_nothing_else_changes(autojump_clock, tmp_path, minutes):
+    async with collecting(tmp_path, ONE_EACH, fill=True) as world:
+        await sleep_until(300)
         for exchange in world.exchanges.exchanges.values():
             exchange.faults.refuse_connections = True
             exchange.drop_connections()
-        await sleep_until(600 + 90 * 60)
+        await sleep_until(60 * (5 + minutes))
         for exchange in world.exchanges.exchanges.values():
             exchange.faults.refuse_connections = False
-        await sleep_until(600 + 100 * 60)
+        await sleep_until(60 * (5 + minutes + 10))
         assert no_limit_was_exceeded(world)
-    for series in ALL:
+    for series in EACH:
         check_against_truth(tmp_path, world.market, series)
         # The last minutes before the stop are not settled; everything older is known.
-        assert not [m for m in gaps_of(tmp_path, series) if m < minute(107)]
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(5 + minutes + 7)]
 
 
 async def test_a_first_start_fills_its_lookback(autojump_clock, tmp_path):
-    async with collecting(tmp_path, fill=True, lookback_days=1) as world:
-        await sleep_until(1200)
+    async with collecting(tmp_path, ONE_EACH, fill=True, lookback_days=0.75) as world:
+        await sleep_until(900)
         assert no_limit_was_exceeded(world)
-    for series in ALL:
+    for series in EACH:
         check_against_truth(tmp_path, world.market, series)
-        assert not [m for m in gaps_of(tmp_path, series) if m < minute(17)], series
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(12)], series
         with ledger(tmp_path) as books:
-            assert books.range(series).start == NOON - DAY
+            assert books.range(series).start == NOON - DAY * 3 // 4
 
 
 async def test_no_minute_stays_open_longer_than_five_minutes(autojump_clock, tmp_path):
     """Thin symbols prove nothing on their own feed for hours; REST does once the minute has settled."""
     symbols = {"coinbase": ("SOL-USD",), "kraken": ("SIM001/USD",), "okx": ("SIM001-USDT",)}
     async with collecting(tmp_path, symbols, fill=True) as world:
-        await sleep_until(1800)
+        await sleep_until(1200)
         assert no_limit_was_exceeded(world)
     for name, (symbol,) in symbols.items():
         series = Series(name, symbol)
         check_against_truth(tmp_path, world.market, series)
-        assert not [m for m in gaps_of(tmp_path, series) if m < minute(25)], series
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(15)], series
 
 
 async def test_a_venue_whose_rest_is_down_keeps_its_gaps_and_counts_the_attempts(autojump_clock, tmp_path):
@@ -95,12 +96,12 @@ async def test_a_venue_whose_rest_is_down_keeps_its_gaps_and_counts_the_attempts
 
 @pytest.mark.parametrize("kind", ["status", "throttle", "truncated", "html", "empty", "short", "slow", "disconnect"])
 async def test_bad_answers_are_never_believed_and_the_rest_goes_on(autojump_clock, tmp_path, kind):
-    async with collecting(tmp_path, fill=True, lookback_days=0.02) as world:
+    async with collecting(tmp_path, ONE_EACH, fill=True, lookback_days=0.02) as world:
         for exchange in world.exchanges.exchanges.values():
             exchange.faults.rest.append(RestFault(kind, times=2, status=500, seconds=60))
-        await sleep_until(600)
+        await sleep_until(480)
         assert no_limit_was_exceeded(world)
-    for series in ALL:
+    for series in EACH:
         check_against_truth(tmp_path, world.market, series)
         assert not [m for m in gaps_of(tmp_path, series) if m < minute(5)], series
 
@@ -201,12 +202,13 @@ async def test_a_listing_that_is_still_to_come_counts_as_an_attempt(autojump_clo
         assert 1 < books.one("SELECT min(attempts) FROM gap WHERE until_ms <= ?", NOON) < 12
 
 
-async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_clock, tmp_path):
+@pytest.mark.parametrize(("hours", "at_most"), [(0.5, 120), pytest.param(2, 400, marks=pytest.mark.slow)])
+async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_clock, tmp_path, hours, at_most):
     """Its gap grows by a minute each minute, and with it the end of every page of it."""
     market = Market(7, {("okx", "BTC-USDT"): minute(3000)})
     async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=3, market=market) as world:
-        await sleep_until(7200)
-        assert 20 < len(world.exchanges.exchanges["okx"].requests) < 400
+        await sleep_until(3600 * hours)
+        assert 20 < len(world.exchanges.exchanges["okx"].requests) < at_most
 
 
 async def test_every_series_has_its_turn_though_a_budget_does_not_suffice_for_all(autojump_clock):

@@ -128,7 +128,7 @@ async def test_a_refused_connection_is_lost_at_once(autojump_clock):
     assert "nobody there" in str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=6))
 def test_whatever_bytes_follow_the_handshake_the_connection_is_lost_and_nothing_else(chunks):
     async def main():
@@ -356,7 +356,7 @@ def test_reads_are_dense_around_the_turn_of_a_minute(into_minute, tick):
 # --- budgets and back-off ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(
     st.sampled_from([0.2, 1.0, 4.0]),
     st.integers(1, 10),

@@ -693,7 +693,7 @@ def histories(draw):
     histories(), st.sampled_from(["1m", "1m", "2m", "5m", "15m"]), st.booleans(),
     st.tuples(st.integers(-50, 60), st.integers(-50, 60)).map(sorted),
 )  # fmt: skip
-@settings(max_examples=120, deadline=None)
+@settings(deadline=None)
 def test_whatever_the_history_the_answer_is_exactly_what_is_known(quick, history, timeframe, fill, span):
     word, first, flushes = history
     truth, (since, until) = Truth(word, first), span

@@ -1,6 +1,6 @@
 """Seeds are clean, the same seed is the same everywhere, and planted bugs are found.
 
-The tiers: here a fixed few seeds and all that have ever failed; thousands with ``tools/simulate.py``.
+The tiers: here a fixed few seeds; with ``--slow`` all that have ever failed; thousands with ``tools/simulate.py``.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ from simulation.troubles import KINDS
 from trio_candles.venues.coinbase.history import CoinbaseHistory
 
 TESTS = Path(__file__).parents[1]
+SLOW = pytest.mark.slow
 SEEDS = range(2, 6)
-FOUND_SOON = {
-    "asked_is_filled": 0, "forgets_the_log": 9, "acknowledges_early": 0, "believes_any_market": 21,
-    "forgets_listings": 0,
-}  # fmt: skip
+FOUND_SOON = [
+    ("asked_is_filled", 0), ("forgets_the_log", 9), ("acknowledges_early", 0),
+    pytest.param("believes_any_market", 21, marks=SLOW), ("forgets_listings", 0),
+]  # fmt: skip
 """Planted bugs, and the seed from which on they are found soon; ``tools/simulate.py --bug all`` plants every one."""
 
 
 # --- seeds
 
 
-@pytest.mark.parametrize("seed", sorted({*SEEDS, *saved_seeds()}))
+@pytest.mark.parametrize(
+    "seed", [*SEEDS, *(pytest.param(seed, marks=SLOW) for seed in sorted({*saved_seeds()} - {*SEEDS}))]
+)
 def test_whatever_happens_what_is_stored_is_true_and_the_rest_is_known(seed):
     outcome = run_seed(seed)
     assert outcome.broken is None, f"{outcome.text}\nagain, in full: python tools/simulate.py --seed {seed}"
@@ -58,11 +61,13 @@ print([run_seed(seed).digest for seed in map(int, sys.argv[3:])])
 """
 
 
-def test_a_seed_is_the_same_course_of_events_in_every_process():
-    """Two seeds with crashes, once here and twice in processes that order their sets otherwise."""
-    seeds = [2, 4]
+@pytest.mark.parametrize(
+    ("seeds", "processes"), [([4], ["1"]), pytest.param([2, 4], ["1", "12345"], marks=SLOW)], ids=["one", "two"]
+)
+def test_a_seed_is_the_same_course_of_events_in_every_process(seeds, processes):
+    """Seeds with crashes, once here and once in each of *processes*, which order their sets otherwise."""
     told = {str([run_seed(seed).digest for seed in seeds])}
-    for hashes in ("1", "12345"):
+    for hashes in processes:
         command = [sys.executable, "-c", TELL, str(TESTS), str(TESTS.parent), *map(str, seeds)]
         environment = os.environ | {"PYTHONHASHSEED": hashes}
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
@@ -123,7 +128,7 @@ def test_a_planted_bug_is_all_that_is_wrong_with_what_it_is_planted_into():
         assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
 
 
-@pytest.mark.parametrize(("name", "first"), FOUND_SOON.items())
+@pytest.mark.parametrize(("name", "first"), FOUND_SOON)
 def test_a_planted_bug_is_found(name, first):
     assert any(run_seed(seed, BUGS[name]).broken for seed in range(first, first + 12))
 

@@ -121,7 +121,7 @@ prices = st.floats(min_value=1e-300, max_value=1e300)
 counts = st.none() | st.integers(0, 2**62)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 1439), st.tuples(prices, prices, st.none() | prices, counts), max_size=30))
 def test_every_float_comes_back_to_the_bit(some):
     wanted = [
@@ -134,7 +134,7 @@ def test_every_float_comes_back_to_the_bit(some):
 # --- merging
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 50)), st.sets(st.integers(0, 50)))
 def test_merging_keeps_every_minute_once_in_order_and_the_old_rows_as_they_were(before, after):
     old = dayfiles.table_of([candle(minute, 10.0) for minute in sorted(before)]) if before else None

@@ -480,7 +480,7 @@ def batches(draw):
     return some
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(batches())
 def test_any_sequence_of_verdicts_leaves_each_minute_exactly_what_the_model_says(some):
     with journal_in() as journal:

@@ -348,7 +348,7 @@ def findings(draw):
 
 
 @given(some=st.lists(st.lists(findings(), max_size=4), max_size=6))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 def test_any_sequence_of_findings_leaves_each_minute_one_thing_and_no_candle_without_a_word_for_it(some):
     with journal_in() as journal:
         journal.expect([BTC], NOON, NOON)

@@ -42,8 +42,7 @@ KNOBS = {
 NAMED = (Misunderstood, Refusal)
 """All that a fill may raise."""
 
-few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-many = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @attrs.frozen
@@ -74,7 +73,7 @@ def questions(draw: st.DrawFn, venue: str, longest: int = 700) -> Question:
 
 @pytest.mark.parametrize("venue", VENUES)
 @given(data=st.data())
-@few
+@thorough
 def test_no_page_edge_loses_or_doubles_a_minute(venue, data):
     """All that may stay missing is what comes after the newest trade, and what a bounded search did not reach."""
     question = data.draw(questions(venue))
@@ -123,7 +122,7 @@ def faults(draw: st.DrawFn, venue: str) -> RestFault:
 
 @pytest.mark.parametrize("venue", VENUES)
 @given(data=st.data())
-@few
+@thorough
 def test_nothing_wrong_is_proven_whatever_is_wrong_with_the_answers(venue, data):
     question = data.draw(questions(venue, 300))
     peer = question.peer
@@ -179,7 +178,7 @@ def mutate(body: bytes, dice: random.Random) -> bytes:
 
 @pytest.mark.parametrize("venue", VENUES)
 @given(data=st.data())
-@few
+@thorough
 def test_no_mutation_of_a_real_answer_becomes_a_wrong_candle(venue, data):
     question, seed = data.draw(questions(venue, 120)), data.draw(st.integers(0, 2**32))
     dice = random.Random(seed)
@@ -218,7 +217,7 @@ answers = st.builds(
 @pytest.mark.parametrize("venue", VENUES)
 @pytest.mark.parametrize("using", list(Using))
 @given(replies=st.lists(answers, min_size=1, max_size=4))
-@many
+@thorough
 def test_no_bytes_raise_anything_unnamed_or_make_a_candle(venue, using, replies):
     history, series = HISTORIES[venue], Series(venue, SYMBOLS[venue][0])
     fill = history.fill(series, Millis(NOON - 90 * MINUTE), Millis(NOON - 30 * MINUTE), NOON, using)

@@ -1039,7 +1039,7 @@ def test_no_json_at_all_does_more_than_be_misunderstood(message):
         check(venue, json.dumps(message))
 
 
-@settings(PATIENT, max_examples=500)
+@settings(PATIENT, max_examples=4 * settings.default.max_examples)
 @given(st.sampled_from(SAMPLES).flatmap(mutated))
 def test_no_message_that_is_nearly_right_does_more_than_be_misunderstood(message):
     text = json.dumps(message)
@@ -1047,7 +1047,7 @@ def test_no_message_that_is_nearly_right_does_more_than_be_misunderstood(message
         check(venue, text)
 
 
-@settings(PATIENT, max_examples=500)
+@settings(PATIENT, max_examples=4 * settings.default.max_examples)
 @given(st.sampled_from(SAMPLES).map(json.dumps).flatmap(mutated_text))
 def test_no_text_that_is_nearly_a_message_does_more_than_be_misunderstood(text):
     for venue in FEEDS.values():
@@ -1065,7 +1065,7 @@ def real_texts():
     return [frame.text for name in names for frame in frames(name)]
 
 
-@settings(PATIENT, max_examples=300)
+@settings(PATIENT, max_examples=4 * settings.default.max_examples)
 @given(st.data())
 def test_no_recorded_frame_damaged_in_any_way_does_more_than_be_misunderstood(data):
     if not DATA.exists():

@@ -194,6 +194,7 @@ def _symbol_schema(symbols: Symbols) -> Mapping[str, object]:
 
 
 def _venue(name: str, symbols: Symbols) -> Kind[VenueConfig | None]:
+    form = f"BASE{symbols.separator}QUOTE in upper case, as in {symbols.example}"
     pairs = list_of("symbols", _symbol(symbols), _symbol_schema(symbols), least=1)
     kinds: dict[str, Kind[object]] = {
         "enabled": described("Whether to collect from this venue.", FLAG),
