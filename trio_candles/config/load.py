@@ -198,9 +198,7 @@ def _venue(name: str, symbols: Symbols) -> Kind[VenueConfig | None]:
     pairs = list_of("symbols", _symbol(symbols), _symbol_schema(symbols), least=1)
     kinds: dict[str, Kind[object]] = {
         "enabled": described("Whether to collect from this venue.", FLAG),
-        "symbols": described(
-            f"What to collect: BASE{symbols.separator}QUOTE in upper case, as in {symbols.example}.", pairs
-        ),
+        "symbols": described(f"What to collect: {form}.", pairs),
         "websocket_url": described("Another WebSocket endpoint; the whole URL.", url("wss", "ws", path=True)),
         "rest_url": described("Another REST endpoint: scheme, host and port.", url("https", "http", path=False)),
     }
