@@ -76,7 +76,7 @@ class VenueConfig:
     websocket_url: str | None = None
     """The whole URL; ``None`` for the venue's own."""
     rest_url: str | None = None
-    """Scheme, host and port, without a slash at the end; ``None`` for the venue's own."""
+    """Scheme, host and port, without a slash at the end, for every host of the venue; ``None`` for the venue's own."""
 
 
 @attrs.frozen

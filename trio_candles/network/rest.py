@@ -48,7 +48,7 @@ class Rest:
     _speed: float
 
     def pace(self) -> float:
-        """Questions a second, of the quickest bucket: the one of candles, at every venue."""
+        """Turns a second, of the quickest bucket: the one of candles, at every venue."""
         return max(budget.rate for budget in self._budgets.values())
 
     async def ask(self, request: Request) -> Answer:
