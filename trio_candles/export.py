@@ -250,7 +250,7 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 @attrs.frozen
-class GapDocument:
+class ExportGap:
     """Minutes of the range, half-open, that are not known."""
 
     start_ms: int
@@ -280,7 +280,7 @@ class ExportDocument:
     """Null where there is no row."""
     last_open_ms: int | None
     unknown_minutes: int
-    gaps: tuple[GapDocument, ...]
+    gaps: tuple[ExportGap, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -289,7 +289,7 @@ class RefusedDocument:
 
     ok: bool
     error: str
-    gaps: tuple[GapDocument, ...]
+    gaps: tuple[ExportGap, ...]
     """Those that refuse the export; none where it is damage or the disk."""
 
 
@@ -322,8 +322,8 @@ def _report(reading: Reading, target: Path, options: argparse.Namespace) -> None
         fail(f"{skipped:,} minutes are not known and not in it")
 
 
-def _gaps(gaps: Iterable[UnknownMinutes]) -> tuple[GapDocument, ...]:
+def _gaps(gaps: Iterable[UnknownMinutes]) -> tuple[ExportGap, ...]:
     return tuple(
-        GapDocument(gap.since, gap.until, "open" if gap.state == "gap" else gap.state, gap.reason, gap.attempts)
+        ExportGap(gap.since, gap.until, "open" if gap.state == "gap" else gap.state, gap.reason, gap.attempts)
         for gap in gaps
     )
