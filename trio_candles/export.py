@@ -252,7 +252,7 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 @attrs.frozen
-class GapDocument:
+class ExportGap:
     """Minutes of the range, half-open, that are not known."""
 
     start_ms: int
@@ -282,7 +282,7 @@ class ExportDocument:
     """Null where there is no row."""
     last_open_ms: int | None
     unknown_minutes: int
-    gaps: tuple[GapDocument, ...]
+    gaps: tuple[ExportGap, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -291,7 +291,7 @@ class RefusedDocument:
 
     ok: bool
     error: str
-    gaps: tuple[GapDocument, ...]
+    gaps: tuple[ExportGap, ...]
     """Those that refuse the export; none where it is damage or the disk."""
 
 
@@ -324,8 +324,8 @@ def _report(reading: ReadResult, target: Path, options: argparse.Namespace) -> N
         fail(f"{skipped:,} minutes are not known and not in it")
 
 
-def _gaps(gaps: Iterable[UnknownMinutes]) -> tuple[GapDocument, ...]:
+def _gaps(gaps: Iterable[UnknownMinutes]) -> tuple[ExportGap, ...]:
     return tuple(
-        GapDocument(gap.since, gap.until, "open" if gap.state == "gap" else gap.state, gap.reason, gap.attempts)
+        ExportGap(gap.since, gap.until, "open" if gap.state == "gap" else gap.state, gap.reason, gap.attempts)
         for gap in gaps
     )

@@ -12,7 +12,7 @@ from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.health.alerts import Problems, alert_documents
 from trio_candles.health.facts import Completeness, OpenGaps, Reading, SeriesFacts, VenueState
 from trio_candles.health.judge import State, Subject, age_text, judge
-from trio_candles.health.report import FreshnessDocument, ProblemDocument, check_document, monitor_document
+from trio_candles.health.report import ProblemDocument, SeriesFreshness, check_document, monitor_document
 from trio_candles.health.screen import as_text, check_lines, monitor_lines, series_text, summary_text
 
 NOW = Millis(1_768_046_400_000)
@@ -323,7 +323,7 @@ def test_the_check_document_is_the_contracts():
     assert document.ok is False
     assert document.checked_at_ms == NOW
     assert document.collector_running is True
-    assert document.series[0] == FreshnessDocument(
+    assert document.series[0] == SeriesFreshness(
         venue="okx", symbol="BTC-USDT", timeframe="1m", state=State.STALE,
         detail="its newest known minute ended 6m 0s ago",
         accounted_until_ms=NOW - 360_001, accounted_age_seconds=360.001,

@@ -64,7 +64,7 @@ class KnownGap:
 
 
 @attrs.frozen(kw_only=True)
-class TotalsDocument:
+class Totals:
     """All series together."""
 
     series: int
@@ -81,7 +81,7 @@ class TotalsDocument:
 
 
 @attrs.frozen(kw_only=True)
-class SeriesDocument:
+class SeriesTotals:
     """One venue, symbol and timeframe on disk."""
 
     venue: str
@@ -104,8 +104,8 @@ class AuditDocument:
     data_dir: str
     collector_running: bool
     stopped_at_ms: int | None
-    totals: TotalsDocument
-    series: tuple[SeriesDocument, ...]
+    totals: Totals
+    series: tuple[SeriesTotals, ...]
     gaps: tuple[KnownGap, ...]
     violations: tuple[Violation, ...]
 
@@ -184,7 +184,7 @@ class Report:
             data_dir=self.data_dir,
             collector_running=self.running,
             stopped_at_ms=self.stopped_at,
-            totals=TotalsDocument(
+            totals=Totals(
                 series=len(on_disk),
                 files=total.files,
                 candles=total.candles,
@@ -196,7 +196,7 @@ class Report:
                 quarantined_files=self.quarantined,
             ),
             series=tuple(
-                SeriesDocument(
+                SeriesTotals(
                     venue=venue,
                     symbol=symbol,
                     timeframe=timeframe,

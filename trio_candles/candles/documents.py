@@ -1,9 +1,9 @@
-"""JSON of records, and records of JSON: the one converter of all that programs read of us and the ledger keeps.
+"""JSON of records, and records of JSON: the one converter for what programs read and what the ledger keeps as JSON.
 
 A *document* is a frozen record whose fields are the JSON object's keys, in their order; a record in it is an object,
-``None`` is null, and every key is always there. Each tool's documents lie beside what fills them; here are those that
-more than one shares. What is read back is held to its record: a key too few or too many, a text where a number
-belongs, a number that is none is a ``ValueError``, never a default and never a guess.
+``None`` is null, and every key is always there. Each tool's documents lie beside the code that fills them; here are
+those that several share. What is read back is held to its record: a key too few or too many, a text where a number
+belongs, NaN are a ``ValueError``, never a default and never a guess.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _converter() -> Converter:
     # By itself cattrs calls the type: int("7") and str(7) would pass for what they are not.
     for kind in (int, float, str):
         converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))  # a str as well, and not any
+    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))  # else the one of str, its base
     return converter
 
 

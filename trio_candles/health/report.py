@@ -15,6 +15,7 @@ __all__ = [
     "CheckDocument",
     "MonitorDocument",
     "ProblemDocument",
+    "SeriesFreshness",
     "check_document",
     "monitor_document",
     "problem_document",
@@ -22,7 +23,7 @@ __all__ = [
 
 
 @attrs.frozen(kw_only=True)
-class LookDocument:
+class _Whole:
     """What check and monitor say of a directory as a whole."""
 
     ok: bool
@@ -38,7 +39,7 @@ class LookDocument:
 
 
 @attrs.frozen(kw_only=True)
-class FreshnessDocument:
+class SeriesFreshness:
     """How fresh a series is; null is what is not known of it."""
 
     venue: str
@@ -57,8 +58,8 @@ class FreshnessDocument:
 
 
 @attrs.frozen(kw_only=True)
-class GapDocument:
-    """The open gap of a series that has been known for longest."""
+class OldestGap:
+    """Of a series' open gaps, the one that has been known for longest."""
 
     start_ms: int
     end_ms: int
@@ -72,7 +73,7 @@ class GapDocument:
 
 
 @attrs.frozen(kw_only=True)
-class SeriesDocument(FreshnessDocument):
+class SeriesDetails(SeriesFreshness):
     """All that the monitor says of a series."""
 
     lag_seconds: float | None
@@ -85,12 +86,12 @@ class SeriesDocument(FreshnessDocument):
     coverage_day_percent: float | None
     open_gaps: int
     open_gap_minutes: int
-    oldest_gap: GapDocument | None
+    oldest_gap: OldestGap | None
     revisions_last_day: int
 
 
 @attrs.frozen(kw_only=True)
-class VenueDocument:
+class VenueDetails:
     """A venue: our verdict, and what its collector published last, null if it never did."""
 
     venue: str
@@ -127,33 +128,33 @@ class ProblemDocument:
 
 
 @attrs.frozen(kw_only=True)
-class CheckDocument(LookDocument):
+class CheckDocument(_Whole):
     """What ``check --json`` prints."""
 
-    series: tuple[FreshnessDocument, ...]
+    series: tuple[SeriesFreshness, ...]
 
 
 @attrs.frozen(kw_only=True)
-class MonitorDocument(LookDocument):
+class MonitorDocument(_Whole):
     """What ``monitor --json`` prints."""
 
     problems: tuple[ProblemDocument, ...]
     store_errors: Mapping[str, str]
     """Part of the store -> the system's words for why it cannot write."""
-    venues: tuple[VenueDocument, ...]
-    series: tuple[SeriesDocument, ...]
+    venues: tuple[VenueDetails, ...]
+    series: tuple[SeriesDetails, ...]
 
 
 def check_document(health: Health, data_dir: Path) -> CheckDocument:
     """*health* as ``check`` says it."""
-    look = attrs.asdict(_look(health, health.all_fresh, data_dir))
+    look = attrs.asdict(_whole(health, health.all_fresh, data_dir))
     return CheckDocument(**look, series=tuple(_freshness(one) for one in health.series))
 
 
 def monitor_document(health: Health, data_dir: Path, lags: Mapping[Series, int]) -> MonitorDocument:
     """*health* as ``monitor`` says it; *lags* in ms."""
     return MonitorDocument(
-        **attrs.asdict(_look(health, health.healthy, data_dir)),
+        **attrs.asdict(_whole(health, health.healthy, data_dir)),
         problems=tuple(problem_document(one) for one in health.problems),
         store_errors=health.reading.store_errors,
         venues=tuple(_venue(one, health) for one in health.venues),
@@ -175,9 +176,9 @@ def problem_document(problem: Problem) -> ProblemDocument:
     )
 
 
-def _look(health: Health, ok: bool, data_dir: Path) -> LookDocument:
+def _whole(health: Health, ok: bool, data_dir: Path) -> _Whole:
     reading = health.reading
-    return LookDocument(
+    return _Whole(
         ok=ok,
         checked_at_ms=reading.now,
         data_dir=str(data_dir),
@@ -187,9 +188,9 @@ def _look(health: Health, ok: bool, data_dir: Path) -> LookDocument:
     )
 
 
-def _freshness(one: SeriesVerdict) -> FreshnessDocument:
+def _freshness(one: SeriesVerdict) -> SeriesFreshness:
     facts = one.facts
-    return FreshnessDocument(
+    return SeriesFreshness(
         venue=one.series.venue,
         symbol=one.series.symbol,
         timeframe=one.series.timeframe,
@@ -202,10 +203,10 @@ def _freshness(one: SeriesVerdict) -> FreshnessDocument:
     )
 
 
-def _series(one: SeriesVerdict, lag: int | None) -> SeriesDocument:
+def _series(one: SeriesVerdict, lag: int | None) -> SeriesDetails:
     facts = one.facts
     gaps = None if facts is None else facts.open_gaps
-    return SeriesDocument(
+    return SeriesDetails(
         **attrs.asdict(_freshness(one)),
         lag_seconds=_seconds(lag),
         mark_ms=None if facts is None else facts.mark,
@@ -219,8 +220,8 @@ def _series(one: SeriesVerdict, lag: int | None) -> SeriesDocument:
     )
 
 
-def _gap(gaps: OpenGaps, now: int) -> GapDocument:
-    return GapDocument(
+def _gap(gaps: OpenGaps, now: int) -> OldestGap:
+    return OldestGap(
         start_ms=gaps.since,
         end_ms=gaps.until,
         reason=gaps.reason,
@@ -232,9 +233,9 @@ def _gap(gaps: OpenGaps, now: int) -> GapDocument:
     )
 
 
-def _venue(one: VenueVerdict, health: Health) -> VenueDocument:
+def _venue(one: VenueVerdict, health: Health) -> VenueDetails:
     state, reading = one.state, health.reading
-    return VenueDocument(
+    return VenueDetails(
         venue=one.venue,
         connected=one.connected,
         detail=one.detail,
