@@ -27,13 +27,12 @@ from trio_candles.clock import Time
 from trio_candles.collector.feed import run_feed
 from trio_candles.collector.gapfill import fill_gaps
 from trio_candles.collector.status import Board, VenueBoard, render
-from trio_candles.collector.venue_state import VenueState, open_venue_state
+from trio_candles.collector.venue_state import open_venue_state
 from trio_candles.collector.writer import Batch, GapBook, Writing, write_verdicts
 from trio_candles.config.load import Config
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
 from trio_candles.threads import Offload, in_thread
-from trio_candles.venues.history import History, RestUrls
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import VenueRecord
 
@@ -116,7 +115,7 @@ async def open_service(
                         fill = None
                         if config.gap_detection.enabled:
                             rest_urls = venue.rest_urls(settings.rest_url)
-                            fill = partial(_fill, venue.history, network, rest_urls, book, time, chance)
+                            fill = partial(fill_gaps, venue.history, network, rest_urls, book, time=time, chance=chance)
                         nursery.start_soon(
                             run_feed, venue.feed, url, state, network, time, send.clone(), chance,
                             service.writing.last_words.append, fill, name=venue.name,
@@ -130,18 +129,6 @@ async def open_service(
         finally:
             # From the stop on the writer has its time, on the wall clock; the venues' goodbyes are part of it.
             shelter.deadline = min(shelter.deadline, trio.current_time() + grace)
-
-
-async def _fill(
-    history: History,
-    network: Network,
-    urls: RestUrls,
-    book: GapBook,
-    time: Time,
-    chance: random.Random,
-    state: VenueState,
-) -> None:
-    await fill_gaps(history, network, urls, book, state, time, chance)
 
 
 async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:
