@@ -47,7 +47,7 @@ class Echo:
         return answer_json("too often", 418)
 
     def answer(self, request: Request, now_ms: int) -> Response:
-        return answer_json([request.method, request.host, request.path, request.query, request.body.decode()])
+        return answer_json([request.method, request.path, request.query, request.body.decode()])
 
 
 def never(connection: Connection) -> None:
@@ -62,7 +62,6 @@ ECHO = SimulatedVenue(
     websocket_paths=("/stream", "/other"),
     connects_per_second=1.0,
     connects_burst=1.0,
-    more_rest_hosts=("data",),
 )
 MARKET = Market(5, venues={"echo": ECHO})
 
@@ -95,31 +94,24 @@ def test_another_venue_changes_no_market() -> None:
         assert both.trades(venue, symbol, START) == Market(5).trades(venue, symbol, START)
 
 
-async def check_hosts_and_bodies(client: httpx.AsyncClient, first: str, data: str) -> None:
-    answer = await client.get(f"{first}/a", params={"x": "1"})
-    assert answer.json() == ["GET", "", "/a", {"x": "1"}, ""]
-    answer = await client.post(f"{data}/b", content=b'{"y":2}')
-    assert answer.json() == ["POST", "data", "/b", {}, '{"y":2}']
+async def check_methods_and_bodies(client: httpx.AsyncClient, url: str) -> None:
+    assert (await client.get(f"{url}/a", params={"x": "1"})).json() == ["GET", "/a", {"x": "1"}, ""]
+    assert (await client.post(f"{url}/b", content=b'{"y":2}')).json() == ["POST", "/b", {}, '{"y":2}']
 
 
-async def test_a_venue_has_several_rest_hosts_and_reads_bodies_in_memory(autojump_clock: MockClock) -> None:
+async def test_a_venue_reads_methods_and_bodies_in_memory(autojump_clock: MockClock) -> None:
     async with (
         open_exchanges_in_memory(MARKET, now) as world,
         httpx.AsyncClient(transport=world.transport, timeout=None) as client,
     ):
         assert world.endpoints["echo"].websocket_url == "ws://echo.simulated/stream"
-        assert world.endpoints["echo"].more_rest_urls == {"data": "http://data.echo.simulated"}
-        await check_hosts_and_bodies(client, "http://echo.simulated", "http://data.echo.simulated")
+        await check_methods_and_bodies(client, world.endpoints["echo"].rest_url)
 
 
-async def test_a_venue_has_several_rest_hosts_and_reads_bodies_over_tcp() -> None:
+async def test_a_venue_reads_methods_and_bodies_over_tcp() -> None:
     with trio.fail_after(10):
-        async with (
-            open_exchanges_on_loopback(MARKET, now) as world,
-            httpx.AsyncClient(timeout=None) as client,
-        ):
-            endpoint = world.endpoints["echo"]
-            await check_hosts_and_bodies(client, endpoint.rest_url, endpoint.more_rest_urls["data"])
+        async with open_exchanges_on_loopback(MARKET, now) as world, httpx.AsyncClient(timeout=None) as client:
+            await check_methods_and_bodies(client, world.endpoints["echo"].rest_url)
 
 
 async def test_requests_weigh_what_the_venue_says(autojump_clock: MockClock) -> None:

@@ -55,7 +55,7 @@ class SimulatedExchange:
     def __init__(self, venue: str, market: Market, now: Callable[[], int]) -> None:
         if venue not in market.venues:
             raise ValueError(f"{venue!r} is none of {', '.join(market.venues)}")
-        self.kind = market.venues[venue]
+        self._kind = market.venues[venue]
         self.venue = venue
         self.market = market
         self.now = now
@@ -68,8 +68,8 @@ class SimulatedExchange:
         self.attempts: list[int] = []
         #: The newest REST requests with their times, the refused ones included.
         self.requests: deque[tuple[int, Request]] = deque(maxlen=REQUESTS_KEPT)
-        self._rest = self.kind.rest(market[venue], self.faults)
-        self._dials = TokenBucket(self.kind.connects_per_second, self.kind.connects_burst)
+        self._rest = self._kind.rest(market[venue], self.faults)
+        self._dials = TokenBucket(self._kind.connects_per_second, self._kind.connects_burst)
 
     @property
     def open_connections(self) -> list[Connection]:
@@ -189,7 +189,7 @@ class SimulatedExchange:
             return 429
         if isinstance(handshake, int):
             return handshake
-        return None if path_of(request) in self.kind.websocket_paths else 404
+        return None if path_of(request) in self._kind.websocket_paths else 404
 
     async def _converse(self, request: WebSocketRequest, scope: trio.CancelScope) -> None:
         number, path = len(self.connections) + 1, path_of(request)
@@ -197,7 +197,7 @@ class SimulatedExchange:
         connection = Connection(market, self.faults, self.now, self.violations, path, number, self.now(), scope)
         self.connections.append(connection)
         websocket = await request.accept()
-        await run_session(websocket, self.kind.session(connection), connection)
+        await run_session(websocket, self._kind.session(connection), connection)
         code, reason = connection.closing or (1000, "")
         with trio.move_on_after(CLOSE_SECONDS):
             await websocket.aclose(code, reason)

@@ -61,7 +61,7 @@ class Faults:
     """
 
     # -- the connection ----------------------------------------------------------------------------------
-    #: Dialling raises ConnectionRefusedError; over TCP the connection is closed before a byte was said.
+    #: Dialling raises ConnectionRefusedError; over TCP the connection is closed before a byte was sent.
     refuse_connections: bool = False
     #: "close": closed during the handshake; "garbage": something that is no HTTP; "silent": never answered.
     handshake: Handshake = "normal"
@@ -74,7 +74,7 @@ class Faults:
     #: Every connection is closed with code 1001 at this age in seconds, without notice.
     longest_connection: float | None = None
 
-    # -- what is said ------------------------------------------------------------------------------------
+    # -- what is sent ------------------------------------------------------------------------------------
     #: The zombie: subscriptions are acknowledged and heartbeats sent, but no data of these symbols.
     silent_symbols: set[str] = attrs.Factory(set)
     #: The zombie for all symbols.
@@ -131,7 +131,7 @@ class Faults:
     revise_confirm: Callable[[str, int], bool] | None = None
     #: Seconds by which confirm "1" rows come later than usual.
     confirm_delay: float = 0.0
-    #: Silent minutes are not confirmed at all; the documents do not say whether they are.
+    #: Silent minutes are not confirmed at all; whether they are is not documented.
     no_flat_rows: bool = False
     #: Rows end after volCcy, as in 2022.
     seven_fields: bool = False

@@ -51,7 +51,7 @@ class MarketTrade:
     time_us: int
     price: Decimal
     size: Decimal
-    #: The side of the taker; a venue that publishes the maker's says the other one.
+    #: The side of the taker; a venue that publishes the maker's side publishes the other one.
     side: Literal["buy", "sell"]
 
 

@@ -1,4 +1,4 @@
-"""Serving one venue over byte streams: WebSocket and REST on the same port, told apart by the request."""
+"""Serving one venue over byte streams: WebSocket and REST on the same port, distinguished by the request."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ LARGEST_BODY = 64 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 
 
-async def serve_stream(exchange: SimulatedExchange, stream: trio.abc.Stream, host: str) -> None:
-    """Serve one connection to one of the venue's hosts until the connection ends.
-
-    Whatever its client does, only that connection suffers.
-    """
+async def serve_stream(exchange: SimulatedExchange, stream: trio.abc.Stream) -> None:
+    """Serve one connection until the connection ends; whatever its client does, only that connection suffers."""
     try:
         head = await read_head(stream)
         if b"\r\nupgrade: websocket" in head.lower():
             exchange.admit()
             await exchange.serve(stream, head)
         elif head:
-            await serve_http(exchange, stream, head, host)
+            await serve_http(exchange, stream, head)
     except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
         return
     except (ConnectionRefusedError, Disconnected):
@@ -50,11 +47,11 @@ async def read_head(stream: trio.abc.Stream) -> bytes:
     return head
 
 
-async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_ahead: bytes, host: str) -> None:
+async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_ahead: bytes) -> None:
     """Answer requests, one after the other, until the client closes."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
     connection.receive_data(read_ahead)
-    while (request := await next_request(connection, stream, host)) is not None:
+    while (request := await next_request(connection, stream)) is not None:
         response = await exchange.answer(request)
         answer = render(connection, request, response)
         if response.drip and request.method != "HEAD":
@@ -68,7 +65,7 @@ async def serve_http(exchange: SimulatedExchange, stream: trio.abc.Stream, read_
         connection.start_next_cycle()
 
 
-async def next_request(connection: h11.Connection, stream: trio.abc.Stream, host: str) -> Request | None:
+async def next_request(connection: h11.Connection, stream: trio.abc.Stream) -> Request | None:
     """The next whole request; None once the client has closed."""
     head: h11.Request | None = None
     body = b""
@@ -85,13 +82,13 @@ async def next_request(connection: h11.Connection, stream: trio.abc.Stream, host
                 await stream.send_all(render(connection, None, too_large))
                 return None
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            return read_request(head, body, host)
+            return read_request(head, body)
         else:
             return None
 
 
-def read_request(head: h11.Request, body: bytes, host: str) -> Request:
-    """The request that was received on one of a venue's hosts."""
+def read_request(head: h11.Request, body: bytes) -> Request:
+    """The request that was received."""
     path, _, query = head.target.decode("ascii", "replace").partition("?")
     return Request(
         head.method.decode("ascii"),
@@ -99,7 +96,6 @@ def read_request(head: h11.Request, body: bytes, host: str) -> Request:
         dict(parse_qsl(query, keep_blank_values=True)),
         {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers},
         body,
-        host,
     )
 
 

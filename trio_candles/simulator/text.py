@@ -88,8 +88,6 @@ class Request:
     query: dict[str, str] = attrs.Factory(dict)
     headers: dict[str, str] = attrs.Factory(dict)
     body: bytes = b""
-    #: Which of the venue's REST hosts was asked; "" is the first.
-    host: str = ""
 
     @property
     def target(self) -> str:

@@ -40,7 +40,11 @@ class Rest(Protocol):
 
 @attrs.frozen
 class SimulatedVenue:
-    """One venue: what it lists, what it sends, what it answers, and whom it lets in."""
+    """One venue: what it lists, what it sends, what it answers, and whom it lets in.
+
+    A simulated venue has one address for all: WebSockets of every path, and REST of every host that the real venue
+    has, as a configured ``rest_url`` stands for all of them.
+    """
 
     #: As in the configuration.
     name: str
@@ -55,5 +59,3 @@ class SimulatedVenue:
     connects_per_second: float
     #: And at once.
     connects_burst: float
-    #: Names of further REST hosts; a request to one of them carries the name (``Request.host``).
-    more_rest_hosts: tuple[str, ...] = ()

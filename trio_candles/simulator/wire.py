@@ -29,7 +29,7 @@ class Wire(trio.abc.Stream):
         self._faults = faults
         self._age = age
         self._read_ahead = read_ahead
-        #: The venue will never say anything again, nor close.
+        #: The venue will never send anything again, nor close.
         self.half_open = False
         #: The other end closed, or this one wanted to.
         self.ended = trio.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,10 +30,8 @@ class Endpoint:
 
     #: The whole URL, path included.
     websocket_url: str
-    #: Scheme, host and port of the venue's first REST host.
+    #: Scheme, host and port.
     rest_url: str
-    #: The same of the further ones, by their names.
-    more_rest_urls: dict[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -63,7 +60,7 @@ class MemoryExchanges(SimulatedExchanges):
         The stream is as a TCP connection would be: the WebSocket handshake is still to come.
         """
         await trio.lowlevel.checkpoint()
-        exchange, _ = by_host(self.exchanges).get(urlsplit(url).hostname or "", (None, ""))
+        exchange = by_host(self.exchanges).get(urlsplit(url).hostname or "")
         if exchange is None:
             raise OSError(f"no such host: {url}")
         exchange.admit()
@@ -80,7 +77,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The venue's answer; httpx's own errors where there is no host or the connection breaks."""
-        exchange, host = self._exchanges.get(request.url.host, (None, ""))
+        exchange = self._exchanges.get(request.url.host)
         if exchange is None:
             raise httpx.ConnectError(f"no such host: {request.url.host}", request=request)
         question = Request(
@@ -89,7 +86,6 @@ class MemoryTransport(httpx.AsyncBaseTransport):
             dict(request.url.params.multi_items()),
             {name.lower(): value for name, value in request.headers.items()},
             await request.aread(),
-            host,
         )
         try:
             answer = await exchange.answer(question)
@@ -100,24 +96,14 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         )
 
 
-def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, tuple[SimulatedExchange, str]]:
-    """The exchanges by the host names they have in memory, each with what ``Request.host`` is there."""
-    return {
-        in_memory(venue, host): (exchange, host)
-        for venue, exchange in exchanges.items()
-        for host in ("", *exchange.kind.more_rest_hosts)
-    }
+def by_host(exchanges: Mapping[str, SimulatedExchange]) -> dict[str, SimulatedExchange]:
+    """The exchanges by the host names they have in memory."""
+    return {f"{venue}.simulated": exchange for venue, exchange in exchanges.items()}
 
 
-def in_memory(venue: str, host: str) -> str:
-    """The name that one of a venue's hosts has in memory."""
-    return f"{host}.{venue}.simulated" if host else f"{venue}.simulated"
-
-
-def endpoint(venue: SimulatedVenue, authority: Callable[[str], str]) -> Endpoint:
-    """Where a venue is found, its hosts being at *authority*, with or without a port."""
-    more = {host: f"http://{authority(host)}" for host in venue.more_rest_hosts}
-    return Endpoint(f"ws://{authority('')}{venue.websocket_paths[0]}", f"http://{authority('')}", more)
+def endpoint(venue: SimulatedVenue, authority: str) -> Endpoint:
+    """Where a venue is found on a host, with or without a port."""
+    return Endpoint(f"ws://{authority}{venue.websocket_paths[0]}", f"http://{authority}")
 
 
 def make_exchanges(
@@ -133,7 +119,7 @@ async def open_exchanges_in_memory(
 ) -> AsyncIterator[MemoryExchanges]:
     """Those *venues* of the market, or all, in this process; leaving the block ends their connections."""
     exchanges = make_exchanges(market, now, venues)
-    endpoints = {venue: endpoint(exchange.kind, partial(in_memory, venue)) for venue, exchange in exchanges.items()}
+    endpoints = {venue: endpoint(market.venues[venue], f"{venue}.simulated") for venue in exchanges}
     async with trio.open_nursery() as nursery:
         yield MemoryExchanges(market, exchanges, endpoints, MemoryTransport(exchanges), nursery)
         nursery.cancel_scope.cancel()
@@ -143,25 +129,23 @@ async def open_exchanges_in_memory(
 async def open_exchanges_on_loopback(
     market: Market, now: Callable[[], int], venues: Iterable[str] | None = None
 ) -> AsyncIterator[SimulatedExchanges]:
-    """The same on 127.0.0.1, each host on a port of its own; leaving the block closes ports and connections."""
+    """The same on 127.0.0.1, each venue on a port of its own; leaving the block closes ports and connections."""
     exchanges = make_exchanges(market, now, venues)
     endpoints = {}
     async with trio.open_nursery() as nursery:
         for venue, exchange in exchanges.items():
-            ports = {}
-            for host in ("", *exchange.kind.more_rest_hosts):
-                listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
-                ports[host] = f"{LOOPBACK}:{listeners[0].socket.getsockname()[1]}"
-                nursery.start_soon(listen, exchange, host, listeners, name=f"{venue}/simulated port")
-            endpoints[venue] = endpoint(exchange.kind, ports.__getitem__)
+            listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
+            port = listeners[0].socket.getsockname()[1]
+            endpoints[venue] = endpoint(market.venues[venue], f"{LOOPBACK}:{port}")
+            nursery.start_soon(listen, exchange, listeners, name=f"{venue}/simulated port")
         yield SimulatedExchanges(market, exchanges, endpoints)
         nursery.cancel_scope.cancel()
 
 
-async def listen(exchange: SimulatedExchange, host: str, listeners: list[trio.SocketListener]) -> None:
-    """Serve everybody who connects to one of a venue's hosts, for ever."""
+async def listen(exchange: SimulatedExchange, listeners: list[trio.SocketListener]) -> None:
+    """Serve everybody who connects, for ever."""
 
     async def serve(stream: trio.SocketStream) -> None:
-        await serve_stream(exchange, stream, host)
+        await serve_stream(exchange, stream)
 
     await trio.serve_listeners(serve, listeners)
