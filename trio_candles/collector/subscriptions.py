@@ -3,18 +3,19 @@
 A symbol's subscription is a :class:`Request` in one of seven states::
 
     ask ──► TOGETHER ──5 s──► TOGETHER_AGAIN ──5 s──► ALONE ──5 s──► UNANSWERED
-               ▲ another one refused by name │           │                │
-               └─────────────────────────────┘           │                │
-    any of these ──refused by name──► REFUSED            │                │
-    any of these, UNANSWERED and REFUSED too ──acknowledged on every channel──► SUBSCRIBED
-    SUBSCRIBED ──silent (trio_candles.collector.silence)──► SILENT
+               ▲                     │
+               └── another refused ──┘
+
+    each of these ──acknowledged on every channel──► SUBSCRIBED ──silent──► SILENT
+    each of all ──refused by name──► REFUSED ──acknowledged late──► SUBSCRIBED
     UNANSWERED, REFUSED, SILENT ──300 s──► TOGETHER_AGAIN
 
 - TOGETHER: asked for in a message with others; TOGETHER_AGAIN: once more so; ALONE: in a message of its own. The five
   seconds count from the moment at which the message was sent, and one second does after a refusal: one bad symbol may
   have spoiled its whole message. A refusal that names a symbol takes the symbol out of the message, and the rest is
-  asked for as if for the first time; a refusal that names none leads to each symbol's own message.
-- UNANSWERED, REFUSED, SILENT: given up. That is an error in the log and gaps in the ledger.
+  asked for together once more, however often it was; a refusal that names none leads to each symbol's own message.
+- UNANSWERED, REFUSED, SILENT: given up. That is an error in the log and gaps in the ledger. When a symbol is SILENT is
+  decided in :mod:`trio_candles.collector.silence`.
 - A venue that finds us too fast has refused nothing: what is awaited goes back to TOGETHER, a minute later.
 
 Invariant: on an open connection, every symbol is subscribed, or is awaited and has a time at which it is asked for
