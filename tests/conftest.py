@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-MEMORY = Path("/dev/shm")
 NOT_RUN = "slow, not run: pytest --slow runs them"
 
 if importlib.util.find_spec("dateutil") is None:
@@ -29,10 +27,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes seconds; runs with --slow. A quick test holds the same promise")
     settings.load_profile("slow" if config.getoption("slow") else "quick")
-    # Every commit waits for the disk: a third of a whole-service test's time on the one that was measured. No test is
-    # about the disk of the machine that runs it; what a disk may lose is played by tests/disks.py.
-    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_collection_modifyitems(config, items):
@@ -48,3 +42,11 @@ def pytest_report_teststatus(report):
     if report.skipped and NOT_RUN in str(report.longrepr):
         return NOT_RUN, "", "SLOW"
     return None
+
+
+@pytest.fixture
+def quick():
+    """A folder in memory where the system has one: what a disk may lose is played by ``disks``, and needs no disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)

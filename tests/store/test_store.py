@@ -15,7 +15,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -160,14 +159,6 @@ def _every_minute(root: Path, stored: set[int], series: Series, first: int, mark
     said = [time for since, until, symbol in spans if symbol == series.symbol for time in range(since, until, MINUTE)]
     if sorted([*stored, *said]) != list(range(first, mark, MINUTE)):
         raise Lost(f"{series}: a minute is nothing, or two things")
-
-
-@pytest.fixture
-def quick():
-    """A folder in memory where the system has one: many directories, none of which has to outlive a power cut."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 # --- flushing
@@ -1187,7 +1178,7 @@ def test_a_power_cut_after_a_kill_loses_nothing(quick):
 
 KILLED = """
 import os, signal, sqlite3, sys
-sys.path[:0] = sys.argv[2:]
+sys.path[:0] = sys.argv[3:]
 from test_store import *
 
 OURS = {"write", "fsync", "replace", "mkdir", "unlink", "open", "close"}
@@ -1223,9 +1214,9 @@ def work(root, told, step):
     told.write(b"end %d\\n" % ended())
 
 
-root, step = Path(sys.argv[1]), 0
+root, stride, step = Path(sys.argv[1]), int(sys.argv[2]), 0
 while True:
-    step += 1
+    step += stride
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -1247,8 +1238,9 @@ while True:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
-def test_a_process_killed_before_every_system_call_and_statement_loses_nothing(quick):
-    """Each of some hundreds of children dies one step later than the one before, by SIGKILL."""
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_killed_before_every_system_call_and_statement_loses_nothing(quick, stride):
+    """Each of some hundreds of children dies *stride* steps later than the one before, by SIGKILL."""
     here = Path(__file__).parent
     command = [
         sys.executable,
@@ -1257,6 +1249,7 @@ def test_a_process_killed_before_every_system_call_and_statement_loses_nothing(q
         "-c",
         KILLED,
         str(quick),
+        str(stride),
         *map(str, (here, here.parent, here.parents[1])),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
