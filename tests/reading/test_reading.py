@@ -19,6 +19,7 @@ from directories import (
     MIDNIGHT,
     Truth,
     at,
+    bring_down,
     candle,
     flush,
     left_by_a_killed_collector,
@@ -28,7 +29,6 @@ from directories import (
     sql,
     tell,
     verdicts,
-    without_checksums,
     write_day_file,
 )
 from hypothesis import given, settings
@@ -51,7 +51,7 @@ from trio_candles.reading.files import DayFiles, FileChanged
 from trio_candles.reading.ledger import open_books
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
-from trio_candles.store.schema import COLUMNS, JOURNAL, TABLES_SINCE_2
+from trio_candles.store.schema import COLUMNS, JOURNAL
 from trio_candles.store.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -585,11 +585,7 @@ def test_a_ledger_that_cannot_be_read_is_said(tmp_path):
 
 def test_a_directory_of_the_first_format_is_read(tmp_path):
     make(tmp_path, "sse")
-    for line in TABLES_SINCE_2.splitlines():
-        if line.startswith("CREATE TABLE"):
-            sql(tmp_path, f"DROP TABLE {line.split()[2]}")
-    without_checksums(tmp_path / JOURNAL)
-    sql(tmp_path, "UPDATE meta SET value = '1' WHERE key = 'format'")
+    bring_down(tmp_path / JOURNAL, "1")
     assert minutes(read(tmp_path)) == [0, 1]
     assert minutes(read(tmp_path, "3m")) == [0]
     assert coverage(tmp_path).num_rows == 2
@@ -597,8 +593,7 @@ def test_a_directory_of_the_first_format_is_read(tmp_path):
 
 def test_a_directory_of_the_second_format_is_read_without_checksums(tmp_path):
     make(tmp_path, "sse")
-    without_checksums(tmp_path / JOURNAL)
-    sql(tmp_path, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    bring_down(tmp_path / JOURNAL, "2")
     assert minutes(read(tmp_path)) == [0, 1]
 
 

@@ -24,6 +24,7 @@ from torture.evidence import Survey, counted, held_against, survey
 from trio_candles.audit import audit
 from trio_candles.candles.model import MINUTE, Empty, Millis, Reason, Unsure
 from trio_candles.store.store import open_store
+from trio_candles.venues.histories import HISTORIES
 
 MINUTES = 300
 EMPTY, GAP = range(100, 110), range(200, 230)
@@ -88,7 +89,8 @@ def _judge(root: Path, before: Survey) -> tuple[str, list[str]]:
     try:
         with open_store(root) as store:
             store.expect(SERIES, FIRST, NOW)
-            store.open_gaps(["okx", "kraken"], 500)
+            for history in HISTORIES.values():
+                store.ask(store.journal.gaps.due, history, NOW)
             store.flush(store.waiting())
     finally:
         logging.getLogger("trio_candles").removeHandler(handler)

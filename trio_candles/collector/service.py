@@ -25,11 +25,12 @@ import trio
 
 from trio_candles.candles.model import DAY, Millis, Series
 from trio_candles.clock import Time
+from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.feed import run_feed
 from trio_candles.collector.gapfill import fill_gaps
 from trio_candles.collector.status import Board, VenueBoard, render
 from trio_candles.collector.venue_state import VenueState, open_venue_state
-from trio_candles.collector.writer import Batch, GapBook, Offload, Writing, write_verdicts
+from trio_candles.collector.writer import Batch, Offload, Writing, write_verdicts
 from trio_candles.config.load import Config
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
@@ -101,11 +102,12 @@ async def open_service(
     owed = await offload(store.expect, everything, earliest, now)
     await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
     board = Board(now, {name: VenueBoard(name) for name in series})
-    gaps = await offload(store.open_gap_minutes)
+    gaps = store.journal.gaps.open_minutes()
     for name, venue in board.venues.items():
-        venue.open_gap_minutes = gaps.get(name, 0)
+        venue.open_gap_minutes = gaps[name]
     service = Service(board, Writing())
-    book = GapBook()
+    filling = config.gap_detection.enabled
+    backlogs = {name: Backlog(histories[name]) for name in series if filling and name in histories}
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
     shelter = trio.CancelScope(shield=True)
     grace = config.shutdown.timeout_seconds * SHARE * time.speed
@@ -113,7 +115,7 @@ async def open_service(
     async with trio.open_nursery() as outer:
         outer.start_soon(
             _shelter, shelter, write_verdicts,
-            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, book,
+            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, backlogs,
             name="writer",
         )  # fmt: skip
         try:
@@ -128,10 +130,9 @@ async def open_service(
                         )
                         url = settings.websocket_url or protocol.websocket_url
                         fill = None
-                        if config.gap_detection.enabled and protocol.name in histories:
+                        if protocol.name in backlogs:
                             rest_url = settings.rest_url or protocol.rest_url
-                            history = histories[protocol.name]
-                            fill = partial(_fill, history, network, rest_url, book, time, chance)
+                            fill = partial(_fill, backlogs[protocol.name], network, rest_url, time, chance)
                         nursery.start_soon(
                             run_feed, protocol, url, state, network, time, send.clone(), chance,
                             service.writing.last_words.append, fill, name=protocol.name,
@@ -148,9 +149,9 @@ async def open_service(
 
 
 async def _fill(
-    history: History, network: Network, url: str, book: GapBook, time: Time, chance: random.Random, state: VenueState
+    backlog: Backlog, network: Network, url: str, time: Time, chance: random.Random, state: VenueState
 ) -> None:
-    await fill_gaps(history, network, url, book, state, time, chance)
+    await fill_gaps(backlog, network, url, state, time, chance)
 
 
 async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:

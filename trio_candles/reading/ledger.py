@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from trio_candles.candles.model import MINUTE, Millis, Series, canonical_symbol, day_name
 from trio_candles.reading.errors import LedgerUnreadable, NoSuchDirectory, UnknownSeries
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UPGRADES, candle_checksum
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UNCHECKED, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["Account", "Books", "GapSpan", "open_books"]
@@ -55,7 +55,7 @@ class Books:
         if found is None or found[0] not in (FORMAT, *UPGRADES):
             raise LedgerUnreadable(f"the journal's format is {found and found[0]}; this version knows {FORMAT}")
         self._derives = found[0] != "1"
-        self._checked = found[0] == FORMAT
+        self._checked = found[0] not in UNCHECKED
         """Whether waiting rows have checksums: since format 3."""
 
     def accounts(self, venue: str | None = None, symbol: str | None = None) -> list[Account]:
