@@ -31,7 +31,7 @@ from collections.abc import Iterable
 import attrs
 import trio
 
-from trio_candles.candles.model import MINUTE, Attempt, Finding, Page, Series, printable, utc_text
+from trio_candles.candles.model import MINUTE, Attempt, Finding, Millis, Page, Series, printable, utc_text
 from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.confirm import keep_comparing
@@ -81,13 +81,14 @@ class Filler:
             return None
         self.turn += 1
         young = self.time.now() - YOUNG if self.turn % OTHERS_EVERY else float("inf")
-        page = min(
-            ready,
-            key=lambda page: (not (page.fresh and page.until > young), self.asked.get(page.series, float("-inf"))),
-        )
+        page = min(ready, key=lambda one: self._turn(one, young))
         self.asked[page.series] = trio.current_time()
         self.backlog.busy.add(page.series)
         return page
+
+    def _turn(self, page: Due, young: float) -> tuple[bool, float, Millis]:
+        """Who comes first, in ascending order."""
+        return not (page.fresh and page.until > young), self.asked.get(page.series, float("-inf")), page.until
 
     def may_believe(self, page: Due) -> bool:
         """Whether one answer about *page* is enough. The ledger holds one that names no market against what is stored

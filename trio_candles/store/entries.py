@@ -107,9 +107,10 @@ class Entries:
                 self._changing(entry).expected = one in series
                 self._db.execute("UPDATE series SET expected = ? WHERE id = ?", (entry.expected, entry.id))
 
-    def expected(self, venue: str) -> Iterator[tuple[Series, Entry]]:
-        """The expected series of *venue*, and their entries."""
-        return ((one, entry) for one, entry in self._all.items() if entry.expected and one.venue == venue)
+    def expected(self, venue: str, only: Iterable[Series] | None = None) -> Iterator[tuple[Series, Entry]]:
+        """The expected series of *venue* and their entries; of *only* some, if they are given."""
+        some = self._all.items() if only is None else [(one, self._all[one]) for one in only]
+        return ((one, entry) for one, entry in some if entry.expected and one.venue == venue)
 
     def begin_at(self, entry: Entry, first: Millis) -> None:
         """*first* is the first expected minute."""

@@ -10,11 +10,14 @@ When REST may be asked about a gap again is kept with the gap, in the transactio
                    │ └───────────────────────────────┘ not_before_ms has come
 
 *Due* is a gap whose ``not_before_ms`` is not ahead of the clock. One that is longer than a question reaches is asked
-about piece by piece, newest first, before it waits: ``rest_since_ms`` to ``rest_until_ms`` is what is left. A gap
-that grows while it waits goes on waiting: the market may be closed, and every minute would be a question. The wait
-doubles with the attempts (:func:`wait_after`). What failed because the venue was not well waits for nothing here: the
-asking task backs off by itself, and all of it is due once the venue is well. A new start keeps the waits: none is
-longer than ten minutes, and while the way to a venue is broken none begins.
+about piece by piece, newest first, before it waits: ``rest_since_ms`` to ``rest_until_ms`` is what is left. (After
+a few pieces in vain the next ones wait, too: a closed market has a long gap without anything in it.) A gap that
+grows while it waits goes on waiting: else every minute of a closed market would be a question. The wait doubles with
+the attempts (:func:`wait_after`). What failed because the venue was not well waits for nothing here: the asking task
+backs off by itself, and all of it is due once the venue is well. So a new start keeps the waits: none is longer than
+ten minutes, and while the way to a venue is broken none begins.
+
+The invariant: of each expected series with something due there is a page to ask for, whatever else there is.
 
 Works inside the journal's transactions, on its connection; spans are whole minutes, which the journal has checked.
 """
@@ -47,6 +50,8 @@ FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
 """The same for a gap that ended less than so many ms ago: no minute is to stay open longer than five minutes while the
 venue answers, and the first minute of them passes before it may be asked about."""
+PIECES_AT_ONCE = 4
+"""So many pieces of a long gap in vain, and each further one waits as well, as long as a young gap does at most."""
 LOOKED_AT = 50
 """Due gaps of one series that a look reads: a few, nearly always. Of thousands, the newest and the oldest will do."""
 
@@ -181,7 +186,10 @@ class Gaps:
 
     def _cut(self, row: _Row, low: int, high: int, now: Millis) -> None:
         """Let what *row* has outside of ``[low, high)`` be gaps of their own, and *row* end there."""
-        self._db.execute("UPDATE gap SET since_ms = ?, until_ms = ? WHERE id = ?", (low, high, row.id))
+        self._db.execute(
+            "UPDATE gap SET since_ms = ?, until_ms = ?, rest_since_ms = NULL, rest_until_ms = NULL WHERE id = ?",
+            (low, high, row.id),
+        )
         for begin, end in subtract([(row.since, row.until)], [(low, high)]):
             not_before, rest = row.not_before, next(clip([row.rest], begin, end), None)
             if rest is None:  # the whole of this piece was asked about in vain
@@ -207,8 +215,8 @@ class Gaps:
             return next(iter(history.windows(Millis(since), Millis(until), now)), None)
 
         found = {}
-        for series, entry in self._entries.expected(history.name):
-            if entry.in_gaps and (only is None or series in only):
+        for series, entry in self._entries.expected(history.name, only):
+            if entry.in_gaps:
                 page = self._page(series, entry, newest, now)
                 if page is not None:
                     found[series] = page
@@ -282,7 +290,8 @@ class Gaps:
             if since < attempt.since or until <= now - YOUNG
         ]
         if left and row.is_due(now):
-            return 0, left[-1]
+            beyond = row.attempts + 2 - PIECES_AT_ONCE
+            return (now + wait_after(beyond, now, now) if beyond > 0 else 0), left[-1]
         return now + wait_after(row.attempts + 1, row.until, now), (None, None)
 
     def _observed_absent(self, entry: Entry, since: Millis, until: Millis, error: str, now: Millis) -> None:
