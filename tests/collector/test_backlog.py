@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import trio
 from test_journal import NOON, at, candle, empty, journal_in, rows, unsure
 from world import AdjustableTime
 
@@ -22,54 +23,55 @@ def series(venue: str, number: int, letter: str) -> list[Series]:
     return [Series(venue, f"{letter}{n:03}/USD") for n in range(number)]
 
 
-def asking(
-    journal, venue: str, now: Millis, seconds: int, pace: float, answer: Callable[[Due], Finding]
-) -> Iterator[tuple[float, Due]]:
-    """What is asked in *seconds* from *now* on, and when; at the venue's pace, each answer in the ledger at once."""
-    time = AdjustableTime(NOON)
-    filler = Filler(Backlog(HISTORIES[venue]), time)
-    for turn in range(int(seconds * pace)):
-        second = turn / pace
-        moment = Millis(int(now + 1000 * second))
-        time.epoch = moment
-        if second % 5 < 1 / pace:
-            filler.backlog.look(journal, moment)
+async def ask_for(
+    seconds: int, journal, venue: str, now: Millis, pace: float, answer: Callable[[float, Due], Finding | None]
+) -> None:
+    """Ask a venue at its *pace*, each answer in the ledger at once, for so long or until there is no *answer*."""
+    filler = Filler(Backlog(HISTORIES[venue]), AdjustableTime(now))
+    look = 0.0
+    while trio.current_time() < seconds:
+        if trio.current_time() >= look:
+            filler.backlog.look(journal, filler.time.now())
+            look += 5
         page = filler.next_page()
-        if page is None:
-            continue
-        yield second, page
-        answers = [answer(page)]
-        journal.commit(answers, moment)
-        filler.backlog.look_again(journal, moment, answers)
-        filler.backlog.release(answers)
+        if page is not None:
+            finding = answer(trio.current_time(), page)
+            if finding is None:
+                return
+            journal.commit([finding], filler.time.now())
+            filler.backlog.look_again(journal, filler.time.now(), [finding])
+            filler.backlog.release([finding])
+        await trio.sleep(1 / pace)
 
 
-async def test_500_symbols_that_are_refused_do_not_keep_200_others_from_being_filled_at_the_venues_pace():
+async def test_500_symbols_that_are_refused_do_not_keep_200_others_from_being_filled_at_the_venues_pace(autojump_clock):
     """Each of the 510 has a gap that grows minute by minute, so that its end is always young."""
-    refused, holes = series("kraken", 510, "R"), series("kraken", 200, "H")
+    refused, holes, filled = series("kraken", 510, "R"), series("kraken", 200, "H"), 0
     with journal_in() as journal:
         journal.expect([*refused, *holes], NOON, NOON)
         journal.commit([unsure(0, 60, Reason.DISCONNECTED, series=one) for one in holes], at(60))
         journal.commit([empty(60, 240, series=one) for one in holes], at(240))
         journal.commit([unsure(0, 240, Reason.REFUSED, series=one) for one in refused], at(240))
 
-        def answer(page: Due) -> Finding:
+        minutes = iter(range(240, 10_000))
+
+        def answer(second: float, page: Due) -> Finding | None:
+            nonlocal filled
+            if second % 60 == 0:
+                minute = next(minutes)
+                journal.commit([unsure(minute, minute + 1, Reason.REFUSED, series=one) for one in refused], at(minute))
             if page.series in refused:
                 return Attempt(page.series, page.since, page.until, "UnknownSymbol")
-            return Page(page.series, page.since, page.until, (), (empty(0, 60, series=page.series),))
+            filled += 1
+            done = Page(page.series, page.since, page.until, (), (empty(0, 60, series=page.series),))
+            return None if filled == len(holes) else done
 
-        minute = 240
-        for second, _ in asking(journal, "kraken", at(240), 1500, 1.0, answer):
-            if second // 60 + 240 > minute:
-                journal.commit([unsure(minute, minute + 1, Reason.REFUSED, series=one) for one in refused], at(minute))
-                minute += 1
-            left = rows(journal, "SELECT count(*) FROM gap WHERE reason = 'disconnected'")[0][0]
-            if not left:
-                break
-    assert second <= 2 * 710  # each of them was asked about once, and a second time at most
+        await ask_for(3600, journal, "kraken", at(240), 1.0, answer)
+        assert filled == len(holes)
+    assert trio.current_time() <= 710  # each of all of them was asked about once at most
 
 
-async def test_young_minutes_go_first_and_leave_a_quarter_of_the_questions_to_the_rest():
+async def test_young_minutes_go_first_and_leave_a_quarter_of_the_questions_to_the_rest(autojump_clock):
     young, old = series("kraken", 300, "Y"), series("kraken", 20, "O")
     filler = Filler(Backlog(HISTORIES["kraken"]), AdjustableTime(at(200)))
     filler.backlog.due = {one: Due(one, at(150), at(160 + n % 9), True, False) for n, one in enumerate(young)}
@@ -78,7 +80,7 @@ async def test_young_minutes_go_first_and_leave_a_quarter_of_the_questions_to_th
     assert Counter(asked) == {"Y": 30, "O": 10}
 
 
-async def test_one_hiccup_ends_no_wait_but_its_own():
+async def test_one_hiccup_ends_no_wait_but_its_own(autojump_clock):
     """A hundred holes that nobody can fill, and every hundredth answer is an HTTP 502."""
     holes = series("okx", 100, "H")
     with journal_in() as journal:
@@ -88,21 +90,22 @@ async def test_one_hiccup_ends_no_wait_but_its_own():
         )
         count, unwell, again = 0, {}, []
 
-        def answer(page: Due) -> Finding:
+        def answer(second: float, page: Due) -> Finding:
+            nonlocal count
+            count += 1
+            if page.series in unwell:
+                again.append(second - unwell.pop(page.series))
             if count % 100 == 0:
                 unwell[page.series] = second
             return Attempt(page.series, page.since, page.until, "HTTP 502", unwell=page.series in unwell)
 
-        for second, page in asking(journal, "okx", at(90), 3600, 0.5, answer):
-            count += 1
-            if page.series in unwell:
-                again.append(second - unwell.pop(page.series))
+        await ask_for(3600, journal, "okx", at(90), 0.5, answer)
     # 30 s, 60, 120, 240, 480 and then 600: nine or ten a hole, and one for each that was not answered.
     assert 100 * 8 < count < 100 * 10.5
     assert max(again) < 400  # nobody waits for anything but the turns of the others
 
 
-async def test_50_products_with_empty_pages_do_not_keep_200_live_series_from_being_compared():
+async def test_50_products_with_empty_pages_do_not_keep_200_live_series_from_being_compared(autojump_clock):
     """Their candles have waited the longest, and will for ever."""
     closed, live = series("coinbase", 50, "C"), series("coinbase", 200, "L")
     with journal_in() as journal:
@@ -128,7 +131,7 @@ async def test_50_products_with_empty_pages_do_not_keep_200_live_series_from_bei
     assert 2 <= max(asked[one] for one in closed) <= 3
 
 
-async def test_a_question_that_failed_goes_behind_the_others():
+async def test_a_question_that_failed_goes_behind_the_others(autojump_clock):
     some = series("coinbase", 3, "C")
     with journal_in() as journal:
         journal.expect(some, NOON, NOON)
@@ -147,7 +150,7 @@ async def test_a_question_that_failed_goes_behind_the_others():
         assert rows(journal, "SELECT max(attempts) FROM gap") == [(None,)]
 
 
-async def test_of_a_series_one_question_is_under_way_until_the_ledger_knows_of_the_answer():
+async def test_of_a_series_one_question_is_under_way_until_the_ledger_knows_of_the_answer(autojump_clock):
     (one,) = series("okx", 1, "H")
     with journal_in() as journal:
         journal.expect([one], NOON, NOON)
@@ -168,7 +171,7 @@ async def test_of_a_series_one_question_is_under_way_until_the_ledger_knows_of_t
         assert not filler.backlog.busy
 
 
-async def test_an_answer_that_is_given_up_for_want_of_room_still_releases_its_series():
+async def test_an_answer_that_is_given_up_for_want_of_room_still_releases_its_series(autojump_clock):
     """What it proved is asked for again."""
     (one,) = series("okx", 1, "H")
     state = VenueState(VenueBoard("okx"), {})

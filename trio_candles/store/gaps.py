@@ -27,6 +27,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import attrs
 
@@ -52,7 +53,7 @@ LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
 venue answers, and the first minute of them passes before it may be asked about."""
 PIECES_AT_ONCE = 4
 """So many pieces of a long gap in vain, and each further one waits as well, as long as a young gap does at most."""
-LOOKED_AT = 50
+LOOKED_AT = 8
 """Due gaps of one series that a look reads: a few, nearly always. Of thousands, the newest and the oldest will do."""
 
 
@@ -69,8 +70,7 @@ class Due:
     """Whether any due gap of the page was asked about in vain."""
 
 
-@attrs.frozen
-class _Row:
+class _Row(NamedTuple):
     id: int
     since: int
     until: int
@@ -143,7 +143,7 @@ class Gaps:
         return self._rows(f"WHERE {touching('gap')} ORDER BY since_ms", id=entry.id, since=since, until=until)
 
     def _rows(self, condition: str, **values: int) -> list[_Row]:
-        return [_Row(*row) for row in self._db.execute(f"SELECT {_ROW} FROM gap {condition}", values)]
+        return [_Row._make(row) for row in self._db.execute(f"SELECT {_ROW} FROM gap {condition}", values)]
 
     # --- opened and closed
 
@@ -229,14 +229,16 @@ class Gaps:
         rows: list[_Row] = []
         for due in ("not_before_ms <= :now", "not_before_ms > :far"):
             rows += self._rows(
-                f"INDEXED BY gap_due WHERE series_id = :id AND state = 'open' AND {due} LIMIT {LOOKED_AT}",
+                f"INDEXED BY gap_due WHERE series_id = :id AND state = 'open' AND {due} AND since_ms < :now"
+                f" LIMIT {LOOKED_AT}",
                 id=entry.id, now=now, far=far,
             )  # fmt: skip
         due = "state = 'open' AND (not_before_ms <= :now OR not_before_ms > :far)"
         many = len(rows) >= LOOKED_AT
         if many:  # any of them, by that index; by the other one, the newest
             rows = self._rows(
-                f"INDEXED BY gap_span WHERE series_id = :id AND {due} ORDER BY since_ms DESC LIMIT {LOOKED_AT}",
+                f"INDEXED BY gap_span WHERE series_id = :id AND {due} AND since_ms < :now"
+                f" ORDER BY since_ms DESC LIMIT {LOOKED_AT}",
                 id=entry.id, now=now, far=far,
             )  # fmt: skip
         rows.sort(key=lambda row: row.since, reverse=True)
