@@ -1454,6 +1454,30 @@ def test_both_digests_of_a_replacement_under_way_are_valid(tmp_path, on_disk_now
 # --- a journal that is lost
 
 
+@pytest.mark.parametrize("loss", ["journal", "nothing"])
+def test_a_series_whose_symbol_does_not_tell_its_folder_keeps_it_whatever_is_lost(tmp_path, loss):
+    series = Series("binance", "BTCUSDT", folder="BTC-USDT")
+    with open_store(tmp_path) as store:
+        expect(store, series, since=0, now=0)
+        store.aggregate(("5m",))
+        store.commit([candle(minute, series=series) for minute in range(6)], LATE)
+        flush(store)
+    there = {f"binance/BTC-USDT/{name}/2026-01-11.parquet" for name in ("1m", "5m")}
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")} == there
+    if loss == "journal":
+        (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        ((found, _),) = store.journal.spans().items()
+        assert (found.symbol, found.folder) == ("BTCUSDT", "BTC-USDT")
+        store.expect([found], at(0), at(6))
+        assert store.commit([candle(6, series=found), candle(6, 55.0, series=found)], LATE).accepted == 1
+        assert store.unsaved() == [DayFile(found, at(0))]
+        flush(store)
+        assert [one.series.folder for one in store.journal.revisions.doubtful("binance", LATE)] == ["BTC-USDT"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")} == there
+    assert not (tmp_path / "quarantine").exists()
+
+
 LOSSES = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),

@@ -43,6 +43,7 @@ class Entries:
             )
             for venue, symbol, timeframe, folder, id_, first, mark, last, expected, gaps in rows
         }
+        self._series = {entry.id: series for series, entry in self._all.items()}
         self._before: dict[int, tuple[Entry, Entry]] = {}
         """What a transaction has changed so far, by id: the entry, and what it was."""
         self._added: list[Series] = []
@@ -52,6 +53,10 @@ class Entries:
 
     def __contains__(self, series: Series) -> bool:
         return series in self._all
+
+    def series(self, id_: int) -> Series:
+        """The series that the tables call *id_*."""
+        return self._series[id_]
 
     def items(self) -> Iterator[tuple[Series, Entry]]:
         """All series and their entries."""
@@ -81,7 +86,7 @@ class Entries:
             entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
             entry.expected, entry.in_gaps = was.expected, was.in_gaps
         for series in self._added:
-            del self._all[series]
+            del self._series[self._all.pop(series).id]
 
     def _changing(self, entry: Entry) -> Entry:
         if entry.id not in self._before:
@@ -97,6 +102,7 @@ class Entries:
         )
         assert row.lastrowid is not None
         entry = self._all[series] = Entry(row.lastrowid, first, first, None)
+        self._series[entry.id] = series
         self._added.append(series)
         return entry
 

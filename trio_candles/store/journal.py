@@ -60,7 +60,7 @@ class Journal:
         self._underived = Underived(database)
         self._entries = Entries(database)
         self.gaps = Gaps(database, self._entries)
-        self.revisions = Revisions(database)
+        self.revisions = Revisions(database, self._entries)
         self._verdicts = Verdicts(database, self._entries, self.gaps, self.revisions, self._underived, stored_elsewhere)
 
     @classmethod
@@ -175,7 +175,10 @@ class Journal:
         """
         until = floor_to(now, MINUTE)
         asked = floor_to(min(earliest, until), MINUTE)
-        listings = self._listings()
+        listings = {
+            self._entries.series(id_): Millis(since)
+            for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
+        }
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
             self._db.execute("DELETE FROM venue_state")
@@ -198,13 +201,6 @@ class Journal:
         with self._transaction():
             self.gaps.forget_old_events(now)
             self.revisions.give_up_old(now)
-
-    def _listings(self) -> dict[Series, Millis]:
-        """When the venues' markets began, where that is known."""
-        rows = self._db.execute(
-            "SELECT venue, symbol, timeframe, since_ms FROM listing JOIN series ON series.id = series_id"
-        )
-        return {Series(venue, symbol, timeframe): since for venue, symbol, timeframe, since in rows}
 
     def rebuild(
         self,
@@ -284,10 +280,10 @@ class Journal:
     def waiting_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) pairs for which candles wait."""
         rows = self._db.execute(
-            f"SELECT DISTINCT venue, symbol, timeframe, open_ms - open_ms % {DAY} AS day"
+            f"SELECT DISTINCT series_id, open_ms - open_ms % {DAY} AS day"
             " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
         )
-        return [(Series(venue, symbol, timeframe), Millis(day)) for venue, symbol, timeframe, day in rows]
+        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
@@ -378,9 +374,8 @@ class Journal:
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
-        by_id = {entry.id: series for series, entry in self._entries.items()}
         waiting = set(self.waiting_days())
-        days = [(by_id[series_id], day) for series_id, day in self._underived.days()]
+        days = [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
         return [day for day in days if day not in waiting]
 
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:

@@ -26,6 +26,7 @@ from typing import Any
 import attrs
 
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source
+from trio_candles.store.entries import Entries
 from trio_candles.venues.history import SETTLED
 
 __all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
@@ -69,8 +70,9 @@ class Doubtful:
 class Revisions:
     """The tables ``revision``, ``confirmed`` and ``confirmation`` of an open journal."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, entries: Entries) -> None:
         self._db = database
+        self._entries = entries
 
     # --- what differs
 
@@ -166,7 +168,7 @@ class Revisions:
         longest.
         """
         rows = self._db.execute(
-            "SELECT symbol, timeframe, folder, open_ms,"
+            "SELECT series_id, open_ms,"
             " max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
             " THEN json_extract(offered, '$.ingest_time_ms') END)"
             " FROM revision JOIN series ON series.id = series_id"
@@ -176,10 +178,8 @@ class Revisions:
             {"venue": venue, "now": now, "far": now + WAIT_OF_OLD_DOUBT, "limit": LISTED},
         )
         return [
-            Doubtful(
-                Series(venue, symbol, timeframe, folder), Millis(minute), None if answered is None else Millis(answered)
-            )
-            for symbol, timeframe, folder, minute, answered in rows
+            Doubtful(self._entries.series(id_), Millis(minute), None if answered is None else Millis(answered))
+            for id_, minute, answered in rows
         ]
 
     def give_up_old(self, now: Millis) -> None:
@@ -236,15 +236,12 @@ class Revisions:
     def unconfirmed(self, venue: str, now: Millis) -> list[Unconfirmed]:
         """The :data:`LISTED` expected series of *venue* whose candles have been due the longest for being compared."""
         rows = self._db.execute(
-            "SELECT symbol, timeframe, folder, confirmed.mark_ms FROM confirmed JOIN series ON series.id = series_id"
+            "SELECT series_id, confirmed.mark_ms FROM confirmed JOIN series ON series.id = series_id"
             " WHERE expected = 1 AND venue = :venue AND last_candle_ms >= confirmed.mark_ms"
             " AND (not_before_ms <= :now OR not_before_ms > :far) ORDER BY not_before_ms LIMIT :limit",
             {"venue": venue, "now": now, "far": now + RIPE, "limit": LISTED},
         )
-        return [
-            Unconfirmed(Series(venue, symbol, timeframe, folder), Millis(mark))
-            for symbol, timeframe, folder, mark in rows
-        ]
+        return [Unconfirmed(self._entries.series(id_), Millis(mark)) for id_, mark in rows]
 
     def count(self, outcomes: Counter[tuple[str, str]]) -> None:
         """Add to the counts of what comparing came to, by (venue, outcome)."""

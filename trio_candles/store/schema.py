@@ -63,6 +63,8 @@ COLUMNS = pa.schema(_FIELDS)
 """A day file's columns, in order, exactly."""
 STRINGS = ("venue", "symbol", "timeframe", "source")
 """Those of them with few words, again and again."""
+SERIES_KEY = b"trio_candles.series"
+"""In a day file's own metadata: venue, symbol and folder as JSON, for when the ledger that knows them is lost."""
 
 _SERIES = """
 CREATE TABLE series (
