@@ -69,16 +69,75 @@ def put_into_journal(root: Path, one: Candle) -> None:
         database.execute(f"INSERT INTO candle VALUES ({', '.join('?' * 13)})", (*values, candle_checksum(values)))
 
 
-def without_checksums(journal: Path) -> None:
-    """Let what waits in *journal* wait as it did before format 3."""
-    columns = CANDLE.removesuffix(", checksum")
+def bring_down(journal: Path, version: str) -> None:
+    """Let *journal* be as format "1", "2" or "3" had it."""
     with closing(sqlite3.connect(journal)) as database:
         database.executescript(
-            f"CREATE TABLE old AS SELECT {columns} FROM candle; DROP TABLE candle; {OLD_CANDLE};"
-            "INSERT INTO candle SELECT * FROM old; DROP TABLE old"
-        )
+            "DROP INDEX gap_event_absent;"
+            + _remade("series", OLD_SERIES, "id, venue, symbol, timeframe, first_ms, mark_ms, last_candle_ms, expected")
+            + _remade(
+                "gap", OLD_GAP,
+                "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error",
+            )
+            + _remade("revision", OLD_REVISION, "id, at_ms, series_id, open_ms, stored, offered, outcome")
+            + _remade("confirmed", OLD_CONFIRMED, "series_id, mark_ms")
+        )  # fmt: skip
+        if version < "3":
+            database.executescript(_remade("candle", OLD_CANDLE, CANDLE.removesuffix(", checksum")))
+        if version < "2":
+            database.execute("DROP INDEX revision_minute")
+            for table in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
+                database.execute(f"DROP TABLE {table}")
+        database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+        database.commit()
 
 
+def _remade(table: str, create: str, columns: str) -> str:
+    return (
+        f"CREATE TABLE old AS SELECT {columns} FROM {table}; DROP TABLE {table}; {create}"
+        f"INSERT INTO {table} SELECT * FROM old; DROP TABLE old;"
+    )
+
+
+OLD_SERIES = """
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    venue TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
+    first_ms INTEGER NOT NULL,          -- the first expected minute
+    mark_ms INTEGER NOT NULL,           -- every minute in [first_ms, mark_ms) is accounted for
+    last_candle_ms INTEGER,             -- open time of the newest accepted candle
+    expected INTEGER NOT NULL,          -- 1 while the configuration names it
+    UNIQUE (venue, symbol, timeframe)
+);
+"""
+OLD_GAP = """
+CREATE TABLE gap (                      -- disjoint within a series
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,                -- open | unfillable
+    reason TEXT NOT NULL, detail TEXT NOT NULL,
+    first_seen_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, last_error TEXT
+);
+CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
+"""
+OLD_REVISION = """
+CREATE TABLE revision (                 -- two different closed candles of one minute were heard
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
+    stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
+    outcome TEXT NOT NULL               -- open | kept | replaced
+);
+CREATE INDEX revision_minute ON revision (series_id, open_ms);
+"""
+OLD_CONFIRMED = """
+CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out
+    series_id INTEGER PRIMARY KEY REFERENCES series (id),   -- of its reach
+    mark_ms INTEGER NOT NULL
+);
+"""
 OLD_CANDLE = """
 CREATE TABLE candle (                   -- accepted, durable, not yet in a day file
     series_id INTEGER NOT NULL REFERENCES series (id),
@@ -87,7 +146,7 @@ CREATE TABLE candle (                   -- accepted, durable, not yet in a day f
     quote_volume REAL, vwap REAL, trades_count INTEGER,
     source TEXT NOT NULL, ingest_ms INTEGER NOT NULL,
     PRIMARY KEY (series_id, open_ms)
-)
+);
 """
 
 

@@ -57,7 +57,8 @@ def test_what_is_as_it_should_be_is_not_blamed(lived):
         ("UPDATE series SET mark_ms = mark_ms + 60000", "is 0 things"),
         (f"INSERT INTO empty VALUES (1, {FIRST}, {FIRST + MINUTE}, 'x')", "is called empty"),
         (
-            f"INSERT INTO gap VALUES (1, 1, {FIRST}, {FIRST + MINUTE}, 'open', 'unproven', '', 0, 0, NULL)",
+            f"INSERT INTO gap VALUES (1, 1, {FIRST}, {FIRST + MINUTE}, 'open', 'unproven', '', 0, 0, NULL, 0, NULL,"
+            " NULL)",
             "is 2 things",
         ),
     ],

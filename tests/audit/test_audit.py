@@ -628,11 +628,11 @@ def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: 
     duplicate = ("duplicate", FILE0, AT, AT + MINUTE)
     assert place(only(sound.audit())) == duplicate
     said, other = json.dumps(corrected), json.dumps(row(AT, volume=1.5))
-    sound.sql(f"INSERT INTO revision VALUES (1, 0, 1, {AT}, '', '{other}', 'replaced')")
+    sound.sql(f"INSERT INTO revision VALUES (1, 0, 1, {AT}, '', '{other}', 'replaced', 0)")
     assert place(only(sound.audit())) == duplicate
-    sound.sql(f"INSERT INTO revision VALUES (2, 0, 1, {AT}, '', '{said}', 'replaced')")
+    sound.sql(f"INSERT INTO revision VALUES (2, 0, 1, {AT}, '', '{said}', 'replaced', 0)")
     assert sound.audit().violations == ()
-    sound.sql(f"INSERT INTO revision VALUES (3, 0, 1, {AT}, '', '{other}', 'replaced')")
+    sound.sql(f"INSERT INTO revision VALUES (3, 0, 1, {AT}, '', '{other}', 'replaced', 0)")
     assert place(only(sound.audit())) == duplicate
     sound.sql("UPDATE revision SET offered = '[1]' WHERE id = 3")
     assert {violation.kind for violation in sound.audit().violations} == {"ledger_corrupt"}
@@ -655,9 +655,9 @@ def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: 
         "UPDATE meta SET value = '99' WHERE key = 'format'",
         "DROP TABLE gap",
         "INSERT INTO day_file VALUES ('../x.parquet', '', '')",
-        f"INSERT INTO gap VALUES (9, 1, {DAY1 + 12 * MINUTE}, {MARK}, 'open', 'x', '', 0, 0, '')",
+        f"INSERT INTO gap VALUES (9, 1, {DAY1 + 12 * MINUTE}, {MARK}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL)",
         f"INSERT INTO empty VALUES (1, {DAY1 + 24 * MINUTE}, {DAY1 + 25 * MINUTE}, 'x')",
-        f"INSERT INTO gap VALUES (9, 1, {AT + MINUTE}, {AT}, 'open', 'x', '', 0, 0, '')",
+        f"INSERT INTO gap VALUES (9, 1, {AT + MINUTE}, {AT}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL)",
         f"INSERT INTO empty VALUES (1, {FIRST - MINUTE}, {FIRST - 1}, 'x')",
     ],
 )

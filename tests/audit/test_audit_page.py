@@ -102,7 +102,7 @@ def test_whatever_a_ledger_holds_is_only_text(sound: Directory) -> None:
     sound.sql(
         f"UPDATE gap SET reason = '{text}', detail = '{text}', last_error = '{text}';"
         f"INSERT INTO gap_event VALUES (1, 1, {DAY1}, {DAY1 + MINUTE}, '{text}', '{text}');"
-        f"INSERT INTO revision VALUES (1, 0, 1, {DAY1}, '{text}', '{{\"open\": \"{text}\"}}', '{text}');"
+        f"INSERT INTO revision VALUES (1, 0, 1, {DAY1}, '{text}', '{{\"open\": \"{text}\"}}', '{text}', 0);"
     )
     (sound.root / "quarantine").mkdir()
     (sound.root / "quarantine" / "<b onclick=x>").write_bytes(b"")
@@ -134,7 +134,7 @@ def test_the_page_tells_verdict_gaps_history_revisions_and_quarantine(sound: Dir
     sound.sql(
         "UPDATE gap SET last_error = 'HTTP 503', detail = 'the socket closed' WHERE id = 1;"
         f"INSERT INTO gap_event VALUES ({DAY1}, 1, {DAY1}, {DAY1 + 5 * MINUTE}, 'stored', 'from REST');"
-        f"INSERT INTO revision VALUES (1, {DAY1}, 1, {DAY1}, '{{\"close\": 1.5}}', '{{\"close\": 1.75}}', 'kept');"
+        f"INSERT INTO revision VALUES (1, {DAY1}, 1, {DAY1}, '{{\"close\": 1.5}}', '{{\"close\": 1.75}}', 'kept', 0);"
     )
     (sound.root / "quarantine").mkdir()
     (sound.root / "quarantine" / "okx_BTC.parquet.0").write_bytes(b"")

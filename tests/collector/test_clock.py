@@ -103,7 +103,7 @@ def test_a_simulation_goes_on_with_its_seed_and_its_clock_though_the_journal_is_
         plan(options(tmp_path / "d", "--simulate", "--speed", "1"))
     with open_store(tmp_path / "d") as store:
         store.claim("simulated", seed=7, speed=60.0, pivot=planned.time.pivot, latest_ms=planned.time.now())
-        assert int(store.meta()["latest_ms"]) >= AHEAD + 3 * MINUTE
+        assert int(store.journal.meta()["latest_ms"]) >= AHEAD + 3 * MINUTE
 
 
 def test_what_the_journal_says_is_above_what_lies_beside_it(tmp_path):
@@ -133,7 +133,7 @@ def test_a_journal_whose_schema_is_no_text_any_more_is_unsound_to_every_reader(t
     with pytest.raises(sqlite3.DatabaseError), open_snapshot(journal):
         pass
     with open_store(tmp_path / "d") as store:
-        assert "kind" not in store.meta()  # made anew; a collector claims it again
+        assert "kind" not in store.journal.meta()  # made anew; a collector claims it again
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"kind": "simulated", "speed": "fast"}'])
@@ -210,7 +210,7 @@ def test_a_simulation_that_lost_its_journal_twice_is_still_the_same(tmp_path):
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
                 latest_ms=planned.time.now(),
             )  # fmt: skip
-            assert (store.meta()["seed"], store.meta()["kind"]) == ("7", "simulated")
+            assert (store.journal.meta()["seed"], store.journal.meta()["kind"]) == ("7", "simulated")
 
 
 def test_a_tool_that_only_looks_has_the_clock_of_the_collector_that_runs_there(tmp_path):

@@ -8,13 +8,13 @@ from collections import Counter
 
 import pytest
 import trio
+from test_journal import candle, journal_in, rows
 from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
-from trio_candles.candles.model import DAY, MINUTE, Series
-from trio_candles.collector.confirm import _Comparer
-from trio_candles.collector.writer import GapBook
+from trio_candles.candles.model import DAY, MINUTE, Page, Series, Source
+from trio_candles.collector.backlog import Backlog
+from trio_candles.collector.confirm import Comparer
 from trio_candles.simulator import FOREVER, Market, RestFault
-from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.venues.registry import VENUES
 
 ALL = [Series(name, symbol) for name, symbols in SYMBOLS.items() for symbol in symbols]
@@ -71,23 +71,32 @@ async def test_every_live_candle_is_confirmed_within_fifteen_minutes(autojump_cl
 async def test_what_can_never_be_compared_does_not_keep_others_waiting(autojump_clock):
     """Kraken is asked one such question in ten seconds: two closed markets, or a dozen doubts, could take them all."""
     closed = [Series("kraken", f"X{n}/USD") for n in range(8)]
-    marks = {Series("kraken", f"Y{n}/USD"): NOON for n in range(20)}
-    time = AdjustableTime(NOON)
-    stuck = [Unconfirmed(series, minute(-600)) for series in closed]
-    doubts = [Doubtful(series, minute(-600), None) for series in closed]
-    comparer = _Comparer(VENUES["kraken"].history, GapBook(), time)
-    asked = Counter()
-    while trio.current_time() < 2 * 3600:
-        now = minute(int(trio.current_time() // 60))
-        assert all(now - mark <= 15 * MINUTE for mark in marks.values()), now
-        waiting = [Unconfirmed(series, mark) for series, mark in sorted(marks.items(), key=lambda one: one[1])]
-        comparer.book.to_compare["kraken"] = (doubts, [*stuck, *waiting])
-        question = comparer.next_question()
-        if question is not None:
-            asked[question.series] += 1
-            if question.series in marks:
-                marks[question.series] = now - MINUTE
-        await trio.sleep(10)
+    live = [Series("kraken", f"Y{n}/USD") for n in range(20)]
+    with journal_in() as journal:
+        journal.expect(closed, minute(-600), minute(-600))
+        journal.commit([candle(-600, price, one) for one in closed for price in (100.0, 200.0)], NOON)
+        journal.expect([*closed, *live], NOON, NOON)
+        comparer = Comparer(Backlog(VENUES["kraken"].history), AdjustableTime(NOON))
+        asked = Counter()
+        for second in range(0, 2 * 3600, 10):
+            now, newest = NOON + 1000 * second, second // 60 - 1
+            if not second % 60 and newest >= 0:
+                journal.commit([candle(newest, series=one) for one in live], now)
+            marks = dict(rows(journal, "SELECT symbol, confirmed.mark_ms FROM confirmed JOIN series ON id = series_id"))
+            assert all(now - marks[one.symbol] <= 15 * MINUTE for one in live), now
+            comparer.backlog.look(journal, now)
+            question = comparer.next_question()
+            if question is not None:
+                asked[question.series] += 1
+                told = [candle(n, series=question.series, source=Source.REST) for n in range(newest)]
+                answer = Page(
+                    question.series, question.since, question.until,
+                    tuple(c for c in told if question.since <= c.open_time < question.until and c.series in live),
+                    (), conclusive=question.conclusive, comparing=True,
+                )  # fmt: skip
+                journal.commit([answer], now)
+                comparer.backlog.release([answer])
+            await trio.sleep(10)
     for series in closed:
         assert asked[series] >= 4, asked  # nor are these forgotten
 

@@ -13,10 +13,11 @@ import pytest
 import trio
 from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger
 
-from trio_candles.candles.model import DAY, MINUTE, Gap, Millis, Reason, Series
-from trio_candles.collector.gapfill import _Filler
-from trio_candles.collector.writer import GapBook
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series
+from trio_candles.collector.backlog import Backlog
+from trio_candles.collector.gapfill import Filler
 from trio_candles.simulator import FOREVER, Market, RestFault
+from trio_candles.store.gaps import Due
 from trio_candles.venues.registry import VENUES
 
 EACH = [Series(name, symbol) for name, (symbol,) in ONE_EACH.items()]
@@ -214,17 +215,15 @@ async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_
 async def test_every_series_has_its_turn_though_a_budget_does_not_suffice_for_all(autojump_clock):
     """Thin pairs have a new minute to ask about each minute; one answer tells all that a pair has waited for."""
     many = [Series("kraken", f"A{n:03}/USD") for n in range(120)]
-    filler = _Filler(VENUES["kraken"].history, GapBook(), AdjustableTime(NOON))
+    filler = Filler(Backlog(VENUES["kraken"].history), AdjustableTime(NOON))
     asked = Counter()
     while trio.current_time() < 1200:
         newest = Millis(NOON + (int(trio.current_time()) // 60 - 2) * MINUTE)
-        gaps = [Gap(one, Millis(newest - MINUTE), newest, Reason.UNPROVEN, newest, 0) for one in many]
-        filler.book.gaps["kraken"] = gaps
-        job = filler.next_job()
-        if job is not None:
-            asked[job.series] += 1
-            filler.proved(job.series, 1)
-            filler.done(job, (), ())
+        filler.backlog.due = {one: Due(one, Millis(newest - MINUTE), newest, True, False) for one in many}
+        page = filler.next_page()
+        assert page is not None
+        asked[page.series] += 1
+        filler.backlog.busy.clear()
         await trio.sleep(1)
     assert min(asked[one] for one in many) >= 5
 

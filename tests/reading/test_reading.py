@@ -19,6 +19,7 @@ from directories import (
     MIDNIGHT,
     Truth,
     at,
+    bring_down,
     candle,
     flush,
     left_by_a_killed_collector,
@@ -28,7 +29,6 @@ from directories import (
     sql,
     tell,
     verdicts,
-    without_checksums,
     write_day_file,
 )
 from hypothesis import given, settings
@@ -52,7 +52,7 @@ from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.identity import remembered_meta
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TABLES_SINCE_2
+from trio_candles.store.schema import COLUMNS, JOURNAL
 from trio_candles.store.store import open_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -108,7 +108,6 @@ def test_a_series_without_a_minute_yet_is_an_empty_table(tmp_path):
     assert read(tmp_path, fill="previous", timeframe="1h").num_rows == 0
 
 
-@pytest.mark.skipif(int(FORMAT) < 4, reason="the ledger names a series' folder since format 4")
 @pytest.mark.parametrize("spelling", ["BTCUSDT", "btcusdt", "BTC-USDT", "btc/usdt"])
 def test_a_symbol_without_a_separator_is_found_in_the_folder_that_the_ledger_names(tmp_path, spelling):
     make(tmp_path, "ssse", flush_at=[2])
@@ -597,11 +596,7 @@ def test_a_ledger_that_cannot_be_read_is_said(tmp_path):
 
 def test_a_directory_of_the_first_format_is_read(tmp_path):
     make(tmp_path, "sse")
-    for line in TABLES_SINCE_2.splitlines():
-        if line.startswith("CREATE TABLE"):
-            sql(tmp_path, f"DROP TABLE {line.split()[2]}")
-    without_checksums(tmp_path / JOURNAL)
-    sql(tmp_path, "UPDATE meta SET value = '1' WHERE key = 'format'")
+    bring_down(tmp_path / JOURNAL, "1")
     assert minutes(read(tmp_path)) == [0, 1]
     assert minutes(read(tmp_path, "3m")) == [0]
     assert coverage(tmp_path).num_rows == 2
@@ -609,8 +604,7 @@ def test_a_directory_of_the_first_format_is_read(tmp_path):
 
 def test_a_directory_of_the_second_format_is_read_without_checksums(tmp_path):
     make(tmp_path, "sse")
-    without_checksums(tmp_path / JOURNAL)
-    sql(tmp_path, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    bring_down(tmp_path / JOURNAL, "2")
     assert minutes(read(tmp_path)) == [0, 1]
 
 

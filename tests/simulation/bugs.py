@@ -308,9 +308,8 @@ class ComparesNothing(_Rewrites):
     def changed(self, one: Any) -> Any:
         if not isinstance(one, Page):
             return one
-        gaps = self.inner.open_gaps([one.series.venue], 1000)[one.series.venue]
-        gaps = [gap for gap in gaps if gap.series == one.series]
-        wanted = (c for c in one.candles if any(gap.since <= c.open_time < gap.until for gap in gaps))
+        gaps = self.inner.journal.gaps_of(one.series)
+        wanted = (c for c in one.candles if any(since <= c.open_time < until for since, until in gaps))
         return attrs.evolve(one, candles=tuple(wanted), anonymous=False)
 
 

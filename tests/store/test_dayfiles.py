@@ -22,7 +22,7 @@ from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Sour
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, REPLACING, SHARING, FileHeld, LocalDisk, held_if
-from trio_candles.store.schema import digest_of
+from trio_candles.store.schema import SERIES_KEY, digest_of
 from trio_candles.store.store import open_store
 
 MIDNIGHT = Millis(1_768_003_200_000)
@@ -215,6 +215,30 @@ def test_somebody_elses_parquet_is_broken(tmp_path):
 def test_a_file_is_identified_by_its_rows_and_its_place():
     file, table = dayfiles.identify(encoded([candle(0)]), FILE.path)
     assert (file, table.num_rows) == (FILE, 1)
+
+
+def test_a_file_says_whose_it_is_where_its_symbol_does_not_tell_the_folder():
+    series = Series("kraken", "XBTUSD", folder="BTC-USD")
+    rows = dayfiles.table_of([candle(0, series=series)])
+    file, table = dayfiles.identify(dayfiles.encode(rows, series), FILE.path)
+    assert (file.series.symbol, file.series.folder) == ("XBTUSD", "BTC-USD")
+    assert table.equals(rows, check_metadata=True)
+    with pytest.raises(DayFileBroken):
+        dayfiles.identify(dayfiles.encode(rows), FILE.path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"venue": "kraken", "symbol": "ETH/USD", "folder": "BTC-USD"}', b"[]", b'{"folder": 7}', b"{", b"\xff",
+        b'{"venue": "kraken", "symbol": "BTC/USD", "folder": "../BTC-USD"}', b'{"venue": "kraken"}',
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_agree_with_what_their_file_says_are_broken(said):
+    content = dayfiles.encode(TABLE.replace_schema_metadata({SERIES_KEY: said}))
+    for read in (lambda: dayfiles.read(content, FILE), lambda: dayfiles.identify(content, FILE.path)):
+        with pytest.raises(DayFileBroken, match=f"^{re.escape(FILE.path)}: "):
+            read()
 
 
 @pytest.mark.parametrize("what", ["another symbol", "the next day", "unsorted", "a column less", "nullable"])

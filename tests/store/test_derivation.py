@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import folding
 import pytest
-from directories import without_checksums
+from directories import bring_down
 from test_store import (
     AFTER,
     BEFORE,
@@ -793,14 +793,7 @@ def test_a_directory_from_before_aggregates_is_derived_whole(tmp_path):
         expect(store, since=0, now=0)
         store.commit([*candles(0, 4), empty(4, 5)], LATE)
         flush(store)
-    database = sqlite3.connect(tmp_path / "journal.sqlite3")
-    with database:
-        for table in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
-            database.execute(f"DROP TABLE {table}")
-        database.execute("DROP INDEX revision_minute")
-        database.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
-    database.close()
-    without_checksums(tmp_path / "journal.sqlite3")
+    bring_down(tmp_path / "journal.sqlite3", "1")
     assert is_clean(tmp_path)
     with open_store(tmp_path) as store:
         store.aggregate(("5m",))

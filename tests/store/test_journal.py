@@ -13,11 +13,11 @@ from pathlib import Path
 
 import attrs
 import pytest
-from directories import without_checksums
+from directories import bring_down
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_candles.candles.model import DAY, MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
+from trio_candles.candles.model import DAY, MINUTE, Attempt, Candle, Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.candles.validation import Rule
 from trio_candles.store.journal import Journal, JournalBroken, LedgerBroken, OtherFormat
 from trio_candles.store.schema import FORMAT
@@ -409,9 +409,9 @@ def test_rejections_are_counted_since_the_directory_began(journal):
 def test_open_gap_minutes_are_those_of_expected_series(journal):
     journal.commit([unsure(0, 5), candle(2)], LATE)
     journal.expect([BTC, ETH], at(-10), at(5))
-    assert journal.open_gap_minutes() == {"okx": 4 + 10, "kraken": 15}
+    assert journal.gaps.open_minutes() == {"okx": 4 + 10, "kraken": 15}
     journal.expect([BTC], at(-10), at(5))
-    assert journal.open_gap_minutes() == {"okx": 14}
+    assert journal.gaps.open_minutes() == {"okx": 14}
 
 
 # --- against a model that knows only minutes
@@ -771,13 +771,7 @@ def test_a_journal_of_the_first_format_is_brought_up_and_keeps_what_it_says(tmp_
     with journal_in(path) as journal:
         journal.expect([BTC], NOON, NOON)
         journal.commit([candle(0)], LATE)
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("DROP INDEX revision_minute")
-    for name in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
-        database.execute(f"DROP TABLE {name}")
-    database.execute("UPDATE meta SET value = '1' WHERE key = 'format'")
-    database.close()
-    without_checksums(path)
+    bring_down(path, "1")
     with journal_in(path) as journal:
         assert kinds(journal) == "C"
         assert journal.waiting(BTC, NOON_DAY) == [candle(0)]
@@ -789,12 +783,32 @@ def test_a_journal_of_the_second_format_is_brought_up_and_its_rows_get_checksums
     with journal_in(path) as journal:
         journal.expect([BTC], NOON, NOON)
         journal.commit([candle(0), candle(1)], LATE)
-    without_checksums(path)
-    _in(path, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    bring_down(path, "2")
     for _ in range(2):
         with journal_in(path) as journal:
             assert journal.waiting(BTC, NOON_DAY) == [candle(0), candle(1)]
             assert journal.meta()["format"] == FORMAT
+
+
+def test_a_journal_of_the_third_format_is_brought_up_and_nothing_in_it_waits(tmp_path):
+    path = tmp_path / "j"
+    with journal_in(path) as journal:
+        journal.expect([BTC, ETH], NOON, NOON)
+        journal.commit([candle(0), unsure(1, 4), candle(4), candle(0, 200.0)], LATE)
+        journal.commit([Attempt(BTC, at(1), at(4), "no row"), Attempt(BTC, at(0), at(4), "", comparing=True)], LATE)
+        columns = {"series": 8, "gap": 10, "revision": 7, "confirmed": 2}
+        before = {table: rows(journal, f"SELECT * FROM {table}") for table in columns}
+        said = kinds(journal)
+    bring_down(path, "3")
+    for _ in range(2):
+        with journal_in(path) as journal:
+            assert kinds(journal) == said
+            assert journal.meta()["format"] == FORMAT
+            assert rows(journal, "SELECT not_before_ms, rest_since_ms FROM gap") == [(0, None)]
+            assert rows(journal, "SELECT not_before_ms FROM revision") == [(0,)]
+            for table, width in columns.items():
+                after = rows(journal, f"SELECT * FROM {table}")
+                assert [row[:width] for row in after] == [row[:width] for row in before[table]]
 
 
 COLUMNS_OF_CANDLE = (
@@ -858,7 +872,7 @@ def test_a_rebuilt_ledger_owes_what_lies_between_and_after_the_stored_minutes():
         assert journal.spans() == {BTC: (at(0), at(7))}
         assert gaps(journal) == [(0, 2, "ledger_lost"), (4, 6, "ledger_lost")]
         assert journal.meta()["latest_ms"] == str(at(7))
-        assert journal.open_gap_minutes() == {}  # until somebody expects it
+        assert journal.gaps.open_minutes() == {}  # until somebody expects it
         journal.expect([BTC], at(-1), at(9))
         assert gaps(journal) == [
             (-1, 0, "not_collected"), (0, 2, "ledger_lost"), (4, 6, "ledger_lost"), (7, 9, "ledger_lost"),

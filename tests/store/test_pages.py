@@ -8,7 +8,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_journal import BTC, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
+from test_journal import BTC, LATE, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
 
 from trio_candles.candles.model import MINUTE, Attempt, Candle, Millis, Page, Reason, Source
 from trio_candles.candles.validation import Rule
@@ -96,7 +96,7 @@ def test_a_page_with_a_name_is_believed_and_what_differs_is_a_revision(journal):
 def test_a_page_without_a_name_and_without_a_neighbour_closes_gaps_if_it_was_told_twice(journal):
     judged = journal.commit([page(1, 4, rest(1), rest(2), rest(3), anonymous=True)], NOW)
     assert (kinds(journal), len(judged.refused)) == ("CGGGCEEC", 1)
-    assert journal.open_gaps("okx", 1)[0].attempts == 1
+    assert rows(journal, "SELECT attempts FROM gap") == [(1,)]
     journal.commit([page(1, 4, rest(1), rest(2), rest(3), anonymous=True, twice=True)], NOW)
     assert kinds(journal) == "CCCCCEEC"
 
@@ -138,7 +138,7 @@ def test_anything_less_replaces_nothing(journal, price, asked, words):
 def test_an_answer_from_before_the_clock_was_set_back_counts_from_when_it_is_heard_again(journal):
     journal.commit([page(4, 5, rest(4, 55.0, LATER + 3_600_000))], LATER)
     journal.commit([page(4, 5, rest(4, 55.0, NOW))], NOW)
-    assert [one.answered for one in journal.doubtful("okx", 9)] == [NOW]
+    assert [one.answered for one in journal.revisions.doubtful("okx", LATE)] == [NOW]
     journal.commit([page(4, 5, rest(4, 55.0, NOW + 59_999))], LATER)
     assert journal.stored(BTC, at(4)) == candle(4)
     journal.commit([page(4, 5, rest(4, 55.0, NOW + 60_000))], LATER)
@@ -155,11 +155,11 @@ def test_rest_that_comes_round_to_what_is_stored_keeps_it(journal):
 
 def test_what_the_feed_contradicts_waits_for_rest(journal):
     journal.commit([candle(4, 55.0)], NOW)
-    assert [(doubt.minute, doubt.answered) for doubt in journal.doubtful("okx", 9)] == [(at(4), None)]
+    assert [(doubt.minute, doubt.answered) for doubt in journal.revisions.doubtful("okx", LATE)] == [(at(4), None)]
     journal.commit([page(4, 5, rest(4, 55.0))], NOW)
-    assert [(doubt.minute, doubt.answered) for doubt in journal.doubtful("okx", 9)] == [(at(4), NOW)]
+    assert [(doubt.minute, doubt.answered) for doubt in journal.revisions.doubtful("okx", LATE)] == [(at(4), NOW)]
     journal.commit([page(4, 5, rest(4, 55.0, LATER))], LATER)
-    assert journal.doubtful("okx", 9) == []
+    assert journal.revisions.doubtful("okx", LATE) == []
     assert journal.stored(BTC, at(4)).source is Source.REST
     assert revisions(journal) == [(4, 55.0, "kept"), (4, 55.0, "replaced")]
 
@@ -181,13 +181,13 @@ def test_the_mark_passes_what_was_answered_and_waits_at_a_young_minute_that_was_
     assert mark(journal) == 4  # minutes in gaps and empty ones need no answer; minute 4 is stored and has none
     journal.commit([page(4, 8, rest(7), comparing=True)], at(20))
     assert mark(journal) == 4
-    assert [one.since for one in journal.unconfirmed("okx", 9)] == [at(4)]
+    assert [one.since for one in journal.revisions.unconfirmed("okx", LATE)] == [at(4)]
     journal.commit([page(4, 8, rest(7))], at(34))
     assert mark(journal) == 4  # asked for a gap, it may be silent for other reasons: row and trades differ
     judged = journal.commit([page(4, 8, rest(7), comparing=True)], at(34))
     assert mark(journal) == 8
     assert judged.compared == {("okx", "agreed"): 1, ("okx", "unanswered"): 1}
-    assert journal.unconfirmed("okx", 9) == []
+    assert journal.revisions.unconfirmed("okx", LATE) == []
 
 
 def test_a_page_that_begins_after_the_mark_does_not_move_it(journal):
@@ -200,7 +200,7 @@ def test_a_live_candle_that_is_proven_late_is_compared_though_the_mark_had_passe
     assert mark(journal) == 8
     journal.commit([candle(2)], at(21))
     assert mark(journal) == 2
-    assert [one.since for one in journal.unconfirmed("okx", 9)] == [at(2)]
+    assert [one.since for one in journal.revisions.unconfirmed("okx", LATE)] == [at(2)]
     journal.commit([page(2, 8, rest(2), rest(4), rest(7))], at(22))
     assert mark(journal) == 8
 
@@ -241,7 +241,7 @@ def test_two_observations_make_what_both_saw_unfillable(journal):
     assert evidence == f"left out (at {at(100)}); left out (at {at(110)})"
     journal.commit([absent(1, 4)], at(120))
     assert states(journal) == [(1, 2, "unfillable", 3), (2, 3, "unfillable", 2), (3, 4, "unfillable", 3)]
-    assert journal.open_gaps("okx", 9) == []
+    assert journal.gaps.open_minutes() == {}
 
 
 @pytest.mark.parametrize(

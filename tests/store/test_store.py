@@ -241,11 +241,11 @@ def test_a_directory_remembers_what_it_is(tmp_path):
         store.claim("real", seed=None, latest_ms=5)
         store.stopped(Millis(7))
     with open_store(tmp_path / "a" / "b") as store:
-        assert (store.meta()["stopped_at_ms"], store.meta()["latest_ms"]) == ("7", "7")
+        assert (store.journal.meta()["stopped_at_ms"], store.journal.meta()["latest_ms"]) == ("7", "7")
         with pytest.raises(WrongDirectory, match="holds real candles"):
             store.claim("simulated", seed=1)
         store.claim("real", latest_ms=9)
-        assert "stopped_at_ms" not in store.meta()
+        assert "stopped_at_ms" not in store.journal.meta()
 
 
 def test_one_store_per_directory(tmp_path):
@@ -443,7 +443,7 @@ with open_store(root) as store:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     accepted = 0
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         while True:
             accepted += store.commit(candles(accepted, accepted + 100), at(9999)).accepted
@@ -810,9 +810,9 @@ def test_a_lost_journal_does_not_make_the_directory_anybodys(tmp_path, loss, fil
         store.claim("real", speed=1.0, pivot=0.0)
     with open_store(tmp_path) as store:
         assert identity(tmp_path)["kind"] == "simulated"
-        assert "kind" not in store.meta()
+        assert "kind" not in store.journal.meta()
         store.claim("simulated", seed=7, speed=60.0, pivot=1.5)
-        assert store.meta()["kind"] == "simulated"
+        assert store.journal.meta()["kind"] == "simulated"
 
 
 def test_the_journals_word_is_above_the_files(tmp_path):
@@ -879,7 +879,7 @@ def test_a_claim_that_fails_leaves_the_old_identity_and_the_next_one_succeeds(qu
                 break
             except StoreUnavailable:
                 assert identity(root)["pivot"] in (1.5, 2.5)
-                assert store.meta()["pivot"] == "1.5"
+                assert store.journal.meta()["pivot"] == "1.5"
             store.claim("simulated", seed=7, speed=60.0, pivot=2.5)
             assert identity(root)["pivot"] == 2.5
             assert LOCAL_DISK.names(root / ".tmp") == []
@@ -890,7 +890,7 @@ def test_a_rebuilt_journal_knows_how_late_it_was(tmp_path):
     flushed_directory(tmp_path, "simulated")
     (tmp_path / "journal.sqlite3").unlink()
     with open_store(tmp_path) as store:
-        assert store.meta()["latest_ms"] == str(at(5))
+        assert store.journal.meta()["latest_ms"] == str(at(5))
 
 
 # --- the end of time
@@ -1447,6 +1447,30 @@ def test_both_digests_of_a_replacement_under_way_are_valid(tmp_path, on_disk_now
 # --- a journal that is lost
 
 
+@pytest.mark.parametrize("loss", ["journal", "nothing"])
+def test_a_series_whose_symbol_does_not_tell_its_folder_keeps_it_whatever_is_lost(tmp_path, loss):
+    series = Series("binance", "BTCUSDT", folder="BTC-USDT")
+    with open_store(tmp_path) as store:
+        expect(store, series, since=0, now=0)
+        store.aggregate(("5m",))
+        store.commit([candle(minute, series=series) for minute in range(6)], LATE)
+        flush(store)
+    there = {f"binance/BTC-USDT/{name}/2026-01-11.parquet" for name in ("1m", "5m")}
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")} == there
+    if loss == "journal":
+        (tmp_path / "journal.sqlite3").unlink()
+    with open_store(tmp_path) as store:
+        ((found, _),) = store.journal.spans().items()
+        assert (found.symbol, found.folder) == ("BTCUSDT", "BTC-USDT")
+        store.expect([found], at(0), at(6))
+        assert store.commit([candle(6, series=found), candle(6, 55.0, series=found)], LATE).accepted == 1
+        assert store.unsaved() == [DayFile(found, at(0))]
+        flush(store)
+        assert [one.series.folder for one in store.journal.revisions.doubtful("binance", LATE)] == ["BTC-USDT"]
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")} == there
+    assert not (tmp_path / "quarantine").exists()
+
+
 LOSSES = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
@@ -1471,7 +1495,7 @@ def test_a_lost_journal_is_set_aside_and_rebuilt_from_the_day_files(tmp_path, ca
         # From the first instant of the oldest file's day: what of that day was expected, nobody knows.
         assert spans == {BTC: (at(-1440), at(7))}
         assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (2, 4, "ledger_lost"), (5, 7, "ledger_lost")]
-        assert store.open_gap_minutes() == {"okx": 1437 + 2 + 2}
+        assert store.journal.gaps.open_minutes() == {"okx": 1437 + 2 + 2}
         assert {path: (tmp_path / path).read_bytes() for path in files} == files
         judged = store.commit([*candles(-3, 2), Empty(BTC, at(2), at(3), "x"), candle(3), candle(7)], LATE)
         assert (judged.accepted, len(judged.rejected)) == (2, 5)
@@ -1500,7 +1524,7 @@ def test_a_lost_journals_log_is_set_aside_too(tmp_path):
     (tmp_path / "journal.sqlite3").unlink()
     (tmp_path / "journal.sqlite3-wal").write_bytes(log)
     with open_store(tmp_path) as store:
-        assert "x" not in store.meta()
+        assert "x" not in store.journal.meta()
         assert LOCAL_DISK.names(tmp_path / "quarantine") == ["journal.sqlite3-wal.0"]
         assert (tmp_path / "quarantine" / "journal.sqlite3-wal.0").read_bytes() == log
 
@@ -1540,7 +1564,7 @@ def test_a_row_that_would_never_have_been_written_is_not_adopted_by_a_rebuilding
     with open_store(tmp_path) as store:
         assert store.expect([BTC], at(5), at(5)) == {BTC: (at(-1440), at(5))}
         assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (0, 5, "ledger_lost")]
-        assert store.meta()["latest_ms"] == str(at(0))
+        assert store.journal.meta()["latest_ms"] == str(at(0))
     assert f"{AFTER}: a row whose" in caplog.text
     assert LOCAL_DISK.names(tmp_path / "quarantine") == [AFTER.replace("/", "_") + ".0"]
     check_again(tmp_path)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from trio_candles.audit.bits import LATEST, days_of, span_bits
 from trio_candles.audit.report import KnownGap, Violation
 from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UPGRADES
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UNCHECKED, UPGRADES
 from trio_candles.store.snapshot import open_snapshot
 
 __all__ = ["Account", "Ledger", "read_ledger"]
@@ -217,7 +217,7 @@ WHERE revision.outcome = 'replaced' AND typeof(revision.open_ms) = 'integer' ORD
 
 
 def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
-    checked = ledger.meta.get("format") == FORMAT  # rows had no checksum before format 3
+    checked = ledger.meta.get("format") not in UNCHECKED  # rows had no checksum before format 3
     rows = database.execute(_JOURNAL_ROWS % (", checksum" if checked else ""))
     read = 0
     for (id_, day), group in groupby(rows, key=lambda row: (row[0], row[1] - row[1] % DAY)):

@@ -282,6 +282,10 @@ class Attempt:
     error: str
     absent: bool = False
     """The venue answered well and does not have these minutes. Observed twice, well apart: they are unfillable."""
+    unwell: bool = False
+    """The venue gave no answer at all: these minutes may be asked about again as soon as it does."""
+    comparing: bool = False
+    """What was asked about is stored, and was to be compared."""
 
 
 @attrs.frozen

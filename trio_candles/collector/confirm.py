@@ -1,21 +1,31 @@
 """Stored candles ↔ REST: every candle that came from a live feed is compared with the venue's own record.
 
-Two kinds of questions, oldest first, at a tenth of the venue's pace (pages fetched for gaps confirm what they carry
-besides): series whose live candles have waited for ten minutes, and stored minutes that somebody contradicts. What
-the answers mean is the ledger's to judge (:mod:`trio_candles.store.revisions`).
+Two kinds of questions, by turns, at a tenth of the venue's pace (pages fetched for gaps confirm what they carry
+besides)::
+
+    a live candle ──── ten minutes ────▶ due ── asked ──▶ in the ledger: agreed, the mark moves on
+    a contradicted minute ── settled ──▶  ▲                              differs, a revision is open
+                                          │                              settled: kept or replaced
+                                          └──────── waits ◀───────────── or nothing that settles it
+
+What is due, and how long what was not settled waits, is the ledger's to say (:mod:`trio_candles.store.revisions`), and
+what an answer means as well. Asked about is what has been due the longest, so what can never be settled gets its
+turns and no more. A series that was asked about is asked about again once the ledger knows of the answer.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import chain
 
 import attrs
 import trio
 
-from trio_candles.candles.model import MINUTE, Millis, Page, Series, printable
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Series, printable
 from trio_candles.clock import Time
+from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.venue_state import VenueState
-from trio_candles.collector.writer import GapBook
 from trio_candles.network.pacing import Backoff
 from trio_candles.network.rest import Rest, converse
 from trio_candles.venues.history import History, Refusal, Throttled, Unavailable, Using, settled_until
@@ -27,26 +37,13 @@ log = logging.getLogger(__name__)
 
 SHARE = 0.1
 """Of the venue's budget."""
-RIPE = Millis(10 * MINUTE)
-"""A live candle is asked about at this age, with all that came after it: one page for ten minutes of a series."""
-APART = Millis(61_000)
-"""Between two answers about one minute that are to settle it; a minute is asked for, the second is for rounding."""
 BESIDE = Millis(60 * MINUTE)
 """Of a doubtful minute's neighbours on either side: that they agree shows which market an answer is about."""
 IDLE_SECONDS = 5.0
-KNOWN_SECONDS = 15.0
-"""After which the ledger, and the lists drawn from it, know of an answer."""
-RETRY_SECONDS = 120.0
-"""Until a minute that an answer did not settle is asked about again."""
-OLD = Millis(3 * 60 * MINUTE)
-"""What has not been settled for so long may never be, as of a market that is closed: others go before it."""
-OLD_RETRY_SECONDS = 1800.0
-STUCK_SECONDS = 600.0
-"""Until a series is asked about again whose oldest candle is old, and was not settled the last time."""
 
 
 @attrs.frozen
-class _Question:
+class Question:
     series: Series
     since: Millis
     """What the answer is about, for the ledger; a part may be out of the record's reach."""
@@ -57,89 +54,78 @@ class _Question:
 
 
 @attrs.define
-class _Comparer:
-    history: History
-    book: GapBook
+class Comparer:
+    """Decides what to ask of one venue."""
+
+    backlog: Backlog
     time: Time
-    waits: dict[tuple[Series, Millis | None], float] = attrs.field(factory=dict)
-    """(series, doubtful minute) → when it may be asked about again."""
-    onward: dict[Series, Millis] = attrs.field(factory=dict)
-    """From where on each series was compared the last time."""
     doubts_next: bool = True
     """Doubtful minutes and waiting series take turns, as far as there are both."""
 
-    def next_question(self) -> _Question | None:
-        """What is most worth asking now."""
-        moment = trio.current_time()
-        self.waits = {key: until for key, until in self.waits.items() if until > moment}
-        first, second = self._next_doubt, self._next_series
-        if not self.doubts_next:
-            first, second = second, first
+    @property
+    def history(self) -> History:
+        """The venue's record."""
+        return self.backlog.history
+
+    def next_question(self) -> Question | None:
+        """What has been due the longest, of the kind whose turn it is."""
+        kinds = (self._doubts(), self._onwards()) if self.doubts_next else (self._onwards(), self._doubts())
         self.doubts_next = not self.doubts_next
-        return first(moment) or second(moment)
+        question = next(chain(*kinds), None)
+        if question is not None:
+            self.backlog.comparing.add(question.series)
+        return question
 
-    def _next_doubt(self, moment: float) -> _Question | None:
+    def _doubts(self) -> Iterator[Question]:
         now = self.time.now()
-        for doubt in self.book.to_compare.get(self.history.name, ([], []))[0]:
-            if (doubt.series, doubt.minute) in self.waits or doubt.minute + MINUTE > settled_until(now):
-                continue
-            # An answer from the future was heard before the clock was set back: it may be any time ago.
-            if doubt.answered is None or not 0 <= now - doubt.answered < APART:
-                old = doubt.minute < now - OLD
-                self.waits[doubt.series, doubt.minute] = moment + (OLD_RETRY_SECONDS if old else RETRY_SECONDS)
-                return self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
-        return None
+        for doubt in self.backlog.doubtful:
+            if doubt.series not in self.backlog.comparing:
+                yield self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
 
-    def _next_series(self, moment: float) -> _Question | None:
+    def _onwards(self) -> Iterator[Question]:
         now = self.time.now()
-        for one in self.book.to_compare.get(self.history.name, ([], []))[1]:
-            if (one.series, None) not in self.waits and now - one.since >= RIPE:
-                stuck = one.since < now - OLD and self.onward.get(one.series) == one.since
-                self.waits[one.series, None] = moment + (STUCK_SECONDS if stuck else KNOWN_SECONDS)
-                self.onward[one.series] = one.since
+        for one in self.backlog.unconfirmed:
+            if one.series not in self.backlog.comparing:
                 question = self._onward(one.series, one.since, now)
                 if question is not None:
-                    return question
-        return None
+                    yield question
 
-    def _about(self, series: Series, minute: Millis, second: bool, now: Millis) -> _Question:
+    def _about(self, series: Series, minute: Millis, second: bool, now: Millis) -> Question:
         using = self.history.settles_by(minute, now)
         if using is Using.TRADES and not second and minute >= self.history.reach(now):
             using = Using.ROWS  # the first word is the record's, as it stands
         if using is Using.TRADES:
-            return _Question(series, minute, Millis(minute + MINUTE), minute, using, conclusive=True)
+            return Question(series, minute, Millis(minute + MINUTE), minute, using, conclusive=True)
         since = max(Millis(minute - BESIDE), self.history.reach(now))
         until = min(Millis(minute + BESIDE), settled_until(now))
         conclusive = self.history.settles_by(minute, now) is using
-        return _Question(series, since, until, since, using, conclusive)
+        return Question(series, since, until, since, using, conclusive)
 
-    def _onward(self, series: Series, since: Millis, now: Millis) -> _Question | None:
+    def _onward(self, series: Series, since: Millis, now: Millis) -> Question | None:
         reached = max(since, self.history.reach(now))
         windows = list(self.history.windows(reached, settled_until(now), now))
         if not windows:
             return None
         asked_since, until = windows[-1]  # the oldest: nothing is passed over
-        return _Question(series, since, until, asked_since, Using.ROWS, conclusive=False)
+        return Question(series, since, until, asked_since, Using.ROWS, conclusive=False)
 
 
-async def keep_comparing(
-    history: History, rest: Rest, book: GapBook, state: VenueState, time: Time, backoff: Backoff
-) -> None:
-    """Compare what is stored of *history*'s venue with its record, for ever."""
-    comparer = _Comparer(history, book, time)
+async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, time: Time, backoff: Backoff) -> None:
+    """Compare what is stored of *backlog*'s venue with its record, for ever."""
+    comparer = Comparer(backlog, time)
     while True:
         await state.room()
         question = comparer.next_question()
         if question is None:
             await trio.sleep(IDLE_SECONDS)
             continue
-        unwell = await compare(history, rest, state, question, time.now())
+        unwell = await compare(backlog.history, rest, state, question, time.now())
         await trio.sleep(backoff.next() if unwell else 1 / (rest.pace() * SHARE))
         if not unwell:
             backoff.reset()
 
 
-async def compare(history: History, rest: Rest, state: VenueState, question: _Question, now: Millis) -> bool:
+async def compare(history: History, rest: Rest, state: VenueState, question: Question, now: Millis) -> bool:
     """Ask *question* and pass the answer on; whether the venue was not well."""
     series, using = question.series, question.using
     try:
@@ -148,6 +134,8 @@ async def compare(history: History, rest: Rest, state: VenueState, question: _Qu
         log.info("%s cannot be confirmed now: %s", series, printable(str(error)))
         if isinstance(error, Refusal) and error.proven is not None:
             state.reject(error.proven.rejected)
+        why = printable(str(error))
+        state.add([Attempt(series, question.since, question.until, why, comparing=True)])
         return isinstance(error, (Throttled, Unavailable))
     state.reject(filled.rejected)
     state.add([

@@ -24,11 +24,12 @@ import trio
 
 from trio_candles.candles.model import DAY, Millis, Series
 from trio_candles.clock import Time
+from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.feed import run_feed
 from trio_candles.collector.gapfill import fill_gaps
 from trio_candles.collector.status import Board, VenueBoard, render
 from trio_candles.collector.venue_state import open_venue_state
-from trio_candles.collector.writer import Batch, GapBook, Writing, write_verdicts
+from trio_candles.collector.writer import Batch, Writing, write_verdicts
 from trio_candles.config.load import Config
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
@@ -85,11 +86,12 @@ async def open_service(
     owed = await offload(store.expect, everything, earliest, now)
     await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
     board = Board(now, {name: VenueBoard(name) for name in series})
-    gaps = await offload(store.open_gap_minutes)
+    gaps = await offload(store.ask, store.journal.gaps.open_minutes)
     for name, shown in board.venues.items():
-        shown.open_gap_minutes = gaps.get(name, 0)
+        shown.open_gap_minutes = gaps[name]
     service = Service(board, Writing())
-    book = GapBook()
+    filling = config.gap_detection.enabled
+    backlogs = {name: Backlog(venues[name].history) for name in series if filling}
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
     shelter = trio.CancelScope(shield=True)
     grace = config.shutdown.timeout_seconds * SHARE * time.speed
@@ -97,7 +99,7 @@ async def open_service(
     async with trio.open_nursery() as outer:
         outer.start_soon(
             _shelter, shelter, write_verdicts,
-            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, book,
+            receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, backlogs,
             name="writer",
         )  # fmt: skip
         try:
@@ -113,9 +115,11 @@ async def open_service(
                         )
                         url = settings.websocket_url or venue.feed.websocket_url
                         fill = None
-                        if config.gap_detection.enabled:
+                        if venue.name in backlogs:
                             rest_urls = venue.rest_urls(settings.rest_url)
-                            fill = partial(fill_gaps, venue.history, network, rest_urls, book, time=time, chance=chance)
+                            fill = partial(
+                                fill_gaps, backlogs[venue.name], network, rest_urls, time=time, chance=chance
+                            )
                         nursery.start_soon(
                             run_feed, venue.feed, url, state, network, time, send.clone(), chance,
                             service.writing.last_words.append, fill, name=venue.name,

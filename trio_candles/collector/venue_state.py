@@ -217,13 +217,20 @@ def open_venue_state(
     return VenueState(board, assemblers, speed)
 
 
-def collapsed(outcomes: Iterable[Verdict | Rejected | Finding], *, whatever: bool = False) -> Iterable[Unsure]:
+def collapsed(
+    outcomes: Iterable[Verdict | Rejected | Finding], *, whatever: bool = False
+) -> Iterable[Unsure | Finding]:
     """The minutes of *outcomes* as gaps, neighbours joined where they have the same reason, or *whatever* it is.
-    Rejections stored nothing, and REST is asked again: they are dropped.
+    Rejections stored nothing: they are dropped. REST is asked again: of its answers is left that there was one.
     """
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
-        if isinstance(outcome, (Rejected, Attempt, Page)):
+        if isinstance(outcome, Rejected):
+            continue
+        if isinstance(outcome, (Attempt, Page)):
+            yield (
+                outcome if isinstance(outcome, Attempt) else attrs.evolve(outcome, candles=(), empties=(), listed=None)
+            )
             continue
         reason, detail = Reason.OVERFLOW, ""
         if isinstance(outcome, Candle):

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import attrs
 import trio
 
 from trio_candles.assembly import Rejected
-from trio_candles.candles.model import DAY, Candle, Finding, Gap, Millis, Source, Verdict
+from trio_candles.candles.model import DAY, Attempt, Candle, Finding, Millis, Page, Source, Verdict
 from trio_candles.candles.validation import Rule
 from trio_candles.clock import Time
+from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.status import Board
 from trio_candles.network.pacing import wall_floor
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.flushing import Flushed
 from trio_candles.store.journal import Judged
-from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
 from trio_candles.threads import Offload
 
-__all__ = ["Batch", "GapBook", "Writing", "write_verdicts"]
+__all__ = ["Batch", "Writing", "write_verdicts"]
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +38,8 @@ Batch = Sequence[Verdict | Rejected | Finding]
 COMMITTED_AT_ONCE = 5_000
 """Verdicts in one transaction: what waited while a disk was full is to need neither much room at once nor much time."""
 
-GAPS_SECONDS = 5.0
-"""Between two looks at the open gaps, which the table shows and the gap-fillers close."""
-GAPS_LISTED = 500
-"""Open gaps per venue that the gap-fillers see: an hour's work at the slowest venue's budget."""
-COMPARED_LISTED = 50
-"""Series and minutes per venue that confirmation sees: what it asks about until the next look."""
+LOOK_SECONDS = 5.0
+"""Between two looks at all open gaps, which the table shows and the gap-fillers close."""
 DERIVING = 0.5
 """Of the time between two flushes, for aggregates of days that are behind: a year of them takes minutes."""
 DAYS_AT_ONCE = 16
@@ -54,20 +50,6 @@ REJECTIONS_KEPT = 10_000
 """REST candles whose rejection has been logged: told again by the venue, they are no news."""
 HELD_LONG = 60_000
 """Ms after which a day file that another program holds open is worth a warning."""
-
-
-@attrs.define
-class GapBook:
-    """What of each venue REST should be asked about, as the ledger has it: kept by the writer, read by the
-    gap-fillers.
-    """
-
-    gaps: dict[str, list[Gap]] = attrs.field(factory=dict)
-    """The newest open gaps."""
-    to_compare: dict[str, tuple[list[Doubtful], list[Unconfirmed]]] = attrs.field(factory=dict)
-    """Stored minutes that somebody contradicts, and live candles that have not been compared."""
-    news: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the ledger has been looked at next."""
 
 
 @attrs.define
@@ -92,14 +74,14 @@ async def write_verdicts(
     last_seconds: float,
     offload: Offload,
     writing: Writing,
-    book: GapBook,
+    backlogs: Mapping[str, Backlog],
 ) -> None:
     """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
 
     Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* to follow.
     """
-    writer = _Writer(store, board, time, offload, writing, book)
-    await writer.look_at_gaps()
+    writer = _Writer(store, board, time, offload, writing, backlogs)
+    await writer.look()
     try:
         await _write(batches, writer, flush_seconds, last_seconds)
     finally:
@@ -122,7 +104,7 @@ async def _write(
     open_end = True
     while open_end:
         # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
-        with trio.move_on_at(min(next_flush, writer.gaps_due)):
+        with trio.move_on_at(min(next_flush, writer.look_due)):
             open_end = await _receive(batches, writer)
         await writer.commit()
         if trio.current_time() >= next_flush or time.now() // DAY != day:
@@ -155,10 +137,12 @@ class _Writer:
     time: Time
     _offload: Offload
     _writing: Writing
-    _book: GapBook
+    _backlogs: Mapping[str, Backlog]
+    _answers: list[Finding] = attrs.field(factory=list)
+    """Those that are committed, and whose series were not looked at since."""
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
-    gaps_due: float = float("-inf")
+    look_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
     _rejections: set[tuple[object, ...]] = attrs.field(factory=set)
@@ -195,37 +179,47 @@ class _Writer:
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
+            self._answers += [one for one in verdicts if isinstance(one, (Attempt, Page))]
             self._rejected -= rejected
             self._well("journal")
             self._tell(judged)
-        if trio.current_time() >= self.gaps_due:
-            self.gaps_due = trio.current_time() + GAPS_SECONDS
-            await self.look_at_gaps()
+        if trio.current_time() >= self.look_due or self._answers:
+            await self.look()
 
-    async def look_at_gaps(self) -> None:
-        """Count the open gaps for the table, and list the newest for the gap-fillers."""
+    async def look(self) -> None:
+        """See what of the gaps may be asked about now: of all, when that is due, or where there were answers."""
+        whole, now = trio.current_time() >= self.look_due, self.time.now()
+        if whole:
+            self.look_due = trio.current_time() + LOOK_SECONDS
+        answers, self._answers = self._answers, []
         try:
-            gaps = await self._offload(self._store.open_gap_minutes)
-            venues = list(self._board.venues)
-            newest = await self._offload(self._store.open_gaps, venues, GAPS_LISTED)
-            to_compare = await self._offload(self._store.to_compare, venues, COMPARED_LISTED)
+            await self._offload(self._store.ask, self._look_into, whole, answers, now)
         except StoreUnavailable as error:
+            self._answers[:0] = answers
             self._unwell("journal", str(error), "the gaps cannot be counted")
             return
-        for name, venue in self._board.venues.items():
-            venue.open_gap_minutes = gaps.get(name, 0)
-        self._book.gaps, self._book.to_compare = newest, to_compare
-        self._book.news.set()
-        self._book.news = trio.Event()
-        if trio.current_time() >= self._publish_due:
+        for name, backlog in self._backlogs.items():
+            backlog.release([one for one in answers if one.series.venue == name])
+        if whole:
+            minutes = self._store.journal.gaps.open_minutes()
+            for name, venue in self._board.venues.items():
+                venue.open_gap_minutes = minutes[name]
+        if whole and trio.current_time() >= self._publish_due:
             # An accelerated clock makes the disk no quicker.
-            self._publish_due = trio.current_time() + wall_floor(GAPS_SECONDS - 0.1, self.time.speed)
+            self._publish_due = trio.current_time() + wall_floor(LOOK_SECONDS - 0.1, self.time.speed)
             await self.publish()
+
+    def _look_into(self, whole: bool, answers: Sequence[Finding], now: Millis) -> None:
+        for name, backlog in self._backlogs.items():
+            if whole:
+                backlog.look(self._store.journal, now)
+            elif about := [one for one in answers if one.series.venue == name]:
+                backlog.look_again(self._store.journal, now, about)
 
     async def tidy(self) -> None:
         """Let go of what is old; what a disk does not take today, it may tomorrow."""
         try:
-            await self._offload(self._store.tidy, self.time.now())
+            await self._offload(self._store.ask, self._store.journal.tidy, self.time.now())
         except StoreUnavailable as error:
             self._unwell("journal", str(error), "old history is kept")
 
@@ -237,7 +231,8 @@ class _Writer:
             for one in self._board.venues.values()
         ]
         try:
-            await self._offload(self._store.publish, states, dict(self._board.store_errors), now)
+            publish = self._store.journal.publish
+            await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now)
         except StoreUnavailable as error:
             self._unwell("journal", str(error), "the tools see an old state")
         else:
@@ -321,6 +316,8 @@ class _Writer:
             log.warning("replaced: stored %s, REST said twice %s", stored or "empty", offered)
         for text in judged.refused:
             log.warning("not believed: %s", text)
+        for name, minutes in judged.filled.items():
+            self._board.venues[name].backfill.add(minutes, self.time.now())
         for (name, outcome), count in judged.compared.items():
             self._board.venues[name].compared[outcome] += count
 

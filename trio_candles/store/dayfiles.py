@@ -9,6 +9,7 @@ digest → replace → fsync the folder → the journal notes that it is done.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from trio_candles.candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
 from trio_candles.store.disk import SHARING, Disk, held_if
-from trio_candles.store.schema import COLUMNS, QUARANTINE, digest_of
+from trio_candles.store.schema import COLUMNS, QUARANTINE, SERIES_KEY, digest_of
 
 __all__ = [
     "DayFile",
@@ -173,8 +174,12 @@ def closes_in(table: pa.Table) -> list[Millis]:
     return table.column("close_time_ms").to_pylist()  # type: ignore[return-value]  # not nullable
 
 
-def encode(table: pa.Table) -> bytes:
-    """*table* as parquet, with a checksum in every page."""
+def encode(table: pa.Table, series: Series | None = None) -> bytes:
+    """*table* as parquet, with a checksum in every page, and in its metadata whose rows they are, if *series* is given:
+    a venue may write symbols that do not tell their folder.
+    """
+    if series is not None:
+        table = table.replace_schema_metadata({SERIES_KEY: json.dumps(_names(series))})
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -190,6 +195,10 @@ def encode(table: pa.Table) -> bytes:
         column_encoding=dict.fromkeys(_TIMES, "DELTA_BINARY_PACKED"),
     )
     return sink.getvalue().to_pybytes()
+
+
+def _names(series: Series) -> dict[str, str]:
+    return {"venue": series.venue, "symbol": series.symbol, "folder": series.folder}
 
 
 def content_of(disk: Disk, root: Path, path: str) -> bytes:
@@ -218,10 +227,12 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
         raise DayFileBroken(path, "no rows")
     row = table.slice(0, 1).to_pylist()[0]
     try:
-        file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"]))
+        folder = _names_in(table, path).get("folder")
+        file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"], folder))
         if file is None:
             raise DayFileBroken(path, "rows that belong elsewhere")
-        wrong = next(_what_is_wrong(_checked(table, file), file), None)
+        table = _checked(table, file)
+        wrong = next(_what_is_wrong(table, file), None)
         if wrong is not None:
             raise DayFileBroken(path, f"a row whose {wrong}")
         return file, table
@@ -239,11 +250,24 @@ def _parsed(content: bytes, path: str) -> pa.Table:
         raise DayFileBroken(path, str(error)) from error
     if not table.schema.equals(COLUMNS, check_metadata=False):
         raise DayFileBroken(path, "other columns than ours")
-    return table.replace_schema_metadata(None)
+    return table
+
+
+def _names_in(table: pa.Table, path: str) -> dict[str, str]:
+    """What *table*'s metadata says of its series; nothing in a file that was written before they did."""
+    try:
+        said = json.loads((table.schema.metadata or {}).get(SERIES_KEY, b"{}"))
+    except ValueError as error:
+        raise DayFileBroken(path, f"its metadata cannot be read: {error}") from error
+    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said.values()):
+        raise DayFileBroken(path, "its metadata makes no sense")
+    return said
 
 
 def _checked(table: pa.Table, file: DayFile) -> pa.Table:
     series = file.series
+    if _names_in(table, file.path) not in ({}, _names(series)):
+        raise DayFileBroken(file.path, "its metadata is another series'")
     for column, word in (("venue", series.venue), ("symbol", series.symbol), ("timeframe", series.timeframe)):
         if table.column(column).unique().to_pylist() not in ([word], []):
             raise DayFileBroken(file.path, f"rows of another {column}")
@@ -254,7 +278,7 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
         raise DayFileBroken(file.path, "not sorted, or a row twice")
     if times and (times[0] < file.day or times[-1] >= file.day + DAY or any([time % length for time in times])):
         raise DayFileBroken(file.path, "rows of another day, or between two candles")
-    return table
+    return table.replace_schema_metadata(None)
 
 
 def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date
 
 import attrs
@@ -22,6 +22,9 @@ class Entry:
     first: Millis
     mark: Millis
     last_candle: Millis | None
+    expected: bool = False
+    in_gaps: int = 0
+    """How much of it, in ms, is in open gaps: counted here, because nobody should have to add up half a million."""
 
 
 class Entries:
@@ -30,12 +33,17 @@ class Entries:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
         rows = database.execute(
-            "SELECT venue, symbol, timeframe, id, first_ms, mark_ms, last_candle_ms FROM series WHERE timeframe = '1m'"
+            "SELECT venue, symbol, timeframe, folder, id, first_ms, mark_ms, last_candle_ms, expected,"
+            " coalesce((SELECT sum(until_ms - since_ms) FROM gap WHERE series_id = series.id AND state = 'open'), 0)"
+            " FROM series WHERE timeframe = '1m'"
         )
         self._all = {
-            Series(venue, symbol, timeframe): Entry(id_, Millis(first), Millis(mark), last)
-            for venue, symbol, timeframe, id_, first, mark, last in rows
+            Series(venue, symbol, timeframe, folder): Entry(
+                id_, Millis(first), Millis(mark), last, bool(expected), gaps
+            )
+            for venue, symbol, timeframe, folder, id_, first, mark, last, expected, gaps in rows
         }
+        self._series = {entry.id: series for series, entry in self._all.items()}
         self._before: dict[int, tuple[Entry, Entry]] = {}
         """What a transaction has changed so far, by id: the entry, and what it was."""
         self._added: list[Series] = []
@@ -45,6 +53,10 @@ class Entries:
 
     def __contains__(self, series: Series) -> bool:
         return series in self._all
+
+    def series(self, id_: int) -> Series:
+        """The series that the tables call *id_*."""
+        return self._series[id_]
 
     def items(self) -> Iterator[tuple[Series, Entry]]:
         """All series and their entries."""
@@ -72,8 +84,9 @@ class Entries:
         """
         for entry, was in self._before.values():
             entry.first, entry.mark, entry.last_candle = was.first, was.mark, was.last_candle
+            entry.expected, entry.in_gaps = was.expected, was.in_gaps
         for series in self._added:
-            del self._all[series]
+            del self._series[self._all.pop(series).id]
 
     def _changing(self, entry: Entry) -> Entry:
         if entry.id not in self._before:
@@ -83,13 +96,27 @@ class Entries:
     def add(self, series: Series, first: Millis) -> Entry:
         """A new series of which nothing is accounted for; not yet expected."""
         row = self._db.execute(
-            "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected) VALUES (?, ?, ?, ?, ?, 0)",
-            (series.venue, series.symbol, series.timeframe, first, first),
+            "INSERT INTO series (venue, symbol, timeframe, folder, first_ms, mark_ms, expected)"
+            " VALUES (?, ?, ?, ?, ?, ?, 0)",
+            (series.venue, series.symbol, series.timeframe, _own_folder(series), first, first),
         )
         assert row.lastrowid is not None
         entry = self._all[series] = Entry(row.lastrowid, first, first, None)
+        self._series[entry.id] = series
         self._added.append(series)
         return entry
+
+    def expect(self, series: Collection[Series]) -> None:
+        """Exactly *series*, all known, are expected from now on."""
+        for one, entry in self._all.items():
+            if entry.expected != (one in series):
+                self._changing(entry).expected = one in series
+                self._db.execute("UPDATE series SET expected = ? WHERE id = ?", (entry.expected, entry.id))
+
+    def expected(self, venue: str, only: Iterable[Series] | None = None) -> Iterator[tuple[Series, Entry]]:
+        """The expected series of *venue* and their entries; of *only* some, if they are given."""
+        some = self._all.items() if only is None else [(one, self._all[one]) for one in only]
+        return ((one, entry) for one, entry in some if entry.expected and one.venue == venue)
 
     def begin_at(self, entry: Entry, first: Millis) -> None:
         """*first* is the first expected minute."""
@@ -106,6 +133,18 @@ class Entries:
         if entry.last_candle is None or minute > entry.last_candle:
             self._changing(entry).last_candle = minute
             self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (minute, entry.id))
+
+    def count_in_gaps(self, entry: Entry, length: int) -> None:
+        """So many ms more of *entry* are in open gaps; or fewer, below zero."""
+        self._changing(entry).in_gaps += length
+
+
+def _own_folder(series: Series) -> str | None:
+    """*series*' folder, where its symbol does not tell."""
+    try:
+        return None if canonical_symbol(series.symbol) == series.folder else series.folder
+    except ValueError:
+        return series.folder
 
 
 def _is_of_minutes(path: str) -> bool:

@@ -153,7 +153,7 @@ class Flusher:
 
     def _beside(self, file: DayFile, table: pa.Table, minutes: list[Millis], *, anew: bool) -> _Replacement:
         """*table*, durable beside the place of *file*; *anew*: where there is none yet."""
-        content = dayfiles.encode(table)
+        content = dayfiles.encode(table, file.series)
         if not dayfiles.read(content, file).equals(table):
             raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
         folder, _, name = file.path.rpartition("/")

@@ -1,5 +1,24 @@
 """The ledger's gaps: opened, closed, asked about, given up; and the history of each.
 
+When REST may be asked about a gap again is kept with the gap, in the transaction that records the attempt::
+
+                     ┌──────────────── closed: a candle, empty, before the listing
+                     │
+    opened ──────▶  due  ──── asked in vain ────▶  waits  ──── absent twice, 10 min apart ────▶ unfillable
+                   ▲ ▲ │                             │
+                   │ │ └ the venue was not well      │
+                   │ └───────────────────────────────┘ not_before_ms has come
+
+*Due* is a gap whose ``not_before_ms`` is not ahead of the clock. One that is longer than a question reaches is asked
+about piece by piece, newest first, before it waits: ``rest_since_ms`` to ``rest_until_ms`` is what is left. (After
+a few pieces in vain the next ones wait, too: a closed market has a long gap without anything in it.) A gap that
+grows while it waits goes on waiting: else every minute of a closed market would be a question. The wait doubles with
+the attempts (:func:`wait_after`). What failed because the venue was not well waits for nothing here: the asking task
+backs off by itself, and all of it is due once the venue is well. So a new start keeps the waits: none is longer than
+ten minutes, and while the way to a venue is broken none begins.
+
+The invariant: of each expected series with something due there is a page to ask for, whatever else there is.
+
 Works inside the journal's transactions, on its connection; spans are whole minutes, which the journal has checked.
 """
 
@@ -7,12 +26,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
-from trio_candles.candles.model import MINUTE, Attempt, Gap, Millis, Reason, Series, Unsure
+import attrs
+
+from trio_candles.candles.intervals import Interval, clip, subtract
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
+from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.spans import touching
+from trio_candles.venues.history import History
 
-__all__ = ["OLD_ENOUGH", "SPACED", "Gaps"]
+__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
@@ -21,14 +46,68 @@ OLD_ENOUGH = Millis(60 * MINUTE)
 SPACED = Millis(10 * MINUTE)
 """How far apart the two observations are that make a minute unfillable."""
 
-Span = tuple[Millis, Millis]
+FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
+"""Ms until a gap that an answer did not close is asked about again: doubling, each time."""
+LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
+"""The same for a gap that ended less than so many ms ago: no minute is to stay open longer than five minutes while the
+venue answers, and the first minute of them passes before it may be asked about."""
+PIECES_AT_ONCE = 4
+"""So many pieces of a long gap in vain, and each further one waits as well, as long as a young gap does at most."""
+LOOKED_AT = 8
+"""Due gaps of one series that a look reads: a few, nearly always. Of thousands, the newest and the oldest will do."""
+
+
+@attrs.frozen
+class Due:
+    """The page of *series* that is best asked for next: the newest part of a due gap, and older ones that fit in."""
+
+    series: Series
+    since: Millis
+    until: Millis
+    fresh: bool
+    """Whether the newest gap was never asked about."""
+    tried: bool
+    """Whether any due gap of the page was asked about in vain."""
+
+
+class _Row(NamedTuple):
+    id: int
+    since: int
+    until: int
+    state: str
+    attempts: int
+    not_before: int
+    rest_since: int | None
+    rest_until: int | None
+
+    @property
+    def rest(self) -> Interval:
+        """What is left to ask before the gap waits."""
+        if self.rest_since is None or self.rest_until is None:
+            return self.since, self.until
+        return self.rest_since, self.rest_until
+
+    def is_due(self, now: Millis) -> bool:
+        """Also further ahead than the longest wait: then the clock was set back meanwhile."""
+        return not now < self.not_before <= now + LONGEST_WAIT
+
+
+_ABSENT = "event = 'absent'"
+_ROW = "id, since_ms, until_ms, state, attempts, not_before_ms, rest_since_ms, rest_until_ms"
+
+
+def wait_after(attempts: int, until: int, now: Millis) -> Millis:
+    """How many ms a gap that ended at *until* waits after so many *attempts* in vain."""
+    longest = LONGEST_WAIT_WHILE_YOUNG if until > now - YOUNG else LONGEST_WAIT
+    return Millis(min(FIRST_WAIT << min(attempts - 1, 10), longest))
 
 
 class Gaps:
     """The tables ``gap`` and ``gap_event`` of an open journal."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, entries: Entries) -> None:
         self._db = database
+        self._entries = entries
 
     # --- what there is
 
@@ -38,130 +117,211 @@ class Gaps:
             Reason(reason)
             if state not in ("open", "unfillable"):
                 raise ValueError(f"a gap is {state!r}")
+        whole = " AND ".join(f"{column} % {MINUTE} = 0" for column in ("rest_since_ms", "rest_until_ms"))
+        odd = self._db.execute(
+            "SELECT attempts, not_before_ms, rest_since_ms, rest_until_ms FROM gap"
+            " WHERE typeof(attempts) != 'integer' OR typeof(not_before_ms) != 'integer'"
+            " OR (rest_since_ms, rest_until_ms) IS NOT (NULL, NULL) AND (since_ms <= rest_since_ms"
+            f" AND rest_since_ms < rest_until_ms AND rest_until_ms <= until_ms AND {whole}) IS NOT 1"
+        ).fetchone()
+        if odd is not None:
+            raise ValueError(f"when a gap may be asked about again is {odd}")
 
     def open_minutes(self) -> Counter[str]:
         """Minutes in open gaps of expected series, by venue."""
-        rows = self._db.execute(
-            "SELECT venue, sum(until_ms - since_ms) FROM gap JOIN series ON series.id = series_id"
-            " WHERE state = 'open' AND expected = 1 GROUP BY venue"
-        )
-        return Counter({str(venue): int(length) // MINUTE for venue, length in rows})
+        minutes: Counter[str] = Counter()
+        for series, entry in self._entries.items():
+            if entry.expected and entry.in_gaps:
+                minutes[series.venue] += entry.in_gaps // MINUTE
+        return minutes
 
-    def newest(self, venue: str, limit: int) -> list[Gap]:
-        """The newest *limit* open gaps of *venue*'s expected series, newest first."""
-        rows = self._db.execute(
-            "SELECT symbol, timeframe, since_ms, until_ms, reason, first_seen_ms, attempts"
-            " FROM gap JOIN series ON series.id = series_id"
-            " WHERE state = 'open' AND expected = 1 AND venue = ? ORDER BY until_ms DESC, symbol LIMIT ?",
-            (venue, limit),
-        )
-        return [
-            Gap(Series(venue, symbol, timeframe), Millis(since), Millis(until), Reason(reason), Millis(seen), attempts)
-            for symbol, timeframe, since, until, reason, seen, attempts in rows
-        ]
-
-    def within(self, series_id: int, since: Millis, until: Millis) -> list[Span]:
+    def within(self, entry: Entry, since: Millis, until: Millis) -> list[Interval]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
-        rows = self._db.execute(
-            f"SELECT max(since_ms, :since), min(until_ms, :until) FROM gap WHERE {touching('gap')} ORDER BY since_ms",
-            {"id": series_id, "since": since, "until": until},
-        )
-        return [(Millis(low), Millis(high)) for low, high in rows]
+        return list(clip(((row.since, row.until) for row in self._touching(entry, since, until)), since, until))
+
+    def _touching(self, entry: Entry, since: int, until: int) -> list[_Row]:
+        return self._rows(f"WHERE {touching('gap')} ORDER BY since_ms", id=entry.id, since=since, until=until)
+
+    def _rows(self, condition: str, **values: int) -> list[_Row]:
+        return [_Row._make(row) for row in self._db.execute(f"SELECT {_ROW} FROM gap {condition}", values)]
 
     # --- opened and closed
 
-    def open(self, series_id: int, unsure: Unsure, now: Millis) -> None:
+    def open(self, entry: Entry, unsure: Unsure, now: Millis) -> None:
         """Let ``[since, until)`` be a gap; one that touches it and says the same grows."""
         if unsure.since >= unsure.until:
             return
+        self._entries.count_in_gaps(entry, unsure.until - unsure.since)
         reason, detail = unsure.reason.value, unsure.detail
         said = f"{reason}: {detail}" if detail else reason
         before = self._db.execute(
             "SELECT until_ms, state, reason, detail, id FROM gap WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
-            (series_id, unsure.since),
+            (entry.id, unsure.since),
         ).fetchone()
         if before is not None and before[:4] == (unsure.since, "open", reason, detail):
             self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[4]))
-            if not self._extend_event(series_id, unsure.since, unsure.until, said):
-                self.event(series_id, unsure.since, unsure.until, "opened", said, now)
+            if not self._extend_event(entry.id, unsure.since, unsure.until, said):
+                self.event(entry.id, unsure.since, unsure.until, "opened", said, now)
             return
-        self.event(series_id, unsure.since, unsure.until, "opened", said, now)
+        self.event(entry.id, unsure.since, unsure.until, "opened", said, now)
         self._db.execute(
-            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
-            " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
-            (series_id, unsure.since, unsure.until, reason, detail, now),
+            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
+            " not_before_ms) VALUES (?, ?, ?, 'open', ?, ?, ?, 0, 0)",
+            (entry.id, unsure.since, unsure.until, reason, detail, now),
         )
 
-    def close(self, series_id: int, since: Millis, until: Millis, event: str, detail: str, now: Millis) -> list[Span]:
+    def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
         """Take ``[since, until)`` out of the gaps; the spans that were gaps, oldest first."""
         closed = []
-        for gap, gap_since, gap_until in self._touching(series_id, since, until):
-            low, high = Millis(max(gap_since, since)), Millis(min(gap_until, until))
+        for row in self._touching(entry, since, until):
+            low, high = max(row.since, since), min(row.until, until)
             closed.append((low, high))
-            self._cut(gap, gap_since, gap_until, low, high)
-            self._db.execute("DELETE FROM gap WHERE id = ?", (gap,))
-            self.event(series_id, low, high, event, detail, now)
+            self._cut(row, low, high, now)
+            self._db.execute("DELETE FROM gap WHERE id = ?", (row.id,))
+            self.event(entry.id, low, high, event, detail, now)
+            if row.state == "open":
+                self._entries.count_in_gaps(entry, low - high)
         return closed
 
-    def _touching(self, series_id: int, since: Millis, until: Millis) -> list[tuple[int, int, int]]:
-        return self._db.execute(
-            f"SELECT id, since_ms, until_ms FROM gap WHERE {touching('gap')} ORDER BY since_ms",
-            {"id": series_id, "since": since, "until": until},
-        ).fetchall()
-
-    def _cut(self, gap: int, since: int, until: int, low: Millis, high: Millis) -> None:
-        """Let what *gap* has outside of ``[low, high)`` be gaps of their own, and *gap* end there."""
-        self._db.execute("UPDATE gap SET since_ms = ?, until_ms = ? WHERE id = ?", (low, high, gap))
-        for begin, end in ((since, low), (high, until)):
-            if begin < end:
-                self._db.execute(
-                    "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
-                    " last_error) SELECT series_id, ?, ?, state, reason, detail, first_seen_ms, attempts, last_error"
-                    " FROM gap WHERE id = ?",
-                    (begin, end, gap),
-                )
+    def _cut(self, row: _Row, low: int, high: int, now: Millis) -> None:
+        """Let what *row* has outside of ``[low, high)`` be gaps of their own, and *row* end there."""
+        self._db.execute(
+            "UPDATE gap SET since_ms = ?, until_ms = ?, rest_since_ms = NULL, rest_until_ms = NULL WHERE id = ?",
+            (low, high, row.id),
+        )
+        for begin, end in subtract([(row.since, row.until)], [(low, high)]):
+            not_before, rest = row.not_before, next(clip([row.rest], begin, end), None)
+            if rest is None:  # the whole of this piece was asked about in vain
+                not_before = now + wait_after(row.attempts, end, now)
+            part = (None, None) if rest in (None, (begin, end)) else rest
+            self._db.execute(
+                "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
+                " last_error, not_before_ms, rest_since_ms, rest_until_ms) SELECT series_id, ?, ?, state, reason,"
+                " detail, first_seen_ms, attempts, last_error, ?, ?, ? FROM gap WHERE id = ?",
+                (begin, end, not_before, *part, row.id),
+            )
 
     # --- asked about
 
-    def attempted(self, series_id: int, attempt: Attempt, now: Millis) -> None:
-        """Count *attempt*; minutes whose absence was observed before, long enough ago, become unfillable."""
-        self._db.execute(
-            f"UPDATE gap SET attempts = attempts + 1, last_error = :error WHERE {touching('gap')} AND state = 'open'",
-            {"error": attempt.error, "id": series_id, "since": attempt.since, "until": attempt.until},
-        )
+    def due(self, history: History, now: Millis, only: Collection[Series] | None = None) -> dict[Series, Due]:
+        """What of each expected series of *history*'s venue is best asked about now; of *only* some, if they are given.
+
+        Costs a search in an index for each series, and a few more for each that has something due, however many gaps
+        there are.
+        """
+
+        def newest(since: int, until: int) -> tuple[Millis, Millis] | None:
+            return next(iter(history.windows(Millis(since), Millis(until), now)), None)
+
+        found = {}
+        for series, entry in self._entries.expected(history.name, only):
+            if entry.in_gaps:
+                page = self._page(series, entry, newest, now)
+                if page is not None:
+                    found[series] = page
+        return found
+
+    def _page(
+        self, series: Series, entry: Entry, newest: Callable[[int, int], tuple[Millis, Millis] | None], now: Millis
+    ) -> Due | None:
+        far = now + LONGEST_WAIT
+        rows: list[_Row] = []
+        for due in ("not_before_ms <= :now", "not_before_ms > :far"):
+            rows += self._rows(
+                f"INDEXED BY gap_due WHERE series_id = :id AND state = 'open' AND {due} AND since_ms < :now"
+                f" LIMIT {LOOKED_AT}",
+                id=entry.id, now=now, far=far,
+            )  # fmt: skip
+        due = "state = 'open' AND (not_before_ms <= :now OR not_before_ms > :far)"
+        many = len(rows) >= LOOKED_AT
+        if many:  # any of them, by that index; by the other one, the newest
+            rows = self._rows(
+                f"INDEXED BY gap_span WHERE series_id = :id AND {due} AND since_ms < :now"
+                f" ORDER BY since_ms DESC LIMIT {LOOKED_AT}",
+                id=entry.id, now=now, far=far,
+            )  # fmt: skip
+        rows.sort(key=lambda row: row.since, reverse=True)
+        for row in rows:
+            rest_since, rest_until = row.rest
+            page = newest(rest_since, rest_until)
+            if page is not None:
+                break
+        else:
+            return None
+        since, until = page
+        lowest, _ = newest(0, until) or page
+        if many:
+            rows += self._rows(
+                f"INDEXED BY gap_span WHERE {touching('gap')} AND {due} ORDER BY since_ms LIMIT 1",
+                id=entry.id, since=lowest, until=until, now=now, far=far,
+            )  # fmt: skip
+        fitting = [row for row in rows if row.rest[0] < until and row.rest[1] > lowest]
+        # As far back as there is something due. Not to what waits: a venue that is asked about the oldest holes first
+        # would never come to the others.
+        begin = max(lowest, min([since, *(row.rest[0] for row in fitting)]))
+        return Due(series, Millis(begin), until, not row.attempts, any(row.attempts for row in fitting))
+
+    def attempted(self, entry: Entry, attempt: Attempt, now: Millis) -> None:
+        """Count *attempt*, and let what it was about wait; minutes whose absence was observed before, long enough ago,
+        become unfillable.
+        """
+        for row in self._touching(entry, attempt.since, attempt.until):
+            if row.state == "open":
+                not_before, rest = row.not_before, (row.rest_since, row.rest_until)
+                if not attempt.unwell:
+                    not_before, rest = self._waiting(row, attempt, now)
+                self._db.execute(
+                    "UPDATE gap SET attempts = attempts + 1, last_error = ?, not_before_ms = ?, rest_since_ms = ?,"
+                    " rest_until_ms = ? WHERE id = ?",
+                    (attempt.error, not_before, *rest, row.id),
+                )
         if attempt.absent:
-            until = min(attempt.until, Millis(now - now % MINUTE - OLD_ENOUGH))
+            until = min(attempt.until, Millis(floor_to(now, MINUTE) - OLD_ENOUGH))
             if attempt.since < until:
-                self._observed_absent(series_id, attempt.since, until, attempt.error, now)
+                self._observed_absent(entry, attempt.since, until, attempt.error, now)
 
-    def _observed_absent(self, series_id: int, since: Millis, until: Millis, error: str, now: Millis) -> None:
+    def _waiting(self, row: _Row, attempt: Attempt, now: Millis) -> tuple[int, tuple[int | None, int | None]]:
+        """``not_before_ms`` and what is left to ask of *row* after *attempt* in vain.
+
+        What is newer than the attempt is left only if it is no end that is still growing.
+        """
+        left = [
+            (since, until)
+            for since, until in subtract([row.rest], [(attempt.since, attempt.until)])
+            if since < attempt.since or until <= now - YOUNG
+        ]
+        if left and row.is_due(now):
+            beyond = row.attempts + 2 - PIECES_AT_ONCE
+            return (now + wait_after(beyond, now, now) if beyond > 0 else 0), left[-1]
+        return now + wait_after(row.attempts + 1, row.until, now), (None, None)
+
+    def _observed_absent(self, entry: Entry, since: Millis, until: Millis, error: str, now: Millis) -> None:
+        # Only what is not known to be absent is noted as such, so these events are disjoint.
         earlier = self._db.execute(
-            "SELECT max(since_ms, ?), min(until_ms, ?), at_ms, detail FROM gap_event"
-            " WHERE series_id = ? AND event = 'absent' AND since_ms < ? AND until_ms > ? ORDER BY at_ms",
-            (since, until, series_id, until, since),
+            "SELECT max(since_ms, :since), min(until_ms, :until), at_ms, detail FROM gap_event INDEXED BY"
+            f" gap_event_absent WHERE {touching('gap_event', _ABSENT)} ORDER BY since_ms",
+            {"id": entry.id, "since": since, "until": until},
         ).fetchall()
-        known: list[Span] = []
         for low, high, at, said in earlier:
-            known.append((low, high))
             if at <= now - SPACED:
-                self._give_up(series_id, low, high, f"{said} (at {at}); {error} (at {now})", now)
-        for low, high in _rest(since, until, known):
-            self.event(series_id, low, high, "absent", error, now)
+                self._give_up(entry, low, high, f"{said} (at {at}); {error} (at {now})", now)
+        for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
+            self.event(entry.id, low, high, "absent", error, now)
 
-    def _give_up(self, series_id: int, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
+    def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
-        for gap, gap_since, gap_until in self._touching(series_id, since, until):
-            low, high = Millis(max(gap_since, since)), Millis(min(gap_until, until))
-            (state,) = self._db.execute("SELECT state FROM gap WHERE id = ?", (gap,)).fetchone()
-            if state == "open":
-                self._cut(gap, gap_since, gap_until, low, high)
-                self._db.execute("UPDATE gap SET state = 'unfillable', last_error = ? WHERE id = ?", (evidence, gap))
-                self.event(series_id, low, high, "unfillable", evidence, now)
+        for row in self._touching(entry, since, until):
+            if row.state == "open":
+                low, high = max(row.since, since), min(row.until, until)
+                self._cut(row, low, high, now)
+                self._db.execute("UPDATE gap SET state = 'unfillable', last_error = ? WHERE id = ?", (evidence, row.id))
+                self.event(entry.id, low, high, "unfillable", evidence, now)
+                self._entries.count_in_gaps(entry, low - high)
 
     # --- history
 
-    def event(self, series_id: int, since: Millis, until: Millis, event: str, detail: str, now: Millis) -> None:
+    def event(self, series_id: int, since: int, until: int, event: str, detail: str, now: Millis) -> None:
         """Append to the history of ``[since, until)``."""
         self._db.execute(
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
@@ -184,13 +344,3 @@ class Gaps:
     def forget_old_events(self, now: Millis) -> None:
         """Let go of history that is older than :data:`EVENTS_KEPT`."""
         self._db.execute("DELETE FROM gap_event WHERE at_ms < ?", (now - EVENTS_KEPT,))
-
-
-def _rest(since: Millis, until: Millis, taken: list[Span]) -> Iterator[Span]:
-    """What of ``[since, until)`` is in none of *taken*."""
-    for low, high in sorted(taken):
-        if since < low:
-            yield since, low
-        since = max(since, high)
-    if since < until:
-        yield since, until

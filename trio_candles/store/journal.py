@@ -12,16 +12,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import (
     DAY,
     MINUTE,
     Candle,
     Finding,
-    Gap,
     Millis,
     Reason,
     Series,
@@ -32,7 +32,7 @@ from trio_candles.candles.model import (
 from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_of_the_moment, prepare
-from trio_candles.store.revisions import Doubtful, Revisions, Unconfirmed
+from trio_candles.store.revisions import Revisions
 from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
@@ -57,13 +57,11 @@ class Journal:
 
     def __init__(self, database: sqlite3.Connection, stored_elsewhere: StoredElsewhere) -> None:
         self._db = database
-        self._gaps = Gaps(database)
-        self._revisions = Revisions(database)
         self._underived = Underived(database)
         self._entries = Entries(database)
-        self._verdicts = Verdicts(
-            database, self._entries, self._gaps, self._revisions, self._underived, stored_elsewhere
-        )
+        self.gaps = Gaps(database, self._entries)
+        self.revisions = Revisions(database, self._entries)
+        self._verdicts = Verdicts(database, self._entries, self.gaps, self.revisions, self._underived, stored_elsewhere)
 
     @classmethod
     def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
@@ -106,8 +104,8 @@ class Journal:
         ).fetchone()
         if odd is not None:
             raise ValueError(f"not a span of whole minutes: {odd}")
-        self._gaps.read_through()
-        self._revisions.read_through()
+        self.gaps.read_through()
+        self.revisions.read_through()
         for series, day in self.waiting_days():
             self.waiting(series, day)
         self.meta()
@@ -168,7 +166,7 @@ class Journal:
 
     # --- series
 
-    def expect(self, series: Iterable[Series], earliest: Millis, now: Millis) -> None:
+    def expect(self, series: Collection[Series], earliest: Millis, now: Millis) -> None:
         """From now on expect exactly *series*, complete since *earliest* or since what is recorded, if earlier.
 
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
@@ -177,37 +175,32 @@ class Journal:
         """
         until = floor_to(now, MINUTE)
         asked = floor_to(min(earliest, until), MINUTE)
-        listings = self._listings()
+        listings = {
+            self._entries.series(id_): Millis(since)
+            for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
+        }
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
-            self._db.execute("UPDATE series SET expected = 0")
             self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
                 known = one in self._entries
                 entry = self._entries[one] if known else self._entries.add(one, earliest)
                 reason = down if known else Reason.NOT_COLLECTED
-                self._db.execute("UPDATE series SET expected = 1 WHERE id = ?", (entry.id,))
                 if earliest < entry.first:
-                    self._gaps.open(entry.id, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
+                    self.gaps.open(entry, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
                     self._entries.begin_at(entry, earliest)
                 self._verdicts.unsure(Unsure(one, entry.mark, until, reason), now)
-                self._revisions.begin(entry.id, entry.mark)
+                self.revisions.begin(entry.id, entry.mark)
+            self._entries.expect(series)
             self._remember({LEDGER_LOST: None})
         self.tidy(now)
 
     def tidy(self, now: Millis) -> None:
         """Let go of old history of gaps, and of contradictions that REST has not settled; once a day will do."""
         with self._transaction():
-            self._gaps.forget_old_events(now)
-            self._revisions.give_up_old(now)
-
-    def _listings(self) -> dict[Series, Millis]:
-        """When the venues' markets began, where that is known."""
-        rows = self._db.execute(
-            "SELECT venue, symbol, timeframe, since_ms FROM listing JOIN series ON series.id = series_id"
-        )
-        return {Series(venue, symbol, timeframe): since for venue, symbol, timeframe, since in rows}
+            self.gaps.forget_old_events(now)
+            self.revisions.give_up_old(now)
 
     def rebuild(
         self,
@@ -242,22 +235,6 @@ class Journal:
         """Every series that was ever expected, and the minutes that are accounted for: first, and mark."""
         return {series: (entry.first, entry.mark) for series, entry in self._entries.items()}
 
-    def open_gap_minutes(self) -> Counter[str]:
-        """Minutes in open gaps of expected series, by venue."""
-        return self._gaps.open_minutes()
-
-    def open_gaps(self, venue: str, limit: int) -> list[Gap]:
-        """The newest *limit* open gaps of *venue*'s expected series, newest first."""
-        return self._gaps.newest(venue, limit)
-
-    def unconfirmed(self, venue: str, limit: int) -> list[Unconfirmed]:
-        """The *limit* expected series of *venue* whose live candles have waited longest for being compared."""
-        return self._revisions.unconfirmed(venue, limit)
-
-    def doubtful(self, venue: str, limit: int) -> list[Doubtful]:
-        """The *limit* oldest stored minutes of *venue* with a revision that REST has not settled."""
-        return self._revisions.doubtful(venue, limit)
-
     # --- verdicts
 
     def commit(
@@ -272,7 +249,7 @@ class Journal:
             for verdict in verdicts:
                 self._verdicts.judge(verdict, now, judged)
             self._count(judged, rejected or {})
-            self._revisions.count(judged.compared)
+            self.revisions.count(judged.compared)
             self._remember({"latest_ms": now})
         return judged
 
@@ -289,19 +266,24 @@ class Journal:
         """The stored candle of *minute*, wherever it is."""
         return self._verdicts.stored(series, minute)
 
+    def gaps_of(self, series: Series) -> list[Interval]:
+        """The minutes of *series* that are gaps, open or unfillable, oldest first."""
+        entry = self._entries[series]
+        return self.gaps.within(entry, entry.first, entry.mark)
+
     def replaced_minutes(self, series: Series, day: Millis) -> set[Millis]:
         """The minutes of *day* whose stored candle REST has replaced."""
-        return self._revisions.replaced(self._entries[series].id, day, Millis(day + DAY))
+        return self.revisions.replaced(self._entries[series].id, day, Millis(day + DAY))
 
     # --- towards the day files
 
     def waiting_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) pairs for which candles wait."""
         rows = self._db.execute(
-            f"SELECT DISTINCT venue, symbol, timeframe, open_ms - open_ms % {DAY} AS day"
+            f"SELECT DISTINCT series_id, open_ms - open_ms % {DAY} AS day"
             " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
         )
-        return [(Series(venue, symbol, timeframe), Millis(day)) for venue, symbol, timeframe, day in rows]
+        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
@@ -368,7 +350,7 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
             for low, high in self._verdicts.unaccounted(entry, since, until):
-                self._gaps.open(entry.id, Unsure(series, low, high, Reason.CORRUPT, detail), now)
+                self.gaps.open(entry, Unsure(series, Millis(low), Millis(high), Reason.CORRUPT, detail), now)
                 self._underived.add(entry.id, low, high)
                 lost += (high - low) // MINUTE
         return lost
@@ -392,9 +374,8 @@ class Journal:
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
-        by_id = {entry.id: series for series, entry in self._entries.items()}
         waiting = set(self.waiting_days())
-        days = [(by_id[series_id], day) for series_id, day in self._underived.days()]
+        days = [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
         return [day for day in days if day not in waiting]
 
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:

@@ -36,8 +36,10 @@ ABSENT = "absent"
 TIMEFRAMES = "timeframes"
 """In ``meta``: the timeframes that are derived, with commas between them."""
 
-FORMAT = "3"
+FORMAT = "4"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
+UNCHECKED = ("1", "2")
+"""Formats whose waiting candles have no checksum."""
 
 _FIELDS: list[pa.Field[pa.DataType]] = [
     pa.field("venue", pa.string(), nullable=False),
@@ -61,13 +63,10 @@ COLUMNS = pa.schema(_FIELDS)
 """A day file's columns, in order, exactly."""
 STRINGS = ("venue", "symbol", "timeframe", "source")
 """Those of them with few words, again and again."""
+SERIES_KEY = b"trio_candles.series"
+"""In a day file's own metadata: venue, symbol and folder as JSON, for when the ledger that knows them is lost."""
 
-TABLES = """
-CREATE TABLE meta (
-    key TEXT PRIMARY KEY,     -- format, kind (real | simulated), seed, speed, pivot, latest_ms, stopped_at_ms
-    value TEXT NOT NULL
-) WITHOUT ROWID;
-
+_SERIES = """
 CREATE TABLE series (
     id INTEGER PRIMARY KEY,
     venue TEXT NOT NULL, symbol TEXT NOT NULL, timeframe TEXT NOT NULL,
@@ -75,9 +74,12 @@ CREATE TABLE series (
     mark_ms INTEGER NOT NULL,           -- every minute in [first_ms, mark_ms) is accounted for
     last_candle_ms INTEGER,             -- open time of the newest accepted candle
     expected INTEGER NOT NULL,          -- 1 while the configuration names it
+    folder TEXT,                        -- BASE-QUOTE, where the symbol alone does not tell
     UNIQUE (venue, symbol, timeframe)
 );
+"""
 
+_GAP = """
 CREATE TABLE gap (                      -- disjoint within a series
     id INTEGER PRIMARY KEY,
     series_id INTEGER NOT NULL REFERENCES series (id),
@@ -85,9 +87,44 @@ CREATE TABLE gap (                      -- disjoint within a series
     state TEXT NOT NULL,                -- open | unfillable
     reason TEXT NOT NULL, detail TEXT NOT NULL,
     first_seen_ms INTEGER NOT NULL,
-    attempts INTEGER NOT NULL, last_error TEXT
+    attempts INTEGER NOT NULL, last_error TEXT,
+    not_before_ms INTEGER NOT NULL,     -- REST is not asked about it again before then; 0: as soon as may be
+    rest_since_ms INTEGER, rest_until_ms INTEGER    -- what is left to ask before it waits; NULL: all of it
 );
 CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
+CREATE INDEX gap_due ON gap (series_id, not_before_ms) WHERE state = 'open';
+"""
+
+_REVISION = """
+CREATE TABLE revision (                 -- two different closed candles of one minute were heard
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
+    stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
+    outcome TEXT NOT NULL,              -- open | kept | replaced
+    not_before_ms INTEGER NOT NULL      -- while it is open: REST is not asked about the minute again before then
+);
+CREATE INDEX revision_minute ON revision (series_id, open_ms);
+CREATE INDEX revision_due ON revision (not_before_ms) WHERE outcome = 'open';
+"""
+
+_CONFIRMED = """
+CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out
+    series_id INTEGER PRIMARY KEY REFERENCES series (id),   -- of its reach
+    mark_ms INTEGER NOT NULL,
+    not_before_ms INTEGER NOT NULL      -- the next are compared from then on
+);
+"""
+
+_ABSENT = """
+CREATE INDEX gap_event_absent ON gap_event (series_id, since_ms) WHERE event = 'absent';
+"""
+
+TABLES = f"""{_SERIES}{_GAP}{_REVISION}
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,     -- format, kind (real | simulated), seed, speed, pivot, latest_ms, stopped_at_ms
+    value TEXT NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE gap_event (                -- the history of every gap, of the last 90 days; at_ms is when it began
     at_ms INTEGER NOT NULL,
@@ -96,20 +133,12 @@ CREATE TABLE gap_event (                -- the history of every gap, of the last
     detail TEXT NOT NULL
 );
 CREATE INDEX gap_event_series ON gap_event (series_id, until_ms);
-
+{_ABSENT}
 CREATE TABLE empty (                    -- nothing traded; disjoint within a series, and from its gaps
     series_id INTEGER NOT NULL REFERENCES series (id),
     since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
     evidence TEXT NOT NULL,
     PRIMARY KEY (series_id, since_ms)
-);
-
-CREATE TABLE revision (                 -- two different closed candles of one minute were heard
-    id INTEGER PRIMARY KEY,
-    at_ms INTEGER NOT NULL,
-    series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
-    stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
-    outcome TEXT NOT NULL               -- open | kept | replaced
 );
 
 CREATE TABLE rejection (                -- since the directory began
@@ -137,9 +166,7 @@ CREATE TABLE candle (                   -- accepted, durable, not yet in a day f
 """
 TABLES += _CANDLE
 
-TABLES_SINCE_2 = """
-CREATE INDEX revision_minute ON revision (series_id, open_ms);
-
+TABLES_SINCE_2 = f"""{_CONFIRMED}
 CREATE TABLE listing (                  -- when the venue's market of a series began: earlier minutes are not expected
     series_id INTEGER PRIMARY KEY REFERENCES series (id),
     since_ms INTEGER NOT NULL,
@@ -152,11 +179,6 @@ CREATE TABLE underived (                -- minutes that changed without a row in
     since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL
 );
 CREATE INDEX underived_span ON underived (series_id, since_ms);
-
-CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out
-    series_id INTEGER PRIMARY KEY REFERENCES series (id),   -- of its reach
-    mark_ms INTEGER NOT NULL
-);
 
 CREATE TABLE confirmation (             -- what comparing came to, in candles, since the directory began
     venue TEXT NOT NULL, outcome TEXT NOT NULL,     -- agreed | differed | replaced | unanswered
@@ -175,15 +197,41 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 
 TABLES += TABLES_SINCE_2
 
-_CANDLE_SINCE_3 = f"""
-ALTER TABLE candle RENAME TO candle_2;
-{_CANDLE}
-INSERT INTO candle SELECT *, candle_checksum(series_id, open_ms, open, high, low, close, volume, quote_volume, vwap,
-    trades_count, source, ingest_ms) FROM candle_2;
-DROP TABLE candle_2;
-"""
 
-UPGRADES = {"1": TABLES_SINCE_2 + _CANDLE_SINCE_3, "2": _CANDLE_SINCE_3}
+def _remade(table: str, statements: str, values: str) -> str:
+    """SQL that gives *table* the shape of *statements*, and fills it with *values* of each row that it had.
+
+    Not by ALTER TABLE, which writes a text of its own into the schema: that is held against ours at each start.
+    """
+    return (
+        f"CREATE TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
+        f"INSERT INTO {table} SELECT {values} FROM before; DROP TABLE before;"
+    )
+
+
+_SINCE_3 = _remade(
+    "candle",
+    _CANDLE,
+    "*, candle_checksum(series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source,"
+    " ingest_ms)",
+)
+_SINCE_4 = (
+    _remade("series", _SERIES, "id, venue, symbol, timeframe, first_ms, mark_ms, last_candle_ms, expected, NULL")
+    + _remade(
+        "gap",
+        _GAP,
+        "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error, 0, NULL, NULL",
+    )
+    + _remade("revision", _REVISION, "id, at_ms, series_id, open_ms, stored, offered, outcome, 0")
+    + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
+    + _ABSENT
+)
+
+UPGRADES = {
+    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4,
+    "2": _SINCE_3 + _SINCE_4,
+    "3": _SINCE_4,
+}
 """Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
-from trio_candles.candles.model import Candle, Finding, Gap, Millis, Series, Timeframe, Verdict
+from trio_candles.candles.model import Candle, Finding, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
@@ -21,13 +22,14 @@ from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
-from trio_candles.store.revisions import Doubtful, Unconfirmed
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
 from trio_candles.store.shelf import Shelf
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class StoreUnavailable(OSError):
@@ -48,24 +50,35 @@ class Store:
 
     def __init__(self, root: Path, journal: Journal, disk: Disk) -> None:
         self._root = root
-        self._journal = journal
+        self.journal = journal
         self._disk = disk
         self._shelf = Shelf(root, journal, disk)
         self._flusher = Flusher(root, journal, disk, self._shelf)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Around what the journal is asked for itself: its disk's errors become :class:`StoreUnavailable`."""
+        with _system_errors(self._root):
+            yield
+
+    def ask(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
+        """``work(*args)``, of the journal, :meth:`guarded`: for whoever hands it to a thread."""
+        with self.guarded():
+            return work(*args)
 
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
         """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
-        with _system_errors(self._root):
+        with self.guarded():
             content = self._identity()
-            found = self._journal.meta().get("kind") or self._kind_in(content)
+            found = self.journal.meta().get("kind") or self._kind_in(content)
             if found is not None and found != kind:
                 raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
             told = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
             if content != told:
                 self._write_identity(told)
-            self._journal.remember(kind=kind, stopped_at_ms=None, **identity)
+            self.journal.remember(kind=kind, stopped_at_ms=None, **identity)
 
     def _identity(self) -> bytes | None:
         try:
@@ -95,74 +108,41 @@ class Store:
             self._disk.remove(temporary)
             raise
 
-    def meta(self) -> dict[str, str]:
-        """What the directory remembers."""
-        with _system_errors(self._root):
-            return self._journal.meta()
-
     # --- verdicts
 
     def expect(self, series: Sequence[Series], earliest: Millis, now: Millis) -> dict[Series, tuple[Millis, Millis]]:
         """Expect *series* from now on; the first minute of each, and its mark: where its next verdict begins."""
-        with _system_errors(self._root):
-            self._journal.expect(series, earliest, now)
-            spans = self._journal.spans()
+        with self.guarded():
+            self.journal.expect(series, earliest, now)
+            spans = self.journal.spans()
             return {one: spans[one] for one in series}
 
     def commit(
         self, verdicts: Sequence[Verdict | Finding], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
         """Make *verdicts* durable, and counted what was *rejected* before; else :class:`StoreUnavailable`."""
-        with _system_errors(self._root):
+        with self.guarded():
             while True:
                 try:
-                    return self._journal.commit(verdicts, now, rejected)
+                    return self.journal.commit(verdicts, now, rejected)
                 except DayFileBroken as broken:
                     # Found when a minute was looked up; the verdicts meet its minutes as gaps.
                     self._shelf.give_up(broken)
 
-    def open_gap_minutes(self) -> dict[str, int]:
-        """Minutes in open gaps, by venue."""
-        with _system_errors(self._root):
-            return dict(self._journal.open_gap_minutes())
-
-    def open_gaps(self, venues: Sequence[str], limit: int) -> dict[str, list[Gap]]:
-        """The newest *limit* open gaps of each of *venues*."""
-        with _system_errors(self._root):
-            return {venue: self._journal.open_gaps(venue, limit) for venue in venues}
-
-    def to_compare(self, venues: Sequence[str], limit: int) -> dict[str, tuple[list[Doubtful], list[Unconfirmed]]]:
-        """What of each of *venues* REST should be asked about although it is stored, at most *limit* of each kind."""
-        with _system_errors(self._root):
-            return {
-                venue: (self._journal.doubtful(venue, limit), self._journal.unconfirmed(venue, limit))
-                for venue in venues
-            }
-
-    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
-        """Let the tools see the collector's table; see :meth:`~trio_candles.store.journal.Journal.publish`."""
-        with _system_errors(self._root):
-            self._journal.publish(states, errors, now)
-
-    def tidy(self, now: Millis) -> None:
-        """Let go of what is old, once a day; see :meth:`~trio_candles.store.journal.Journal.tidy`."""
-        with _system_errors(self._root):
-            self._journal.tidy(now)
-
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
-        with _system_errors(self._root):
-            self._journal.remember(stopped_at_ms=now, latest_ms=now)
+        with self.guarded():
+            self.journal.remember(stopped_at_ms=now, latest_ms=now)
 
     # --- day files
 
     def aggregate(self, timeframes: Sequence[str]) -> None:
         """Derive *timeframes* from now on. Days on disk that may be without one are :meth:`underived` from then on."""
-        with _system_errors(self._root):
-            before = self._journal.meta().get(TIMEFRAMES, "").split(",")
+        with self.guarded():
+            before = self.journal.meta().get(TIMEFRAMES, "").split(",")
             gained = not set(timeframes) <= set(before)
             days = [(file.series, file.day) for file in self._shelf.known().values() if file.is_base] if gained else []
-            self._journal.aggregate(timeframes, days)
+            self.journal.aggregate(timeframes, days)
             self._flusher.timeframes = [Timeframe.parse(name) for name in timeframes]
 
     def waiting(self) -> list[DayFile]:
@@ -171,13 +151,13 @@ class Store:
 
     def unsaved(self) -> list[DayFile]:
         """The day files for which candles wait in the journal."""
-        with _system_errors(self._root):
-            return [DayFile(series, day) for series, day in self._journal.waiting_days()]
+        with self.guarded():
+            return [DayFile(series, day) for series, day in self.journal.waiting_days()]
 
     def underived(self) -> list[DayFile]:
         """The other days whose aggregates are behind their minutes, as these files of minutes; the newest first."""
-        with _system_errors(self._root):
-            return [DayFile(series, day) for series, day in self._journal.underived_days()]
+        with self.guarded():
+            return [DayFile(series, day) for series, day in self.journal.underived_days()]
 
     def flush(self, files: Sequence[DayFile]) -> Flushed:
         """Bring these days' files up to date: first the candles that wait, then what is derived from them.
@@ -186,7 +166,7 @@ class Store:
         """
         flushed = Flushed()
         try:
-            with _system_errors(self._root):
+            with self.guarded():
                 self._flusher.flush(files, flushed)
         except StoreUnavailable as error:
             flushed.note(str(error))
@@ -202,10 +182,10 @@ class Store:
 
     def recover(self, go_on: Callable[[], object]) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
-        with _system_errors(self._root):
-            fill_if_lost(self._root, self._disk, self._journal, go_on)
+        with self.guarded():
+            fill_if_lost(self._root, self._disk, self.journal, go_on)
             self._flusher.older = self._shelf.recover(go_on)
-            told = self._journal.meta().get(TIMEFRAMES, "")
+            told = self.journal.meta().get(TIMEFRAMES, "")
             self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
+from trio_candles.candles import intervals
 from trio_candles.candles.documents import CandleDocument, EmptyDocument
 from trio_candles.candles.model import (
     DAY,
@@ -66,6 +67,8 @@ class Judged:
     """(stored, offered); ``None``: the minute is called empty."""
     replaced: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
     """(stored, what REST said twice)"""
+    filled: Counter[str] = attrs.field(factory=Counter)
+    """Minutes of gaps that pages proved, by venue."""
     compared: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """What comparing live candles with REST came to, by (venue, outcome)."""
     refused: list[str] = attrs.field(factory=list)
@@ -92,10 +95,14 @@ class Verdicts:
         match verdict:
             case Candle():
                 self._judge_candle(verdict, now, judged)
+            case Attempt(comparing=False):
+                self._gaps.attempted(self._entries[verdict.series], verdict, now)
             case Attempt():
-                self._gaps.attempted(self._entries[verdict.series].id, verdict, now)
+                self._revisions.compared(self._entries[verdict.series].id, verdict.since, verdict.until, now)
             case Page():
                 self._judge_page(verdict, now, judged)
+                if verdict.comparing:
+                    self._revisions.compared(self._entries[verdict.series].id, verdict.since, verdict.until, now)
             case _ if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                 raise LedgerBroken(f"not a span of whole minutes: {verdict}")
             case Empty():
@@ -115,7 +122,7 @@ class Verdicts:
         entry = self._entries[candle.series]
         if candle.open_time < entry.mark:
             since, until, source = candle.open_time, candle.close_time, candle.source.value
-            if not self._gaps.close(entry.id, since, until, "stored", source, now):
+            if not self._gaps.close(entry, since, until, "stored", source, now):
                 self._judge_again(entry, candle, now, judged)
                 return
             if candle.source is Source.WEBSOCKET:  # comparing may have passed this minute while it was a gap
@@ -183,7 +190,7 @@ class Verdicts:
             self._judge_listing(entry, page, now)
             return
         lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
-        gaps = {m for low, high in self._gaps.within(entry.id, lowest, highest) for m in range(low, high, MINUTE)}
+        gaps = set(intervals.minutes(self._gaps.within(entry, lowest, highest)))
         again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
         different = [(stored, offered) for stored, offered in again if stored is None or not stored.same_as(offered)]
         if page.anonymous and (2 * len(different) > len(again) or not (again or page.twice)):
@@ -191,14 +198,15 @@ class Verdicts:
             if not again:
                 error = "nothing is stored that the page could be held against; it is to be told twice"
             judged.refused.append(f"{page.series}: {error}")
-            self._gaps.attempted(entry.id, Attempt(page.series, page.since, page.until, error), now)
+            self._gaps.attempted(entry, Attempt(page.series, page.since, page.until, error), now)
             return
         self._judge_listing(entry, page, now)
         self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
         for empty in page.empties:
             since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
             if since < until:
-                self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
+                found = self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
+                judged.filled[page.series.venue] += intervals.length(found) // MINUTE
         for stored, offered in again:
             self._compare(entry, stored, offered, page, now, judged)
         self._advance_confirmed(entry, page, now, judged)
@@ -212,14 +220,11 @@ class Verdicts:
                 good.append(candle)
             else:  # as above: only a clock that stepped back since the answer was read can bring it here
                 judged.rejected.append((candle, rule))
-        start = 0
-        for end in range(1, len(good) + 1):
-            if end == len(good) or good[end].open_time != good[end - 1].close_time:
-                since, until = good[start].open_time, good[end - 1].close_time
-                self._gaps.close(entry.id, since, until, "stored", good[start].source.value, now)
-                start = end
+        for since, until in intervals.touching(candle.open_time for candle in good):
+            self._gaps.close(entry, since, until, "stored", good[0].source.value, now)
         if good:
             self._store(entry, good, judged)
+            judged.filled[good[0].series.venue] += len(good)
 
     def _compare(
         self, entry: Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
@@ -252,9 +257,8 @@ class Verdicts:
             {"id": entry.id, "since": since, "until": until},
         ).fetchone()
         self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
-        for begin, end in ((low, since), (until, high)):
-            if begin < end:
-                self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
+        for begin, end in intervals.subtract([(low, high)], [(since, until)]):
+            self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
 
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
         """Stored minutes are confirmed up to the first one for which *page* has no answer; if it was asked for to
@@ -265,13 +269,12 @@ class Verdicts:
         if mark is None or not page.since <= mark < until:
             return
         answered = {candle.open_time for candle in page.candles}
-        for low, high in self._stored_spans(entry, mark, until):
-            for minute in range(low, high, MINUTE):
-                if minute not in answered:
-                    if minute + MAY_BE_LATE > now or not page.comparing:
-                        self._revisions.advance(entry.id, Millis(minute))
-                        return
-                    judged.compared[page.series.venue, "unanswered"] += 1
+        for minute in self._stored_minutes(entry, mark, until):
+            if minute not in answered:
+                if minute + MAY_BE_LATE > now or not page.comparing:
+                    self._revisions.advance(entry.id, Millis(minute))
+                    return
+                judged.compared[page.series.venue, "unanswered"] += 1
         self._revisions.advance(entry.id, until)
 
     def _judge_listing(self, entry: Entry, page: Page, now: Millis) -> None:
@@ -281,29 +284,32 @@ class Verdicts:
         if page.listed is None:
             return
         since, evidence = page.listed
-        unknown = self._gaps.within(entry.id, entry.first, since)
-        known = max(since - entry.first, 0) - sum(high - low for low, high in unknown)
+        known = max(since - entry.first, 0) - intervals.length(self._gaps.within(entry, entry.first, since))
         if known or since > entry.mark or any(candle.open_time < since for candle in page.candles):
             error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)
             if page.since < until:
-                self._gaps.attempted(entry.id, Attempt(page.series, page.since, until, error), now)
+                self._gaps.attempted(entry, Attempt(page.series, page.since, until, error), now)
             return
         if since > entry.first:
-            self._gaps.close(entry.id, entry.first, since, "unlisted", evidence, now)
+            self._gaps.close(entry, entry.first, since, "unlisted", evidence, now)
             self._entries.begin_at(entry, since)
         day = floor_to(since, DAY)
         self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
         self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, since, evidence))
 
-    def _judge_empty(self, empty: Empty, now: Millis) -> None:
+    def _judge_empty(self, empty: Empty, now: Millis) -> list[intervals.Interval]:
+        """Take *empty* into the ledger; what of it was a gap."""
         entry = self._entries[empty.series]
         if empty.until > entry.mark:
             since = max(empty.since, entry.mark)
             self.advance(entry, empty.series, since, empty.until)
             self._add_empty(entry, since, empty.until, empty.evidence)
-        if empty.since < entry.mark:
-            for since, until in self._gaps.close(entry.id, empty.since, empty.until, "empty", empty.evidence, now):
-                self._add_empty(entry, since, until, empty.evidence)
+        if empty.since >= entry.mark:
+            return []
+        closed = self._gaps.close(entry, empty.since, empty.until, "empty", empty.evidence, now)
+        for low, high in closed:
+            self._add_empty(entry, low, high, empty.evidence)
+        return closed
 
     def unsure(self, unsure: Unsure, now: Millis) -> None:
         """Minutes that have a verdict already keep it: doubt never undoes what was proven."""
@@ -312,14 +318,14 @@ class Verdicts:
         if since >= unsure.until:
             return
         self.advance(entry, unsure.series, since, unsure.until)
-        self._gaps.open(entry.id, attrs.evolve(unsure, since=since), now)
+        self._gaps.open(entry, attrs.evolve(unsure, since=since), now)
 
     def advance(self, entry: Entry, series: Series, since: Millis, until: Millis) -> None:
         if since != entry.mark:
             raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
         self._entries.advance(entry, until)
 
-    def _add_empty(self, entry: Entry, since: Millis, until: Millis, evidence: str) -> None:
+    def _add_empty(self, entry: Entry, since: int, until: int, evidence: str) -> None:
         """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
         grow, so the newer evidence covers the older."""
         self._underived.add(entry.id, since, until)
@@ -345,16 +351,16 @@ class Verdicts:
         ).fetchone()
         return self._stored_elsewhere(series, minute) if row is None else candle_of(series, row)
 
-    def _stored_spans(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+    def _stored_minutes(self, entry: Entry, since: Millis, until: Millis) -> Iterator[int]:
         """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
         taken = self._db.execute(
             f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
             f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')} ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
-        ).fetchall()
-        return _free(taken, since, until)
+        )
+        return intervals.minutes(intervals.subtract([(since, until)], taken))
 
-    def unaccounted(self, entry: Entry, since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
+    def unaccounted(self, entry: Entry, since: Millis, until: Millis) -> list[intervals.Interval]:
         """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
         taken = self._db.execute(
             f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
@@ -362,8 +368,8 @@ class Verdicts:
             f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle"
             " WHERE series_id = :id AND open_ms < :until AND open_ms >= :since ORDER BY 1",
             {"id": entry.id, "since": since, "until": until},
-        ).fetchall()
-        return _free(taken, since, until)
+        )
+        return list(intervals.subtract([(since, until)], taken))
 
 
 def candle_of(series: Series, row: Sequence[object]) -> Candle:
@@ -377,16 +383,6 @@ def candle_of(series: Series, row: Sequence[object]) -> Candle:
         series, Millis(open_ms), o, h, low, c, v, quote, vwap, count, Source(source), Millis(ingest),  # type: ignore[arg-type]
         Millis(open_ms + MINUTE),
     )  # fmt: skip
-
-
-def _free(taken: Iterable[tuple[int, int]], since: Millis, until: Millis) -> list[tuple[Millis, Millis]]:
-    """What of ``[since, until)`` is in none of *taken*, which ascend."""
-    free = []
-    for low, high in [*taken, (until, until)]:
-        if since < low:
-            free.append((since, Millis(low)))
-        since = max(since, Millis(high))
-    return free
 
 
 def _without_numbers(text: str) -> str:
