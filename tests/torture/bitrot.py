@@ -24,6 +24,7 @@ from torture.evidence import Survey, counted, held_against, survey
 from trio_candles.audit import audit
 from trio_candles.candles.model import MINUTE, Empty, Millis, Reason, Unsure
 from trio_candles.store.store import open_store
+from trio_candles.venues.registry import VENUES
 
 MINUTES = 300
 EMPTY, GAP = range(100, 110), range(200, 230)
