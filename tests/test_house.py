@@ -398,6 +398,13 @@ def test_the_audit_shares_no_code_with_the_writer():
     assert not faults, listed(faults)
 
 
+def test_the_ledger_is_opened_for_reading_in_one_place_for_all_tools():
+    """And once more for the audit's judgement, and for whose directory it is, which the collector asks as well."""
+    may = {"trio_candles.reading.ledger", "trio_candles.audit.ledger", "trio_candles.store.identity"}
+    users = {item.importer for item in all_imports(OURS) if item.target == "trio_candles.store.snapshot"}
+    assert users == may
+
+
 def test_the_audit_judges_without_the_reader():
     """Only what its page shows and nobody judges is read as the other tools read it."""
     judging = [name for name in NAMES if within(name, "trio_candles.audit") and name != "trio_candles.audit.history"]

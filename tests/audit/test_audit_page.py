@@ -20,7 +20,7 @@ from test_audit import DAY0, DAY1, FILE0, NOW, Directory, run, sound
 from trio_candles.audit import audit
 from trio_candles.audit.bar import Bar, bar_line
 from trio_candles.audit.daymap import STATES, DayMap
-from trio_candles.audit.history import History, read_history
+from trio_candles.audit.history import MOST, History, read_history
 from trio_candles.audit.page import page, write_whole
 from trio_candles.audit.report import KnownGap, Report, Tally, Violation
 from trio_candles.audit.walk import Selection
@@ -168,6 +168,44 @@ def test_without_a_ledger_the_page_still_shows_what_is_stored(sound: Directory) 
     text = page_of(sound.root)
     assert "The ledger cannot be read" in text
     assert decoded(data_in(text)[1][1][1])[1380:] == [1] * 60
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("UPDATE meta SET value = '99' WHERE key = 'format'", "the journal's format is 99"),
+        ("DROP TABLE gap_event", "no such table: gap_event"),
+    ],
+)
+def test_why_nothing_is_remembered_is_shown(sound: Directory, harm: str, words: str) -> None:
+    sound.sql(harm)
+    assert words in read_history(sound.root, Selection()).trouble
+
+
+def test_a_ledger_with_nonsense_in_it_is_shown_as_far_as_it_makes_sense(sound: Directory) -> None:
+    """What is wrong with it, the audit says; here a number that is none is 0."""
+    sound.sql(
+        "UPDATE gap SET until_ms = 'later', attempts = x'00', detail = 7 WHERE id = 1;"
+        "UPDATE series SET first_ms = 'then', mark_ms = 'now' WHERE id = 1;"
+        f"INSERT INTO revision VALUES (1, 'x', 1, {DAY1}, 'no candle', '{{}}', x'ff');"
+    )
+    history = read_history(sound.root, Selection())
+    assert history.trouble == ""
+    shown = [(gap.end, gap.attempts, gap.detail) for gap in history.gaps]
+    assert (0, 0, "7") in shown
+    assert len(shown) > 1
+    assert [(one.at, one.stored, one.offered) for one in history.revisions] == [(0, "no candle", "")]
+
+
+def test_the_newest_of_a_long_history_are_shown_and_the_rest_is_counted(sound: Directory) -> None:
+    sound.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2004)"
+        f" INSERT INTO gap_event SELECT {DAY1} + i, 1, {DAY1}, {DAY1 + MINUTE}, 'opened', i FROM n;"
+    )
+    history = read_history(sound.root, Selection())
+    assert history.more["events"] == 2005 - MOST
+    assert [event.detail for event in history.events[:2]] == ["2004", "2003"]
+    assert len(history.events) == MOST
 
 
 RUNS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 400)), min_size=1, max_size=60)

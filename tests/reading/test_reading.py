@@ -47,6 +47,7 @@ from trio_candles import (
 )
 from trio_candles.candles.model import DAY, MINUTE, Millis, Reason, Series, Source, Timeframe, Unsure
 from trio_candles.candles.times import unix_ms
+from trio_candles.reading.errors import NoLedger
 from trio_candles.reading.files import DayFiles, FileChanged
 from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Request, plan
@@ -581,6 +582,12 @@ def test_a_directory_that_is_not_there_is_said(tmp_path):
         read(tmp_path)
     with pytest.raises(LedgerUnreadable, match=f"there is no {JOURNAL}"):
         coverage(tmp_path)
+
+
+def test_a_directory_in_which_nothing_can_be_looked_up_is_not_one_without_a_ledger(tmp_path):
+    with pytest.raises(LedgerUnreadable) as caught:
+        read(tmp_path / ("x" * 300))
+    assert not isinstance(caught.value, NoLedger)
 
 
 def test_a_ledger_that_cannot_be_read_is_said(tmp_path):

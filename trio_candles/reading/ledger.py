@@ -158,7 +158,7 @@ class Ledger:
     # --- minutes
 
     def gaps(self, account: Account, since: int, until: int, *, newest_first: bool = False) -> Iterator[GapSpan]:
-        """Open and unfillable gaps that touch ``[since, until)``, whole; oldest first unless told otherwise."""
+        """Open and unfillable gaps that touch ``[since, until)``, whole; oldest first, or newest first."""
         rows = self._db.execute(
             f"SELECT {_GAP} FROM gap WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
             f" ORDER BY since_ms {'DESC' if newest_first else 'ASC'}",
