@@ -29,9 +29,9 @@ import trio_websocket
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import AUDIT, CONFIG, RUN, Running
-from test_console import Screen
-from test_network import accept, network_with, refused_with
+from peers import accept, network_with, refused_with
+from processes import AUDIT, CONFIG, RUN, Running
+from screens import Screen
 from world import NOON, config_of
 
 from trio_candles.candles.model import canonical_symbol

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade import DAY0, DAY1, FILE0, NOW, Directory, run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_audit import DAY0, DAY1, FILE0, NOW, Directory, run, sound
 
 from trio_candles.audit import audit
 from trio_candles.audit.bar import Bar, bar_line
@@ -25,8 +25,6 @@ from trio_candles.audit.page import page, write_whole
 from trio_candles.audit.report import KnownGap, Report, Tally, Violation
 from trio_candles.audit.walk import Selection
 from trio_candles.candles.model import DAY, MINUTE
-
-__all__ = ["sound"]  # a fixture
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&\x1b[2J"
 

@@ -17,6 +17,7 @@ from contextlib import chdir, closing
 from pathlib import Path
 
 import pytest
+from processes import AUDIT, CONFIG, ROOT, RUN, Running
 from world import NOON, check_against_truth, ledger, rows_on_disk
 
 from trio_candles import audit, export, preflight
@@ -29,20 +30,6 @@ from trio_candles.simulator import Market
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.store import StoreUnavailable, open_store
 
-ROOT = Path(__file__).parents[2]
-RUN = [sys.executable, str(ROOT / "run.py")]
-AUDIT = [sys.executable, str(ROOT / "tools" / "audit.py")]
-CONFIG = """\
-data_dir: data
-log_dir: logs
-venues:
-  coinbase: {symbols: [BTC-USD, ETH-USD]}
-  kraken: {symbols: [BTC/USD, ETH/USD]}
-  okx: {symbols: [BTC-USDT, ETH-USDT]}
-gap_detection: {lookback_days: 0}
-storage: {flush_interval_seconds: 60}
-status: {interval_seconds: 30}
-"""
 ALL = [
     Series(venue, symbol)
     for venue, symbols in {
@@ -68,27 +55,6 @@ def finished(home, *options, command=RUN, timeout=60):
 def audited(home, data_dir):
     done = finished(home, "--data-dir", data_dir, "--json", command=AUDIT)
     return done.returncode, json.loads(done.stdout)
-
-
-class Running:
-    """A collector in a process of its own, spoken to by signals."""
-
-    def __init__(self, home, *options):
-        self.process = subprocess.Popen(
-            [*RUN, *options], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def wait_for(self, word):
-        """Read tables until one says *word*."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if word in line:
-                return
-        raise AssertionError(f"ended without saying {word!r}: {self.process.stderr.read()}")
-
-    def end(self):
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out, err
 
 
 def test_a_simulated_run_ends_by_itself_and_every_stored_candle_is_the_markets(home):

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from screens import Screen
 
 from trio_candles.candles.model import Millis
 from trio_candles.collector.status import Board, VenueBoard, banner, render
@@ -17,33 +18,6 @@ from trio_candles.command.console import LOG_FILES, QUEUED, RotatedFile, open_co
 
 NOON = Millis(1_768_046_400_000)
 log = logging.getLogger("trio_candles.test")
-
-
-class Screen:
-    """A pipe that the console takes for a stream, and whose other end can be read back."""
-
-    encoding = "utf-8"
-
-    def __init__(self, tty=False):
-        self.reader, self.writer = os.pipe()
-        self.tty = tty
-
-    def fileno(self):
-        return self.writer
-
-    def isatty(self):
-        return self.tty
-
-    def close(self, *ends):
-        for end in ends or ("reader", "writer"):
-            if getattr(self, end) is not None:
-                os.close(getattr(self, end))
-                setattr(self, end, None)
-
-    def shown(self):
-        self.close("writer")
-        with os.fdopen(os.dup(self.reader), "rb") as reader:
-            return reader.read().decode()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -16,6 +16,7 @@ import trio_websocket
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peers import URL, accept, network_with, refused_with
 
 from trio_candles.collector.feed import leaves
 from trio_candles.network.pacing import Backoff, Budget
@@ -29,21 +30,6 @@ from trio_candles.network.websocket import (
     error_text,
 )
 from trio_candles.venues.protocol import Lost
-
-URL = "ws://venue.test/feed"
-Peer = Callable[[trio.abc.Stream], Awaitable[None]]
-
-
-def network_with(nursery: trio.Nursery, peer: Peer) -> Network:
-    """A network on whose other side *peer* does what it likes with the raw stream."""
-
-    async def dial(url: str) -> trio.abc.Stream:
-        assert url == URL
-        ours, theirs = trio.testing.memory_stream_pair()
-        nursery.start_soon(peer, theirs)
-        return ours
-
-    return Network(dial)
 
 
 async def lost_by(network: Network) -> tuple[Lost, float]:
@@ -59,17 +45,6 @@ async def lost_by(network: Network) -> tuple[Lost, float]:
     (error,) = lost
     assert isinstance(error, Lost)
     return error, trio.current_time() - began
-
-
-async def accept(
-    stream: trio.abc.Stream, talk: Callable[[trio_websocket.WebSocketConnection], Awaitable[None]]
-) -> None:
-    """Be a well-behaved server up to the handshake, then *talk*."""
-    async with trio.open_nursery() as nursery:
-        request = await trio_websocket.wrap_server_stream(nursery, stream)
-        websocket = await request.accept()
-        await talk(websocket)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_peer_that_closes_during_the_handshake_is_lost_within_the_deadline(autojump_clock, nursery):
@@ -237,18 +212,6 @@ async def serving_tls(host: str, authority: trustme.CA, talk) -> AsyncIterator[i
         (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
-
-
-async def refused_with(network: Network, url: str) -> str:
-    async def connect():
-        async with network.connect(url):
-            raise AssertionError("connected")
-
-    with pytest.raises(ExceptionGroup) as caught:
-        await connect()
-    (lost,) = leaves(caught.value)
-    assert isinstance(lost, Lost)
-    return str(lost)
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused():
