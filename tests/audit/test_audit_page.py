@@ -185,7 +185,8 @@ def test_a_ledger_with_nonsense_in_it_is_shown_as_far_as_it_makes_sense(sound: D
     sound.sql(
         "UPDATE gap SET until_ms = 'later', attempts = x'00', detail = 7 WHERE id = 1;"
         "UPDATE series SET first_ms = 'then', mark_ms = 'now' WHERE id = 1;"
-        f"INSERT INTO revision VALUES (1, 'x', 1, {DAY1}, 'no candle', '{{}}', x'ff');"
+        "INSERT INTO revision (at_ms, series_id, open_ms, stored, offered, outcome)"
+        f" VALUES ('x', 1, {DAY1}, 'no candle', '{{}}', x'ff');"
     )
     history = read_history(sound.root, Selection())
     assert history.trouble == ""
