@@ -166,8 +166,8 @@ class Gaps:
             return
         self.event(entry.id, unsure.since, unsure.until, "opened", said, now)
         self._db.execute(
-            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
-            " not_before_ms) VALUES (?, ?, ?, 'open', ?, ?, ?, 0, 0)",
+            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
+            " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
             (entry.id, unsure.since, unsure.until, reason, detail, now),
         )
 
