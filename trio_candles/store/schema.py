@@ -102,7 +102,7 @@ CREATE TABLE revision (                 -- two different closed candles of one m
     series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
     stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
     outcome TEXT NOT NULL,              -- open | kept | replaced
-    not_before_ms INTEGER NOT NULL DEFAULT 0    -- while it is open: REST is not asked about the minute again before then
+    not_before_ms INTEGER NOT NULL DEFAULT 0    -- while it is open: asked about again from then on
 );
 CREATE INDEX revision_minute ON revision (series_id, open_ms);
 CREATE INDEX revision_due ON revision (not_before_ms) WHERE outcome = 'open';
