@@ -74,7 +74,7 @@ class Filler:
     """When each series was last asked about: their turns are no business of the ledger's."""
     turn: int = 0
     vouched: set[Series] = attrs.field(factory=set)
-    """Series of which a page was told twice, alike: later ones overlap with what is stored of it."""
+    """Series of which a page was answered twice, alike: later ones overlap with what is stored of it."""
 
     @property
     def history(self) -> History:

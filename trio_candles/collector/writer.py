@@ -47,7 +47,7 @@ DAYS_AT_ONCE = 16
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 REJECTIONS_KEPT = 10_000
-"""REST candles whose rejection has been logged: told again by the venue, they are no news."""
+"""REST candles whose rejection has been logged: answered again, they are no news."""
 HELD_LONG = 60_000
 """Ms after which a day file that another program holds open is worth a warning."""
 
@@ -327,15 +327,15 @@ class _Writer:
         log.log(level, "rejected (%s): %s", rule.value, candle)
 
     def _knows(self, candle: Candle, rule: Rule) -> bool:
-        """Whether the same has been told before: REST is asked again and again about a minute that stays a gap."""
+        """Whether the same was answered before: REST is asked again and again about a minute that stays a gap."""
         if candle.source is not Source.REST:
             return False
         if len(self._rejections) >= REJECTIONS_KEPT:
             self._rejections.clear()
         numbers = (candle.open, candle.high, candle.low, candle.close, candle.volume)
-        told = (candle.series, candle.open_time, rule, *numbers)
-        known = told in self._rejections
-        self._rejections.add(told)
+        rejection = (candle.series, candle.open_time, rule, *numbers)
+        known = rejection in self._rejections
+        self._rejections.add(rejection)
         return known
 
     def _unwell(self, part: str, error: str, consequence: str) -> None:

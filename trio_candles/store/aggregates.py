@@ -43,7 +43,7 @@ def outdated(
 ) -> list[Outdated]:
     """What has to be derived of *base*'s day, by the ledger alone.
 
-    *waiting* are the minutes whose candles are about to get into the day file; of each of *timeframes* it is told
+    *waiting* are the minutes whose candles are about to get into the day file; of each of *timeframes* is given
     whether it has a file of that day.
     """
     kinds = ledger.expected()

@@ -254,14 +254,14 @@ def _parsed(content: bytes, path: str) -> pa.Table:
 
 
 def _names_in(table: pa.Table, path: str) -> dict[str, str]:
-    """What *table*'s metadata says of its series; nothing in a file that was written before they did."""
+    """The names of its series in *table*'s metadata; nothing in a file that was written before they were there."""
     try:
-        said = json.loads((table.schema.metadata or {}).get(SERIES_KEY, b"{}"))
+        names = json.loads((table.schema.metadata or {}).get(SERIES_KEY, b"{}"))
     except ValueError as error:
         raise DayFileBroken(path, f"its metadata cannot be read: {error}") from error
-    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said.values()):
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise DayFileBroken(path, "its metadata makes no sense")
-    return said
+    return names
 
 
 def _checked(table: pa.Table, file: DayFile) -> pa.Table:

@@ -1,7 +1,7 @@
 """A flush: the candles that wait for some days go into their day files, and aggregates follow from them.
 
 What it does, in an order in which a crash between any two steps leaves something that the next start can finish
-(``Shelf.recover``): the day files are rebuilt in memory, written beside their place, synced and read back; their
+(``Catalog.recover``): the day files are rebuilt in memory, written beside their place, synced and read back; their
 digests are noted as pending in the journal; they replace the old ones, and the folders are synced; then one
 transaction makes the digests current and lets go of the journal's rows. Until that transaction either digest is
 valid, and rows that are in both places are equal.
@@ -21,11 +21,11 @@ import pyarrow as pa
 
 from trio_candles.candles.model import Millis, Timeframe
 from trio_candles.store import aggregates, dayfiles
+from trio_candles.store.catalog import Catalog
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import REPLACING, Disk, FileHeld, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
-from trio_candles.store.shelf import Shelf
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Flusher"]
 
@@ -85,11 +85,11 @@ class _Day:
 class Flusher:
     """Flushes of an open data directory."""
 
-    def __init__(self, root: Path, journal: Journal, disk: Disk, shelf: Shelf) -> None:
+    def __init__(self, root: Path, journal: Journal, disk: Disk, catalog: Catalog) -> None:
         self._root = root
         self._journal = journal
         self._disk = disk
-        self._shelf = shelf
+        self._catalog = catalog
         self.timeframes: list[Timeframe] = []
         """Those that are derived."""
         self.older: set[Timeframe] = set()
@@ -145,7 +145,7 @@ class Flusher:
         candles = self._journal.waiting(file.series, file.day)
         minutes = [candle.open_time for candle in candles]
         if candles:
-            old = self._shelf.believed(file)
+            old = self._catalog.believed(file)
             table = dayfiles.merged(old, candles, self._journal.replaced_minutes(file.series, file.day))
             new = table.num_rows - (0 if old is None else old.num_rows)
             day.replacements.append(attrs.evolve(self._beside(file, table, minutes, anew=old is None), new=new))
@@ -174,7 +174,7 @@ class Flusher:
         ledger = self._journal.day_ledger(file.series, file.day)
         behind = aggregates.outdated(file, ledger, waiting, timeframes)
         if table is None and any(one.stands for one in behind):
-            table = self._shelf.believed(file)
+            table = self._catalog.believed(file)
             # If that was given up, its minutes are gaps now.
             ledger = self._journal.day_ledger(file.series, file.day)
             behind = aggregates.outdated(file, ledger, (), timeframes)
@@ -205,9 +205,9 @@ class Flusher:
     def _derive_one(self, day: _Day, one: aggregates.Outdated, minutes: aggregates.Minutes) -> bool:
         """Prepare one aggregate if it has to change; ``False`` if its file had to be given up: all of it is behind."""
         try:
-            old = self._shelf.read(one.file)
+            old = self._catalog.read(one.file)
         except DayFileBroken as broken:
-            self._shelf.give_up(broken)
+            self._catalog.give_up(broken)
             return False
         table = aggregates.derived(one, old, minutes)
         if table is not None and table.num_rows:
@@ -219,7 +219,7 @@ class Flusher:
     def _settle_first(self, file: DayFile, flushed: Flushed) -> None:
         """The last flush may have failed half way. The ledger knows two digests, so that one is settled first."""
         if self._journal.digest(file.path)[1] is not None:
-            flushed.count(self._shelf.settle(file))
+            flushed.count(self._catalog.settle(file))
 
 
 def _all_of(day: _Day, durable: Sequence[_Replacement]) -> bool:

@@ -153,7 +153,7 @@ class Gaps:
             return
         self._entries.count_in_gaps(entry, unsure.until - unsure.since)
         reason, detail = unsure.reason.value, unsure.detail
-        said = f"{reason}: {detail}" if detail else reason
+        text = f"{reason}: {detail}" if detail else reason
         before = self._db.execute(
             "SELECT until_ms, state, reason, detail, id FROM gap WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
@@ -161,13 +161,13 @@ class Gaps:
         ).fetchone()
         if before is not None and before[:4] == (unsure.since, "open", reason, detail):
             self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[4]))
-            if not self._extend_event(entry.id, unsure.since, unsure.until, said):
-                self.event(entry.id, unsure.since, unsure.until, "opened", said, now)
+            if not self._extend_event(entry.id, unsure.since, unsure.until, text):
+                self.event(entry.id, unsure.since, unsure.until, "opened", text, now)
             return
-        self.event(entry.id, unsure.since, unsure.until, "opened", said, now)
+        self.event(entry.id, unsure.since, unsure.until, "opened", text, now)
         self._db.execute(
-            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
-            " not_before_ms) VALUES (?, ?, ?, 'open', ?, ?, ?, 0, 0)",
+            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
+            " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
             (entry.id, unsure.since, unsure.until, reason, detail, now),
         )
 
@@ -303,9 +303,9 @@ class Gaps:
             f" gap_event_absent WHERE {touching('gap_event', _ABSENT)} ORDER BY since_ms",
             {"id": entry.id, "since": since, "until": until},
         ).fetchall()
-        for low, high, at, said in earlier:
+        for low, high, at, before in earlier:
             if at <= now - SPACED:
-                self._give_up(entry, low, high, f"{said} (at {at}); {error} (at {now})", now)
+                self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
 

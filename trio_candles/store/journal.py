@@ -205,7 +205,7 @@ class Journal:
     def rebuild(
         self,
         digests: dict[str, str],
-        stored: dict[Series, tuple[Millis, list[tuple[Millis, Millis]]]],
+        stored: Mapping[Series, tuple[Millis, Sequence[Interval]]],
         latest: Millis,
         days: Iterable[tuple[Series, Millis]] = (),
     ) -> int:
@@ -221,11 +221,11 @@ class Journal:
             self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
             for series, (first, spans) in stored.items():
                 entry = self._entries.add(series, first)
-                end = spans[-1][1]
+                end = Millis(spans[-1][1])
                 for since, until in spans:
                     lost += (since - entry.mark) // MINUTE
-                    self._verdicts.unsure(Unsure(series, entry.mark, since, Reason.LEDGER_LOST), end)
-                    self._verdicts.advance(entry, series, since, until)
+                    self._verdicts.unsure(Unsure(series, entry.mark, Millis(since), Reason.LEDGER_LOST), end)
+                    self._verdicts.advance(entry, series, Millis(since), Millis(until))
                 self._entries.stored(entry, Millis(end - MINUTE))
             self._derive_anew(days)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import attrs
 
-from trio_candles.candles.model import MINUTE, Millis, Series
+from trio_candles.candles import intervals
+from trio_candles.candles.model import Millis, Series
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk
@@ -68,18 +69,14 @@ class _Stored:
     first: Millis
     """The oldest file's day, readable or not. What of it was expected is not known; asking again is harmless."""
     series: Series | None = None
-    spans: list[tuple[Millis, Millis]] = attrs.field(factory=list)
-    """The stored minutes, oldest first, neighbours joined."""
+    spans: list[intervals.Interval] = attrs.field(factory=list)
+    """The stored minutes, oldest first; over midnight neighbours are not joined."""
     rows: int = 0
 
     def add(self, series: Series, minutes: list[Millis]) -> None:
         self.series = series
         self.rows += len(minutes)
-        for minute in minutes:
-            if self.spans and self.spans[-1][1] == minute:
-                self.spans[-1] = (self.spans[-1][0], Millis(minute + MINUTE))
-            else:
-                self.spans.append((minute, Millis(minute + MINUTE)))
+        self.spans += intervals.touching(minutes)
 
 
 def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], object]) -> None:
@@ -112,7 +109,9 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
         latest = max(latest, *dayfiles.closes_in(table))
     if not stored:
         return
-    found = {one.series: (one.first, one.spans) for one in stored.values() if one.series is not None}
+    found = {
+        one.series: (one.first, list(intervals.union(one.spans))) for one in stored.values() if one.series is not None
+    }
     minutes = {series: what for series, what in found.items() if series.timeframe == "1m"}
     days = set()
     for file in files:

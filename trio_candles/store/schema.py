@@ -88,7 +88,7 @@ CREATE TABLE gap (                      -- disjoint within a series
     reason TEXT NOT NULL, detail TEXT NOT NULL,
     first_seen_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL, last_error TEXT,
-    not_before_ms INTEGER NOT NULL,     -- REST is not asked about it again before then; 0: as soon as may be
+    not_before_ms INTEGER NOT NULL DEFAULT 0,   -- REST is not asked about it again before then; 0: as soon as may be
     rest_since_ms INTEGER, rest_until_ms INTEGER    -- what is left to ask before it waits; NULL: all of it
 );
 CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
@@ -102,7 +102,7 @@ CREATE TABLE revision (                 -- two different closed candles of one m
     series_id INTEGER NOT NULL, open_ms INTEGER NOT NULL,
     stored TEXT NOT NULL, offered TEXT NOT NULL,    -- JSON
     outcome TEXT NOT NULL,              -- open | kept | replaced
-    not_before_ms INTEGER NOT NULL      -- while it is open: REST is not asked about the minute again before then
+    not_before_ms INTEGER NOT NULL DEFAULT 0    -- while it is open: asked about again from then on
 );
 CREATE INDEX revision_minute ON revision (series_id, open_ms);
 CREATE INDEX revision_due ON revision (not_before_ms) WHERE outcome = 'open';
@@ -112,7 +112,7 @@ _CONFIRMED = """
 CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out
     series_id INTEGER PRIMARY KEY REFERENCES series (id),   -- of its reach
     mark_ms INTEGER NOT NULL,
-    not_before_ms INTEGER NOT NULL      -- the next are compared from then on
+    not_before_ms INTEGER NOT NULL DEFAULT 0    -- the next are compared from then on
 );
 """
 

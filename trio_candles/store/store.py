@@ -1,7 +1,7 @@
 """The store: journal and day files as one. Blocking; the writer calls it in a thread.
 
 How a flush is safe against crashes is in :mod:`trio_candles.store.flushing`, what is done about day files that are
-not as they should be in :mod:`trio_candles.store.shelf`.
+not as they should be in :mod:`trio_candles.store.catalog`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from trio_candles.candles.model import Candle, Finding, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
+from trio_candles.store.catalog import Catalog
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
 from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
@@ -23,7 +24,6 @@ from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_m
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
-from trio_candles.store.shelf import Shelf
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -35,8 +35,8 @@ T = TypeVar("T")
 class StoreUnavailable(OSError):
     """The disk does not take what it is given; nothing was accepted, and asking again later may help."""
 
-    def __init__(self, told: str, *, closed: bool = False) -> None:
-        super().__init__(told)
+    def __init__(self, text: str, *, closed: bool = False) -> None:
+        super().__init__(text)
         self.closed = closed
         """Whether it is merely closed to us (see :func:`~trio_candles.store.disk.is_closed`), and not full or ill."""
 
@@ -52,8 +52,8 @@ class Store:
         self._root = root
         self.journal = journal
         self._disk = disk
-        self._shelf = Shelf(root, journal, disk)
-        self._flusher = Flusher(root, journal, disk, self._shelf)
+        self._catalog = Catalog(root, journal, disk)
+        self._flusher = Flusher(root, journal, disk, self._catalog)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -75,14 +75,14 @@ class Store:
             found = self.journal.meta().get("kind") or self._kind_in(content)
             if found is not None and found != kind:
                 raise WrongDirectory(f"{self._root} holds {found} candles; this run would write {kind} ones")
-            told = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
-            if content != told:
-                self._write_identity(told)
+            identified = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
+            if content != identified:
+                self._write_identity(identified)
             self.journal.remember(kind=kind, stopped_at_ms=None, **identity)
 
     def _identity(self) -> bytes | None:
         try:
-            return self._shelf.content(IDENTITY)
+            return self._catalog.content(IDENTITY)
         except DayFileBroken as broken:
             log.error("%s; moved to %s", broken, dayfiles.set_aside(self._disk, self._root, IDENTITY))
             return None
@@ -127,7 +127,7 @@ class Store:
                     return self.journal.commit(verdicts, now, rejected)
                 except DayFileBroken as broken:
                     # Found when a minute was looked up; the verdicts meet its minutes as gaps.
-                    self._shelf.give_up(broken)
+                    self._catalog.give_up(broken)
 
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
@@ -141,7 +141,9 @@ class Store:
         with self.guarded():
             before = self.journal.meta().get(TIMEFRAMES, "").split(",")
             gained = not set(timeframes) <= set(before)
-            days = [(file.series, file.day) for file in self._shelf.known().values() if file.is_base] if gained else []
+            days = (
+                [(file.series, file.day) for file in self._catalog.known().values() if file.is_base] if gained else []
+            )
             self.journal.aggregate(timeframes, days)
             self._flusher.timeframes = [Timeframe.parse(name) for name in timeframes]
 
@@ -177,16 +179,16 @@ class Store:
     # --- for whoever opens it
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
-        """The candle of *minute* in its day file; see :meth:`~trio_candles.store.shelf.Shelf.look_up`."""
-        return self._shelf.look_up(series, minute)
+        """The candle of *minute* in its day file; see :meth:`~trio_candles.store.catalog.Catalog.look_up`."""
+        return self._catalog.look_up(series, minute)
 
     def recover(self, go_on: Callable[[], object]) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
         with self.guarded():
             fill_if_lost(self._root, self._disk, self.journal, go_on)
-            self._flusher.older = self._shelf.recover(go_on)
-            told = self.journal.meta().get(TIMEFRAMES, "")
-            self._flusher.timeframes = [Timeframe.parse(name) for name in told.split(",") if name]
+            self._flusher.older = self._catalog.recover(go_on)
+            derived = self.journal.meta().get(TIMEFRAMES, "")
+            self._flusher.timeframes = [Timeframe.parse(name) for name in derived.split(",") if name]
 
 
 def _make_root(root: Path) -> None:

@@ -22,12 +22,12 @@ from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 
-__all__ = ["Shelf"]
+__all__ = ["Catalog"]
 
 log = logging.getLogger(__name__)
 
 
-class Shelf:
+class Catalog:
     """The day files of an open data directory."""
 
     def __init__(self, root: Path, journal: Journal, disk: Disk) -> None:
