@@ -26,7 +26,7 @@ from trio_candles.candles.model import Empty, Millis, Reason, Series, Source, Un
 from trio_candles.command.options import print_json
 from trio_candles.command.signals import Signals
 from trio_candles.export import main as export_main
-from trio_candles.health.alerts import AlertBook, alert_documents
+from trio_candles.health.alerts import Problems, alert_documents
 from trio_candles.health.check import main as check_main
 from trio_candles.health.monitor import main as monitor_main
 from trio_candles.health.options import Target
@@ -65,7 +65,7 @@ def a_collector(root: Path) -> Iterator[Store]:
         store.commit(heard, NOW, {("okx", "high_below_low"): 3})
         store.commit([candle(29, volume=1.0)], NOW)  # something else than what is stored
         states = [("kraken", "[DISC]", False, 0, 0, 4, 0), ("okx", "[OK]", True, 5, 4, 1, 2)]
-        store.publish(states, {"day files": "No space left on device"}, NOW)
+        store.journal.publish(states, {"day files": "No space left on device"}, NOW)
         yield store
 
 
@@ -329,7 +329,7 @@ async def test_alerts_as_a_webhook_gets_them(root):
 
     with a_collector(root):
         sick = Target(root, None, "the test", 1e-12, NOW / 1000).look()
-    book = AlertBook()
+    book = Problems()
     async with open_webhook("https://example.com/x", httpx.MockTransport(answer)) as hook:
         for health in (sick, attrs.evolve(sick, problems=sick.problems[1:])):
             for alert in alert_documents(book.note(health), book.open, NOW, root):

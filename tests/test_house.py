@@ -561,7 +561,7 @@ def test_what_is_started_by_hand_is_a_few_lines_and_lives_in_the_package(path):
     assert "trio_candles" in text
 
 
-SHARED_STILL = {"test_store", "test_journal", "test_derivation"}
+SHARED_STILL = {"test_store", "test_journal", "test_derivation", "test_pages"}
 """Test modules that others import, until what they share has a module of its own."""
 
 
