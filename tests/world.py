@@ -29,7 +29,7 @@ from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_me
 from trio_candles.store.store import Store, open_store
 from trio_candles.threads import inline
 from trio_candles.venues.registry import VENUES
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.venue import Venue
 
 SYMBOLS = {
     "coinbase": ("BTC-USD", "ETH-USD"),
@@ -110,7 +110,7 @@ async def collecting(
     fill: bool = False,
     timeframes: tuple[str, ...] = (),
     market: Market | None = None,
-    venues: Mapping[str, VenueRecord] = VENUES,
+    venues: Mapping[str, Venue] = VENUES,
     wrap: Callable[[Store], Store] = lambda store: store,
     wrap_rest: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] = lambda transport: transport,
     venue_clock_ahead: int = 0,

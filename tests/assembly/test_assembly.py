@@ -26,7 +26,7 @@ from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Trade, Unsure
 from trio_candles.candles.validation import Rule
 from trio_candles.simulator import Market
-from trio_candles.venues.protocol import Alive, Beat, Event, Forming, Row, Seen, Traded
+from trio_candles.venues.protocol import Alive, Event, Forming, Heartbeat, Row, Traded, TradeSeen
 from trio_candles.venues.registry import VENUES
 
 MIDNIGHT = 1_768_003_200_000
@@ -101,19 +101,19 @@ def time_of(event: Event) -> int:
         return event.trade.time
     if isinstance(event, Row):
         return event.close_time
-    return event.time if isinstance(event, (Seen, Beat)) else at("12:00")
+    return event.time if isinstance(event, (TradeSeen, Heartbeat)) else at("12:00")
 
 
 def trade(time: str, trade_id: int, price: str = "100", size: str = "1") -> Traded:
     return Traded(SYMBOL, Trade(trade_id, at(time), Decimal(price), Decimal(size)))
 
 
-def beat(time: str, last_trade_id: int) -> Beat:
-    return Beat(SYMBOL, at(time), last_trade_id)
+def beat(time: str, last_trade_id: int) -> Heartbeat:
+    return Heartbeat(SYMBOL, at(time), last_trade_id)
 
 
-def seen(time: str, trade_id: int) -> Seen:
-    return Seen(SYMBOL, trade_id, at(time))
+def seen(time: str, trade_id: int) -> TradeSeen:
+    return TradeSeen(SYMBOL, trade_id, at(time))
 
 
 def row(
@@ -856,7 +856,7 @@ def test_what_is_kept_of_rows_is_bounded_whatever_is_missing(heard: str) -> None
     for n, minute in enumerate(every_minute(4_000)):
         events: list[Event] = []
         if "trades" in heard or "fit" in heard:
-            events.append(Seen(SYMBOL, 7 + (3 if "fit" in heard else 1) * n, minute))
+            events.append(TradeSeen(SYMBOL, 7 + (3 if "fit" in heard else 1) * n, minute))
         if "rows" in heard:
             events.append(attrs_row(minute))
         listener.outcomes(*events, now=minute + 1_000)
@@ -880,7 +880,9 @@ def test_many_unproven_rows_cost_little_time() -> None:
     listener = ear("kraken")
     minutes = [Millis(at("12:00") - n * MINUTE) for n in range(700)][::-1]
     listener.outcomes(*map(attrs_row, minutes), now="12:00:30")
-    listener.outcomes(*(Seen(SYMBOL, 1_000 + 5 * n, minute) for n, minute in enumerate(minutes[-20:])), now="12:00:30")
+    listener.outcomes(
+        *(TradeSeen(SYMBOL, 1_000 + 5 * n, minute) for n, minute in enumerate(minutes[-20:])), now="12:00:30"
+    )
     since = perf_counter()
     listener.outcomes(*map(attrs_row, minutes[:100]), now="12:00:31")
     assert perf_counter() - since < 0.5
@@ -978,7 +980,7 @@ def said_by(venue: str, symbol: str) -> Iterator[tuple[int, Event]]:
             for second in range(60):
                 time = Millis(minute + second * 1000 + 100)
                 last = MARKET.last_trade_before(venue, symbol, (time + 1) * 1000).trade_id
-                said.append((time + 31, Beat(symbol, time, last)))
+                said.append((time + 31, Heartbeat(symbol, time, last)))
             yield from sorted(said, key=lambda pair: pair[0])
             continue
         prices: list[float] = []
@@ -987,7 +989,7 @@ def said_by(venue: str, symbol: str) -> Iterator[tuple[int, Event]]:
             time = Millis(t.time_us // 1000)
             prices.append(float(t.price))
             volume += t.size
-            yield time + 30, Seen(symbol, t.trade_id, time)
+            yield time + 30, TradeSeen(symbol, t.trade_id, time)
             yield time + 31, Row(
                 symbol, minute, Millis(minute + MINUTE), prices[0], max(prices), min(prices), prices[-1],
                 float(volume), None, None, count, closed=False,
@@ -1040,7 +1042,7 @@ def test_a_feed_without_a_fault_is_proven_to_the_bit(venue: str, symbol: str) ->
     said = list(said_by(venue, symbol))
     last, _ = verdicts_on(venue, symbol, said)
     assert_true(venue, symbol, last)
-    times = [e.trade.time if isinstance(e, Traded) else e.time for _, e in said if isinstance(e, (Traded, Seen))]
+    times = [e.trade.time if isinstance(e, Traded) else e.time for _, e in said if isinstance(e, (Traded, TradeSeen))]
     first = times[0] // MINUTE * MINUTE + MINUTE
     until = HOURS[-1] if venue == "coinbase" else times[-1] // MINUTE * MINUTE
     assert all(isinstance(last[minute], (Candle, Empty)) for minute in range(first, until, MINUTE))

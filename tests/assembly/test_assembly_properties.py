@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from trio_candles.assembly import AHEAD, Assembler, Outcome, Rejected, Remark, assembler_for
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, Unsure
-from trio_candles.venues.protocol import Beat, Event, Proof, Row, Seen, Traded
+from trio_candles.venues.protocol import Event, Heartbeat, Proof, Row, Traded, TradeSeen
 from trio_candles.venues.registry import VENUES
 
 NOON = Millis(1_768_046_400_000)
@@ -275,9 +275,13 @@ def beat_of(world: World, time: Millis, how: str = "honest", delay: int = 0) -> 
         said += 1 + time // 1000 % 3
     elif how == "future":
         moment = time + delay
-        yield (moment, 1, lambda judge: judge.hear(Beat(SYMBOL, Millis(moment + judge.skew + AHEAD + 1), said), moment))
+        yield (
+            moment,
+            1,
+            lambda judge: judge.hear(Heartbeat(SYMBOL, Millis(moment + judge.skew + AHEAD + 1), said), moment),
+        )
     if how not in ("dropped", "future"):
-        yield heard(Beat(SYMBOL, time, said), time + delay)
+        yield heard(Heartbeat(SYMBOL, time, said), time + delay)
 
 
 @st.composite
@@ -378,7 +382,7 @@ def snapshot(world: World, moment: int, stale: int = 0, replayed: int = 3) -> li
     until = world.last_id(moment - stale) + 1
     rows = [row_of(world, minute, until) for minute in range(BEGIN, END, MINUTE)]
     trades = [trade for trade in world.trades if trade.time <= moment][-replayed:]
-    return [row for row in rows if row is not None] + [Seen(SYMBOL, t.trade_id, t.time) for t in trades]
+    return [row for row in rows if row is not None] + [TradeSeen(SYMBOL, t.trade_id, t.time) for t in trades]
 
 
 @st.composite
@@ -391,7 +395,9 @@ def hostile_rows(draw: st.DrawFn) -> tuple[World, list[Step]]:
         row = row_of(world, minute_of(trade.time), trade.trade_id + 1)
         assert row is not None
         said = (
-            [] if trade.trade_id in lost else list(trade_fate.of(Seen(SYMBOL, trade.trade_id, trade.time), trade.time))
+            []
+            if trade.trade_id in lost
+            else list(trade_fate.of(TradeSeen(SYMBOL, trade.trade_id, trade.time), trade.time))
         )
         stated = list(row_fate.of(row, trade.time))
         steps += [*stated, *said] if row_first else [*said, *stated]
@@ -427,7 +433,7 @@ def test_from_counted_rows_proves_every_minute_at_the_first_trade_after_it(
         assert row is not None
         steps = [heard(row, trade.time)]
         if trade.trade_id in (ids[0], ids[-1]) or data.draw(st.booleans()):
-            steps.insert(row_first, heard(Seen(SYMBOL, trade.trade_id, trade.time), trade.time))
+            steps.insert(row_first, heard(TradeSeen(SYMBOL, trade.trade_id, trade.time), trade.time))
             first = minute if first is None else first
         play(judge, steps)
         if first is not None:
@@ -447,9 +453,9 @@ def test_from_counted_rows_proves_every_minute_although_everything_came_in_anoth
     ):
         row = row_of(world, minute_of(trade.time), trade.trade_id + 1)
         assert row is not None
-        steps += [heard(Seen(SYMBOL, trade.trade_id, trade.time), trade.time + one), heard(row, trade.time + two)]
+        steps += [heard(TradeSeen(SYMBOL, trade.trade_id, trade.time), trade.time + one), heard(row, trade.time + two)]
     after = Millis(END + 5_000)
-    steps.append(heard(Seen(SYMBOL, FIRST_ID + len(world.trades), after), after))
+    steps.append(heard(TradeSeen(SYMBOL, FIRST_ID + len(world.trades), after), after))
     judge = judge_of(world, "kraken", data.draw(SKEWS))
     play(judge, steps)
     assert judge.proven >= set(range(minute_of(world.trades[0].time) + MINUTE, END, MINUTE))

@@ -20,7 +20,7 @@ from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, SimulatedExchange
 from trio_candles.venues.coinbase.feed import Coinbase
 from trio_candles.venues.kraken.feed import Kraken
-from trio_candles.venues.protocol import Acked, Beat, Told
+from trio_candles.venues.protocol import Acked, Heartbeat, Notice
 from trio_candles.venues.registry import VENUES
 
 BTC = Series("coinbase", "BTC-USD")
@@ -388,7 +388,7 @@ class TardyCoinbase(Coinbase):
 
     def read(self, text):
         for event in super().read(text):
-            if isinstance(event, Beat) and event.symbol == "ETH-USD" and trio.current_time() >= 60:
+            if isinstance(event, Heartbeat) and event.symbol == "ETH-USD" and trio.current_time() >= 60:
                 yield Acked("ETH-USD", "matches")
                 yield Acked("ETH-USD", "heartbeat")
             yield event
@@ -416,7 +416,7 @@ class SternKraken(Kraken):
 
     def read(self, text):
         if trio.current_time() < self.until and '"subscribe"' in text:
-            return [Told("Exceeded msg rate")]
+            return [Notice("Exceeded msg rate")]
         return super().read(text)
 
 

@@ -38,7 +38,7 @@ from trio_candles.store.schema import JOURNAL, LOCK, identity_content
 from trio_candles.store.store import open_store
 from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
-from trio_candles.venues.protocol import Acked, Told, Venue
+from trio_candles.venues.protocol import Acked, FeedProtocol, Notice
 from trio_candles.venues.registry import VENUES
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ async def look(
     dial: Callable[[str], Any] | None = None,
     resolve: Any = resolved,
     offload: Any = inline,
-    venues: Mapping[str, Venue] = VENUES,
+    venues: Mapping[str, FeedProtocol] = VENUES,
 ) -> Outcome:
     """Run preflight on a clock that agrees with the venues' but for *ahead* ms; nothing that it asks is too much."""
     time = SimulatedTime(Millis(epoch), speed)
@@ -328,7 +328,7 @@ async def test_a_complaint_about_our_pace_is_a_remark_and_no_refusal(tmp_path, a
         def read(self, text):
             if "subscribe" in text and not self.complained:
                 self.complained = True
-                return [Told("60014 Requests too frequent")]
+                return [Notice("60014 Requests too frequent")]
             return super().read(text)
 
     outcome = await look(tmp_path, only("okx"), venues={"okx": attrs.evolve(VENUES["okx"], feed=Stern())})

@@ -19,8 +19,8 @@ from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using
-from trio_candles.venues.protocol import Beat, Event, Lost, Misunderstood, Row, Traded, Venue
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.protocol import Event, FeedProtocol, Heartbeat, Lost, Misunderstood, Row, Traded
+from trio_candles.venues.venue import Venue
 
 __all__ = ["BUGS", "NONE", "Bug"]
 
@@ -37,13 +37,13 @@ class Bug:
 
     ignores: str = ""
     """What the disk does not do: ``file sync``, ``folder sync``, ``journal sync``, ``read back``, ``remove``."""
-    feeds: Mapping[str, Callable[[Venue], Any]] = attrs.field(factory=dict)
+    feeds: Mapping[str, Callable[[FeedProtocol], Any]] = attrs.field(factory=dict)
     histories: Callable[[History], Any] = _same
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
 
-    def over_venues(self, venues: Mapping[str, VenueRecord]) -> dict[str, VenueRecord]:
+    def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Venue]:
         """The venues, this life's."""
         return {
             name: attrs.evolve(
@@ -97,7 +97,7 @@ class BelievesEveryBeat(_Over):
         for number, event in enumerate(events):
             if isinstance(event, Traded):
                 self.newest[event.symbol] = max(self.newest[event.symbol], event.trade.trade_id)
-            elif isinstance(event, Beat):
+            elif isinstance(event, Heartbeat):
                 events[number] = attrs.evolve(event, last_trade_id=self.newest[event.symbol])
         return events
 
@@ -122,7 +122,7 @@ class CountsForItself(_Over):
             if isinstance(event, Traded):
                 own = self._own(event.symbol, event.trade.trade_id)
                 events[number] = attrs.evolve(event, trade=attrs.evolve(event.trade, trade_id=own))
-            elif isinstance(event, Beat):
+            elif isinstance(event, Heartbeat):
                 events[number] = attrs.evolve(event, last_trade_id=self.count[event.symbol])
         return events
 

@@ -18,7 +18,7 @@ from trio_candles.assembly import FromCountedRows, FromStatedCloses, FromTrades,
 from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Trade, Unsure, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
-from trio_candles.venues.protocol import Beat, Misunderstood, Row, Seen, Skipped, Traded, exact, time_of
+from trio_candles.venues.protocol import Heartbeat, Misunderstood, Row, Skipped, Traded, TradeSeen, exact, time_of
 from trio_candles.venues.registry import VENUES
 
 NOW = Millis(1_790_000_000_000)
@@ -44,11 +44,13 @@ READ = {
     ("kraken_v1_20210417_trade.jsonl", "okx"): {"unknown_event": 41, "bad_shape": 8},
     ("kraken_v2_2024_05_mixed_frames.jsonl", "coinbase"): {"bad_shape": 4, "unknown_type": 4},
     # A pong and a heartbeat; the acknowledgement of another interval is one; two rows; two messages of two trades.
-    ("kraken_v2_2024_05_mixed_frames.jsonl", "kraken"): {"Alive": 2, "Acked": 2, "Doubt": 1, "Row": 2, "Seen": 4},
+    ("kraken_v2_2024_05_mixed_frames.jsonl", "kraken"): {
+        "Alive": 2, "Acked": 2, "SystemStatus": 1, "Row": 2, "TradeSeen": 4,
+    },
     ("kraken_v2_2024_05_mixed_frames.jsonl", "okx"): {"bad_shape": 8},
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "coinbase"): {"bad_shape": 3, "unknown_type": 3},
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "kraken"): {
-        "Doubt": 1, "Alive": 1, "Acked": 1, "Refused": 1, "Row": 10,
+        "SystemStatus": 1, "Alive": 1, "Acked": 1, "Refused": 1, "Row": 10,
     },
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "okx"): {"bad_shape": 6},
     ("mixed_legacy_2021_2023_frames.jsonl", "coinbase"): {"bad_shape": 12},
@@ -178,7 +180,7 @@ def test_coinbase_a_heartbeat_after_the_minute_proves_it_and_one_before_its_end_
         (end + 2000, 0, 0),
         (end + 2000, last_id, 1),
     ]:
-        outcomes = assembler.hear(Beat("BTC-USD", Millis(time), last), Millis(end + 3000))
+        outcomes = assembler.hear(Heartbeat("BTC-USD", Millis(time), last), Millis(end + 3000))
         assert len(candles_in(outcomes)) == proven
     (candle,) = candles_in(outcomes)
     assert numbers(candle) == stated(expected()["cross_checks"][ADVANCED]["BTC-USD"]["minute_2026_08_09T21_05"])
@@ -288,7 +290,7 @@ def test_kraken_minutes_folded_from_trades_are_the_venue_s_own():
 
 def kraken_feed(row_delay, rows):
     """Trades as seen at their time, each minute's row *row_delay* after its end, in the order of receipt."""
-    feed = [(trade.time, 0, Seen("BTC/USDT", trade.trade_id, trade.time)) for trade in kraken_trades()]
+    feed = [(trade.time, 0, TradeSeen("BTC/USDT", trade.trade_id, trade.time)) for trade in kraken_trades()]
     feed += [(Millis(row.close_time + row_delay), 1, row) for row in rows if row.open_time >= FIRST - MINUTE]
     return [(now, event) for now, _, event in sorted(feed, key=lambda item: item[:2])]
 

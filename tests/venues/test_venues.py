@@ -18,19 +18,19 @@ from trio_candles.venues.kraken.feed import Kraken
 from trio_candles.venues.protocol import (
     Acked,
     Alive,
-    Beat,
-    Doubt,
     Forming,
+    Heartbeat,
     Leaving,
     Lost,
     Misunderstood,
+    Notice,
     Proof,
     Refused,
     Row,
-    Seen,
     Skipped,
-    Told,
+    SystemStatus,
     Traded,
+    TradeSeen,
     VenueError,
     exact,
     plain_float,
@@ -44,7 +44,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """How long an example takes says something about a busy machine, nothing about the code."""
 FEEDS = {name: venue.feed for name, venue in VENUES.items()}
 COINBASE, KRAKEN, OKX = FEEDS["coinbase"], FEEDS["kraken"], FEEDS["okx"]
-EVENTS = (Acked, Refused, Traded, Seen, Beat, Forming, Row, Alive, Told, Doubt, Leaving, Skipped)
+EVENTS = (Acked, Refused, Traded, TradeSeen, Heartbeat, Forming, Row, Alive, Notice, SystemStatus, Leaving, Skipped)
 WORD = re.compile(r"[a-z][a-z_]*")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -378,8 +378,8 @@ def test_coinbase_a_match_is_a_trade_with_exact_numbers_at_the_engine_s_time(kin
 
 def test_coinbase_a_heartbeat_names_the_newest_trade_and_zero_is_passed_on_as_said():
     time = ms("2014-11-07T08:19:28.464")
-    assert read(COINBASE, HEARTBEAT) == [Beat("BTC-USD", time, 20)]
-    assert read(COINBASE, {**HEARTBEAT, "last_trade_id": 0}) == [Beat("BTC-USD", time, 0)]
+    assert read(COINBASE, HEARTBEAT) == [Heartbeat("BTC-USD", time, 20)]
+    assert read(COINBASE, {**HEARTBEAT, "last_trade_id": 0}) == [Heartbeat("BTC-USD", time, 0)]
 
 
 def test_coinbase_acknowledges_all_current_subscriptions_at_once():
@@ -602,8 +602,8 @@ def test_kraken_the_average_price_of_no_trades_is_none():
 def test_kraken_every_trade_of_a_message_is_seen_also_of_one_instant(kind):
     time = ms("2023-09-25T07:49:37.708")
     assert read(KRAKEN, trades(TRADE_ROW, {**TRADE_ROW, "trade_id": 4665907}, kind=kind)) == [
-        Seen("MATIC/USD", 4665906, time),
-        Seen("MATIC/USD", 4665907, time),
+        TradeSeen("MATIC/USD", 4665906, time),
+        TradeSeen("MATIC/USD", 4665907, time),
     ]
 
 
@@ -615,13 +615,13 @@ def test_kraken_heartbeats_and_pongs_are_signs_of_life():
 @pytest.mark.parametrize("system", ["cancel_only", "maintenance", "post_only", "something_new"])
 def test_kraken_any_state_but_online_puts_its_feed_in_doubt(system):
     (doubt,) = read(KRAKEN, {"channel": "status", "type": "update", "data": [{**STATUS, "system": system}]})
-    assert doubt == Doubt(f"system {system}")
+    assert doubt == SystemStatus(f"system {system}")
 
 
 def test_kraken_online_ends_the_doubt_whatever_the_size_of_its_connection_id():
-    assert read(KRAKEN, {"channel": "status", "type": "update", "data": [STATUS]}) == [Doubt(None)]
+    assert read(KRAKEN, {"channel": "status", "type": "update", "data": [STATUS]}) == [SystemStatus(None)]
     bigger = {**STATUS, "connection_id": 2**64 + 1}
-    assert read(KRAKEN, {"channel": "status", "type": "update", "data": [bigger]}) == [Doubt(None)]
+    assert read(KRAKEN, {"channel": "status", "type": "update", "data": [bigger]}) == [SystemStatus(None)]
 
 
 def test_kraken_acknowledges_one_symbol_and_channel_at_a_time():
@@ -649,8 +649,8 @@ def test_kraken_a_refusal_names_the_symbol_where_the_venue_does():
 
 
 def test_kraken_complaints_are_told():
-    assert read(KRAKEN, {"Error": "Exceeded msg rate"}) == [Told("Exceeded msg rate")]
-    assert read(KRAKEN, {"method": "whatever", "error": "Malformed request"}) == [Told("Malformed request")]
+    assert read(KRAKEN, {"Error": "Exceeded msg rate"}) == [Notice("Exceeded msg rate")]
+    assert read(KRAKEN, {"method": "whatever", "error": "Malformed request"}) == [Notice("Malformed request")]
 
 
 @pytest.mark.parametrize("channel", ["instrument", "ticker", "book", "level3", "", "OHLC"])
@@ -833,7 +833,7 @@ def test_okx_announces_that_it_will_close_the_connection():
     text = "The connection will soon be closed for a service upgrade. Please reconnect."
     notice = {"event": "notice", "code": "64008", "msg": text, "connId": "a4d3ae55"}
     assert read(OKX, notice) == [Leaving(text)]
-    assert read(OKX, {**notice, "code": "64009"}) == [Told(f"64009 {text}")]
+    assert read(OKX, {**notice, "code": "64009"}) == [Notice(f"64009 {text}")]
 
 
 @pytest.mark.parametrize("event", ["channel-conn-count", "login", "", "SUBSCRIBE"])
@@ -926,9 +926,9 @@ def check(venue, text):
             check_row(event)
         elif isinstance(event, Traded):
             check_trade(event.trade)
-        elif isinstance(event, Seen):
+        elif isinstance(event, TradeSeen):
             check_id_and_time(event.trade_id, event.time)
-        elif isinstance(event, Beat):
+        elif isinstance(event, Heartbeat):
             check_id_and_time(event.last_trade_id, event.time)
         elif isinstance(event, Skipped):
             assert WORD.fullmatch(event.reason)

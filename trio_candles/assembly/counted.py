@@ -17,7 +17,7 @@ import attrs
 
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark, candle_of
 from trio_candles.candles.model import DAY, MINUTE, Empty, Millis, floor_to
-from trio_candles.venues.protocol import Event, Row, Seen
+from trio_candles.venues.protocol import Event, Row, TradeSeen
 
 __all__ = ["FromCountedRows"]
 
@@ -58,7 +58,7 @@ class FromCountedRows(Assembler):
         """A row is remembered, a trade's id may prove the minutes before it."""
         if isinstance(event, Row):
             return self._hear_row(event, now)
-        if isinstance(event, Seen):
+        if isinstance(event, TradeSeen):
             if event.time > now + AHEAD:
                 return self._ahead(f"trade {event.trade_id}", event.time, now)
             return self._hear_trade(event, now)
@@ -87,7 +87,7 @@ class FromCountedRows(Assembler):
                 return self._resolve(now)
         return ()
 
-    def _hear_trade(self, seen: Seen, now: Millis) -> Sequence[Outcome]:
+    def _hear_trade(self, seen: TradeSeen, now: Millis) -> Sequence[Outcome]:
         minute = floor_to(seen.time, MINUTE)
         if self._base is not None and minute <= self._base[0]:
             if seen.trade_id <= self._base[1]:

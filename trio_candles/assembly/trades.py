@@ -20,7 +20,7 @@ import attrs
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark
 from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Source, Trade, floor_to
-from trio_candles.venues.protocol import Beat, Event, Traded
+from trio_candles.venues.protocol import Event, Heartbeat, Traded
 
 __all__ = ["FromTrades"]
 
@@ -68,7 +68,7 @@ class FromTrades(Assembler):
             if trade.time > now + AHEAD:
                 return self._ahead(f"trade {trade.trade_id}", trade.time, now)
             return self._hear_trade(trade, now)
-        if isinstance(event, Beat):
+        if isinstance(event, Heartbeat):
             if event.time > now + AHEAD:
                 return self._ahead("heartbeat", event.time, now)
             return self._hear_beat(event, now)
@@ -146,7 +146,7 @@ class FromTrades(Assembler):
         lower.judged_until = max(lower.judged_until, upper.judged_until)
         return outcomes
 
-    def _hear_beat(self, beat: Beat, now: Millis) -> Sequence[Outcome]:
+    def _hear_beat(self, beat: Heartbeat, now: Millis) -> Sequence[Outcome]:
         if not self._runs:
             return ()
         run = self._runs[-1]

@@ -41,16 +41,16 @@ from trio_candles.network.pacing import Backoff, Budget
 from trio_candles.network.websocket import Network, Socket
 from trio_candles.venues.protocol import (
     Acked,
-    Doubt,
     Event,
+    FeedProtocol,
     Leaving,
     Limits,
     Lost,
     Misunderstood,
+    Notice,
     Refused,
     Skipped,
-    Told,
-    Venue,
+    SystemStatus,
 )
 
 __all__ = ["leaves", "listen", "run_feed"]
@@ -68,7 +68,7 @@ TICK = 1.0
 
 
 async def run_feed(
-    venue: Venue,
+    venue: FeedProtocol,
     url: str,
     state: VenueState,
     network: Network,
@@ -216,7 +216,7 @@ def read_message(feed: Feed, connection: Connection, message: str | bytes, momen
             listener.remark("unknown_symbol", printable(repr(symbol)))
 
 
-_ABOUT_THE_CONNECTION = (Acked, Refused, Told, Doubt, Leaving, Skipped)
+_ABOUT_THE_CONNECTION = (Acked, Refused, Notice, SystemStatus, Leaving, Skipped)
 
 
 def act_on(feed: Feed, connection: Connection, event: Event) -> None:
@@ -225,14 +225,14 @@ def act_on(feed: Feed, connection: Connection, event: Event) -> None:
     match event:
         case Acked(symbol, channel):
             acknowledged(feed, connection, symbol, channel)
-        case Refused(_, text) | Told(text) if feed.limits.too_fast in text:
+        case Refused(_, text) | Notice(text) if feed.limits.too_fast in text:
             throttled(feed, connection, printable(text))
         case Refused(symbol, text):
             refused(feed, connection, symbol, printable(text))
-        case Told(text):
+        case Notice(text):
             log.warning("%s says: %s", name, printable(text))
             feed.listener.announced(printable(text))
-        case Doubt(text):
+        case SystemStatus(text):
             if text is not None:
                 log.warning("%s: the venue is not in normal operation: %s", name, printable(text))
             feed.listener.doubted(connection.symbols, text and printable(text))

@@ -35,7 +35,7 @@ from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
 from trio_candles.threads import Offload, in_thread
 from trio_candles.venues.registry import VENUES
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.venue import Venue
 
 __all__ = ["Service", "open_service"]
 
@@ -71,7 +71,7 @@ async def open_service(
     offload: Offload = in_thread,
     chance: random.Random | None = None,
     show: Callable[[str], None] | None = None,
-    venues: Mapping[str, VenueRecord] = VENUES,
+    venues: Mapping[str, Venue] = VENUES,
 ) -> AsyncIterator[Service]:
     """The collector at work for the block; when the block is left, everything received is in parquet.
 

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Sequence
 
 from trio_candles.collector.subscriptions import Connection, Feed, State, ask, can_spare, give_up, unsubscribe
-from trio_candles.venues.protocol import Beat, Event, Forming, Row, Seen, Traded
+from trio_candles.venues.protocol import Event, Forming, Heartbeat, Row, Traded, TradeSeen
 
 __all__ = ["check_stall", "check_symbols", "note_data"]
 
@@ -47,13 +47,13 @@ def note_data(connection: Connection, event: Event) -> None:
     match event:
         case Traded(symbol, trade):
             connection.newest[symbol] = max(connection.newest.get(symbol, 0), trade.trade_id)
-        case Beat(symbol, _, last_trade_id) if last_trade_id != connection.newest.get(symbol):
+        case Heartbeat(symbol, _, last_trade_id) if last_trade_id != connection.newest.get(symbol):
             if last_trade_id > connection.newest.get(symbol, last_trade_id):
                 connection.behind_since.setdefault(symbol, connection.last_frame)
             return
-        case Beat(symbol):
+        case Heartbeat(symbol):
             connection.behind_since.pop(symbol, None)
-        case Seen() | Row() | Forming():
+        case TradeSeen() | Row() | Forming():
             pass
         case _:
             return

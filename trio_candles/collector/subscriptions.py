@@ -39,7 +39,7 @@ from trio_candles.candles.model import Millis
 from trio_candles.clock import Time
 from trio_candles.network.pacing import wall_floor
 from trio_candles.network.websocket import Network
-from trio_candles.venues.protocol import Event, Limits, Venue
+from trio_candles.venues.protocol import Event, FeedProtocol, Limits
 
 __all__ = [
     "Connection",
@@ -201,7 +201,7 @@ class Listener(Protocol):
 class Feed:
     """What the tasks of one venue's connections share."""
 
-    venue: Venue
+    venue: FeedProtocol
     url: str
     listener: Listener
     network: Network

@@ -38,7 +38,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import Connection, State
-from trio_candles.venues.protocol import Beat, Event, Forming, Proof, Row, Seen, Traded
+from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
 
@@ -83,13 +83,13 @@ class VenueState:
 
     def hear(self, event: Event, now: Millis) -> None:
         """Pass an event about a symbol to its assembler, and put what follows into the outbox."""
-        if not isinstance(event, (Traded, Seen, Row, Forming, Beat)):
+        if not isinstance(event, (Traded, TradeSeen, Row, Forming, Heartbeat)):
             return
         assembler = self.assemblers.get(event.symbol)
         if assembler is None:
             self.remark("unknown_symbol", repr(event.symbol[:40]))
             return
-        if isinstance(event, Beat):
+        if isinstance(event, Heartbeat):
             self._compare_clocks(now - event.time)
         else:
             self.board.last_data = now

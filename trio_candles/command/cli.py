@@ -39,7 +39,7 @@ from trio_candles.store.disk import is_closed
 from trio_candles.store.lock import Locked
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.venues.registry import VENUES
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.venue import Venue
 
 __all__ = ["run"]
 
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, VenueRecord] = VENUES) -> int:
+def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] = VENUES) -> int:
     """Run the collector until it is asked to stop; the exit code."""
     options = parser().parse_args(arguments)
     try:
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, VenueRe
 
 
 def _run_with_console(
-    planned: Plan, level: int, signals: Signals, venues: Mapping[str, VenueRecord]
+    planned: Plan, level: int, signals: Signals, venues: Mapping[str, Venue]
 ) -> tuple[int, Console | None]:
     console = None
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def exit_code(error: WrongDirectory | OSError) -> int:
     return 2
 
 
-def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, VenueRecord]) -> int:
+def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues: Mapping[str, Venue]) -> int:
     clock = ServiceClock(planned.time.speed)
     try:
         service = trio.run(collect, planned, store, console, signals, venues, clock=clock)
@@ -138,7 +138,7 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
 
 
 async def collect(
-    planned: Plan, store: Store, console: Console, signals: Signals, known: Mapping[str, VenueRecord]
+    planned: Plan, store: Store, console: Console, signals: Signals, known: Mapping[str, Venue]
 ) -> Service:
     """Collect until a signal or the end of the duration; the service as it was at the end."""
     stop = trio.Event()

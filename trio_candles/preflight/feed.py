@@ -21,7 +21,7 @@ from trio_candles.collector.feed import leaves, listen
 from trio_candles.collector.subscriptions import Connection, Feed, State, check_requests
 from trio_candles.network.pacing import Budget
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
-from trio_candles.venues.protocol import Beat, Event, Forming, Lost, Row, Seen, Traded
+from trio_candles.venues.protocol import Event, Forming, Heartbeat, Lost, Row, Traded, TradeSeen
 
 __all__ = ["check_feed"]
 
@@ -103,14 +103,14 @@ class _Attempt:
         match event:
             case Traded(symbol, trade):
                 time = trade.time
-            case Seen(symbol, _, time):
+            case TradeSeen(symbol, _, time):
                 pass
             case Forming(symbol):
                 time = now  # pushed when something traded
             case Row(symbol=symbol):
                 # A row of a minute long ago is a snapshot's; of one without volume, a quiet market's.
                 time = min(now, event.close_time) if event.volume else Millis(0)
-            case Beat() | _:
+            case Heartbeat() | _:
                 return  # of a market in which nothing may happen
         found = self.symbols[symbol]
         found.last_trade = max(found.last_trade or Millis(0), time)
@@ -134,14 +134,14 @@ async def check_feed(visit: Visit) -> None:
     """All connections that the venue's symbols need, side by side."""
     if not await look_up_host(visit, visit.websocket_url):
         return
-    limits, symbols = visit.venue.limits, visit.settings.symbols
+    limits, symbols = visit.feed.limits, visit.settings.symbols
     size = limits.symbols_per_connection
     batches = [symbols[start : start + size] for start in range(0, len(symbols), size)]
     connects = Budget(limits.connects_per_second, limits.connects_burst)
     async with trio.open_nursery() as nursery:
         for number, batch in enumerate(batches, 1):
             label = f"websocket {number}" if len(batches) > 1 else "websocket"
-            nursery.start_soon(_check_connection, visit, label, batch, connects, name=f"{visit.venue.name}/{label}")
+            nursery.start_soon(_check_connection, visit, label, batch, connects, name=f"{visit.feed.name}/{label}")
 
 
 async def _check_connection(visit: Visit, label: str, batch: Sequence[str], connects: Budget) -> None:
@@ -184,7 +184,7 @@ async def _try(visit: Visit, attempt: _Attempt) -> None:
         return stream
 
     network = attrs.evolve(visit.network, dial=dial)
-    feed = Feed(visit.venue, visit.websocket_url, attempt, network, visit.time)
+    feed = Feed(visit.feed, visit.websocket_url, attempt, network, visit.time)
     patience = visit.pace.seconds(ANSWER_SECONDS)
     try:
         async with trio.open_nursery() as nursery:

@@ -112,7 +112,7 @@ def _judge_clock(visit: Visit, skew: Skew) -> None:
 
 async def _check_symbols(visit: Visit, rest: Rest) -> list[str]:
     """Those of our symbols that the venue lists and trades."""
-    listing = visit.record.listing
+    listing = visit.venue.listing
 
     async def ask() -> dict[str, Listed]:
         return listing.read(await rest.ask(listing.request))
@@ -167,7 +167,7 @@ def _busiest(symbols: Sequence[str]) -> str:
 
 async def _check_assumptions(visit: Visit, rest: Rest, symbol: str, now: Clock) -> None:
     with visit.step("assumptions", PROBE_SECONDS, symbol):
-        findings = await _patiently(visit, rest, lambda: _lead(rest, visit.record.probe(symbol, now)))
+        findings = await _patiently(visit, rest, lambda: _lead(rest, visit.venue.probe(symbol, now)))
         for finding in findings:
             remedy = {"pass": "", "warn": "run preflight again when the market is busier", "fail": _DRIFT}
             visit.checks.add(finding.status, finding.name, finding.detail, remedy[finding.status], symbol)
@@ -185,7 +185,7 @@ async def _lead(rest: Rest, probe: Probe) -> list[Finding]:
 
 async def _check_history(visit: Visit, rest: Rest, symbol: str, now: Millis) -> None:
     """The gap-filler's own way: are the minutes before now provable, by rows and, where there are any, by trades?"""
-    series, until = Series(visit.venue.name, symbol), settled_until(now)
+    series, until = Series(visit.feed.name, symbol), settled_until(now)
     with visit.step("filling", PROBE_SECONDS, symbol):
         filled = await converse(rest, visit.history.fill(series, Millis(until - MINUTES * MINUTE), until, now))
         missing = sum(span.until - span.since for span in filled.missing) // MINUTE

@@ -25,7 +25,7 @@ from trio_candles.preflight.rest import check_rest
 from trio_candles.preflight.visit import TOTAL_SECONDS, LookUp, Pace, Visit
 from trio_candles.threads import Offload, in_thread
 from trio_candles.venues.registry import VENUES
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.venue import Venue
 
 __all__ = ["Show", "preflight"]
 
@@ -45,7 +45,7 @@ async def preflight(
     machine: Machine | None = None,
     offload: Offload = in_thread,
     resolve: LookUp = look_up,
-    venues: Mapping[str, VenueRecord] = VENUES,
+    venues: Mapping[str, Venue] = VENUES,
 ) -> list[Check]:
     """Every check, in the order in which it was shown; without a *config* of endpoints to ask, the local ones only."""
     pace = Pace(network.speed)
@@ -85,8 +85,8 @@ async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Off
 
 async def _ask_venue(visit: Visit) -> list[Check]:
     """What its names, its REST and its feed have shown, in that order."""
-    rest, feed = (attrs.evolve(visit, checks=Checks(visit.venue.name)) for _ in range(2))
+    rest, feed = (attrs.evolve(visit, checks=Checks(visit.feed.name)) for _ in range(2))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(check_rest, rest, name=f"{visit.venue.name}/rest")
-        nursery.start_soon(check_feed, feed, name=f"{visit.venue.name}/feed")
+        nursery.start_soon(check_rest, rest, name=f"{visit.feed.name}/rest")
+        nursery.start_soon(check_feed, feed, name=f"{visit.feed.name}/feed")
     return sorted([*rest.checks.done, *feed.checks.done], key=lambda check: check.name != "dns")

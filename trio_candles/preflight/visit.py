@@ -14,8 +14,8 @@ from trio_candles.config.load import VenueConfig
 from trio_candles.network.websocket import Network
 from trio_candles.preflight.checks import Checks
 from trio_candles.venues.history import History, RestUrls, Throttled, Unavailable
-from trio_candles.venues.protocol import Misunderstood, Venue, VenueError
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.protocol import FeedProtocol, Misunderstood, VenueError
+from trio_candles.venues.venue import Venue
 
 __all__ = ["LookUp", "Pace", "Visit", "host_of", "look_up_host"]
 
@@ -62,7 +62,7 @@ class Visit:
     """What the checks of one venue share."""
 
     settings: VenueConfig
-    record: VenueRecord
+    venue: Venue
     network: Network
     look_up: LookUp
     time: Time
@@ -72,24 +72,24 @@ class Visit:
     checks: Checks
 
     @property
-    def venue(self) -> Venue:
+    def feed(self) -> FeedProtocol:
         """The protocol of the venue's feed."""
-        return self.record.feed
+        return self.venue.feed
 
     @property
     def history(self) -> History:
         """The venue's REST record."""
-        return self.record.history
+        return self.venue.history
 
     @property
     def websocket_url(self) -> str:
         """The configured one, or the venue's own."""
-        return self.settings.websocket_url or self.venue.websocket_url
+        return self.settings.websocket_url or self.feed.websocket_url
 
     @property
     def rest_urls(self) -> RestUrls:
         """The configured one for every host, or the venue's own."""
-        return self.record.rest_urls(self.settings.rest_url)
+        return self.venue.rest_urls(self.settings.rest_url)
 
     @contextmanager
     def step(self, name: str, seconds: float, symbol: str | None = None) -> Iterator[None]:

@@ -29,23 +29,23 @@ __all__ = [
     "UNREADABLE",
     "Acked",
     "Alive",
-    "Beat",
-    "Doubt",
     "Event",
+    "FeedProtocol",
     "Forming",
+    "Heartbeat",
     "Id",
     "Leaving",
     "Limits",
     "Lost",
     "Misunderstood",
+    "Notice",
     "Proof",
     "Refused",
     "Row",
-    "Seen",
     "Skipped",
-    "Told",
+    "SystemStatus",
+    "TradeSeen",
     "Traded",
-    "Venue",
     "VenueError",
     "exact",
     "plain_float",
@@ -101,7 +101,7 @@ class Traded:
 
 
 @attrs.frozen
-class Seen:
+class TradeSeen:
     """A trade's id and time, where the venue's own rows carry the numbers and ids only prove them."""
 
     symbol: str
@@ -110,7 +110,7 @@ class Seen:
 
 
 @attrs.frozen
-class Beat:
+class Heartbeat:
     """At *time* the newest trade of *symbol* was *last_trade_id*: the venue's own proof of completeness."""
 
     symbol: str
@@ -153,14 +153,14 @@ class Alive:
 
 
 @attrs.frozen
-class Told:
+class Notice:
     """The venue tells people something that changes nothing for us; logged."""
 
     text: str
 
 
 @attrs.frozen
-class Doubt:
+class SystemStatus:
     """The venue says that its market is not in normal operation (*text*), or is again (``None``)."""
 
     text: str | None
@@ -180,7 +180,9 @@ class Skipped:
     reason: str
 
 
-Event = Acked | Refused | Traded | Seen | Beat | Forming | Row | Alive | Told | Doubt | Leaving | Skipped
+Event = (
+    Acked | Refused | Traded | TradeSeen | Heartbeat | Forming | Row | Alive | Notice | SystemStatus | Leaving | Skipped
+)
 
 
 class Proof(Enum):
@@ -212,14 +214,14 @@ class Limits:
     silence: float
     """No frame at all for this long: the connection is dead, whatever TCP believes."""
     ping_after: float | None
-    """Ask (:attr:`Venue.ping`) after this much silence; ``None``: the venue beats by itself."""
+    """Ask (:attr:`FeedProtocol.ping`) after this much silence; ``None``: the venue beats by itself."""
     symbol_silence: float | None
     """No frame about one symbol for this long is a fault; ``None``: silence of a symbol is legitimate."""
     symbol_remedy: str
     """``reconnect`` where a heartbeat per symbol proves the fault, ``resubscribe`` where it is a suspicion."""
 
 
-class Venue(Protocol):
+class FeedProtocol(Protocol):
     """One venue's protocol; see the module for what it must not do."""
 
     @property

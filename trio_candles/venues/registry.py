@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from trio_candles.venues import coinbase, kraken, okx
-from trio_candles.venues.venue import VenueRecord
+from trio_candles.venues.venue import Venue
 
 __all__ = ["VENUES"]
 
-VENUES: Mapping[str, VenueRecord] = MappingProxyType(
+VENUES: Mapping[str, Venue] = MappingProxyType(
     {
         venue.name: venue
         for venue in (

@@ -10,9 +10,9 @@ import attrs
 from trio_candles.venues.history import History, RestUrls
 from trio_candles.venues.listings import Listing, Symbols
 from trio_candles.venues.probes import Clock, Probe
-from trio_candles.venues.protocol import Proof, Venue
+from trio_candles.venues.protocol import FeedProtocol, Proof
 
-__all__ = ["Grade", "VenueRecord"]
+__all__ = ["Grade", "Venue"]
 
 
 class Grade(StrEnum):
@@ -27,13 +27,13 @@ class Grade(StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class VenueRecord:
+class Venue:
     """One venue: how its feed, its REST and its symbols are read, and how far it is believed.
 
     The venue's limits lie where they are kept: ``feed.limits`` for connections, ``history.rates`` for REST.
     """
 
-    feed: Venue
+    feed: FeedProtocol
     proof: Proof
     """What in the feed's events proves a minute."""
     grade: Grade

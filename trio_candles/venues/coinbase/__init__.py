@@ -7,11 +7,11 @@ from trio_candles.venues.coinbase.history import CoinbaseHistory
 from trio_candles.venues.coinbase.listing import LISTING, SYMBOLS
 from trio_candles.venues.coinbase.probes import probe
 from trio_candles.venues.protocol import Proof
-from trio_candles.venues.venue import Grade, VenueRecord
+from trio_candles.venues.venue import Grade, Venue
 
 __all__ = ["VENUE"]
 
-VENUE = VenueRecord(
+VENUE = Venue(
     feed=Coinbase(),
     proof=Proof.TRADE_IDS,
     grade=Grade.IDS,

@@ -17,8 +17,8 @@ from trio_candles.candles.model import Trade
 from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
-    Beat,
     Event,
+    Heartbeat,
     Id,
     Limits,
     Misunderstood,
@@ -119,7 +119,7 @@ class Coinbase:
         if isinstance(message, _Match):
             return (_traded(message),)
         if isinstance(message, _Heartbeat):
-            return (Beat(message.product_id, time_of(message.time), message.last_trade_id),)
+            return (Heartbeat(message.product_id, time_of(message.time), message.last_trade_id),)
         if isinstance(message, _Subscriptions):
             return [Acked(symbol, channel.name) for channel in message.channels for symbol in channel.product_ids]
         named = _NAMED.match(message.reason)

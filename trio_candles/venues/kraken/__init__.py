@@ -7,11 +7,11 @@ from trio_candles.venues.kraken.history import KrakenHistory
 from trio_candles.venues.kraken.listing import LISTING, SYMBOLS
 from trio_candles.venues.kraken.probes import probe
 from trio_candles.venues.protocol import Proof
-from trio_candles.venues.venue import Grade, VenueRecord
+from trio_candles.venues.venue import Grade, Venue
 
 __all__ = ["VENUE"]
 
-VENUE = VenueRecord(
+VENUE = Venue(
     feed=Kraken(),
     proof=Proof.COUNTED_ROWS,
     grade=Grade.IDS,

@@ -17,16 +17,16 @@ from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
     Alive,
-    Doubt,
     Event,
     Id,
     Limits,
     Misunderstood,
+    Notice,
     Refused,
     Row,
-    Seen,
     Skipped,
-    Told,
+    SystemStatus,
+    TradeSeen,
     time_of,
 )
 
@@ -139,14 +139,14 @@ class Kraken:
                     return [_row(row) for row in _OHLC.decode(frame.data)]
                 case "trade":
                     return [
-                        Seen(row.symbol, _positive(row.trade_id), time_of(row.timestamp))
+                        TradeSeen(row.symbol, _positive(row.trade_id), time_of(row.timestamp))
                         for row in _TRADES.decode(frame.data)
                     ]
                 case "heartbeat":
                     return (Alive(),)
                 case "status":
                     states = [status.system for status in _STATUS.decode(frame.data)]
-                    return [Doubt(None if state == "online" else f"system {state}") for state in states]
+                    return [SystemStatus(None if state == "online" else f"system {state}") for state in states]
                 case None:
                     return _answer(frame)
                 case _:
@@ -188,7 +188,7 @@ def _answer(frame: _Frame) -> Sequence[Event]:
 
 def _event(frame: _Frame) -> Event:
     if frame.shouted is not None:
-        return Told(frame.shouted)
+        return Notice(frame.shouted)
     if frame.method == "pong":
         return Alive()
     if frame.method == "subscribe" and frame.success and frame.result is not None and frame.result.symbol:
@@ -198,5 +198,5 @@ def _event(frame: _Frame) -> Event:
     if frame.method == "unsubscribe":
         return Skipped("unsubscribed")
     if frame.error is not None:
-        return Told(frame.error)
+        return Notice(frame.error)
     raise Misunderstood("bad_shape", "neither a channel nor an answer")

@@ -7,11 +7,11 @@ from trio_candles.venues.okx.history import OkxHistory
 from trio_candles.venues.okx.listing import LISTING, SYMBOLS
 from trio_candles.venues.okx.probes import probe
 from trio_candles.venues.protocol import Proof
-from trio_candles.venues.venue import Grade, VenueRecord
+from trio_candles.venues.venue import Grade, Venue
 
 __all__ = ["VENUE"]
 
-VENUE = VenueRecord(
+VENUE = Venue(
     feed=Okx(),
     proof=Proof.STATED_CLOSES,
     grade=Grade.STATED,

@@ -23,10 +23,10 @@ from trio_candles.venues.protocol import (
     Leaving,
     Limits,
     Misunderstood,
+    Notice,
     Refused,
     Row,
     Skipped,
-    Told,
     plain_floats,
 )
 
@@ -152,6 +152,6 @@ def _event(frame: _Frame, event: str) -> Event:
         case "notice" if frame.code == _LEAVING:
             return Leaving(frame.msg)
         case "notice":
-            return Told(f"{frame.code} {frame.msg}")
+            return Notice(f"{frame.code} {frame.msg}")
         case _:
             return Skipped("unknown_event")
