@@ -150,3 +150,133 @@ class PowerCut:
         """A disk on which all of *what* is durable."""
         files = {name: FOLDER if content is None else File(content, synced=True) for name, content in what.items()}
         return cls(root, files, **more)
+
+
+@attrs.frozen
+class Cut:
+    """What is left after a power cut, and what had been acknowledged before it."""
+
+    journal: tuple[bytes, bytes]
+    """The database and its write-ahead log: SQLite syncs what it has committed."""
+    files: tuple[tuple[str, bytes | None], ...]
+    acknowledged: tuple[Candle, ...]
+
+
+def cuts(root: Path, disk: PowerCut, work: Callable[[PowerCut, list[Candle]], None], known=()) -> set[Cut]:
+    """Everything that a power cut may leave behind, at every step of *work*."""
+    found: set[Cut] = set()
+    acknowledged = list(known)
+
+    def watch() -> None:
+        parts = [root / "journal.sqlite3", root / "journal.sqlite3-wal"]
+        journal = tuple(path.read_bytes() if path.exists() else b"" for path in parts)
+        for files in disk.after_a_cut():
+            found.add(Cut(journal, tuple(sorted(files.items())), tuple(acknowledged)))
+
+    disk.watch = watch
+    work(disk, acknowledged)
+    watch()
+    return found
+
+
+def after(cut: Cut, root: Path, **more) -> PowerCut:
+    """The disk and, in *root*, the journal as *cut* left them."""
+    root.mkdir()
+    for name, content in zip(("journal.sqlite3", "journal.sqlite3-wal"), cut.journal, strict=True):
+        if content:
+            (root / name).write_bytes(content)
+    return PowerCut.holding(root, dict(cut.files), **more)
+
+
+class Failing(LocalDisk):
+    """Fails its calls whose numbers are in *when*; with *dead*, every call after the first of them as well."""
+
+    def __init__(self, when=(), number: int = errno.ENOSPC, dead: bool = False) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.when, self.number, self.dead = set(when), number, dead
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if len(self.calls) in self.when:
+            self.when |= {len(self.calls) + 1} if self.dead else set()
+            raise OSError(self.number, os.strerror(self.number))
+
+    def read(self, path):
+        self._call("read")
+        return super().read(path)
+
+    def write_new(self, path, content):
+        self._call("write_new")
+        super().write_new(path, content)
+
+    def replace(self, source, target):
+        self._call("replace")
+        super().replace(source, target)
+
+    def remove(self, path):
+        self._call("remove")
+        super().remove(path)
+
+    def make_folder(self, path):
+        self._call("make_folder")
+        super().make_folder(path)
+
+    def sync_folder(self, path):
+        self._call("sync_folder")
+        super().sync_folder(path)
+
+
+class Refusing(LocalDisk):
+    """Fails every call of the given names on files whose path has a word in it."""
+
+    def __init__(self, word: str, *calls: str, number: int = errno.EIO) -> None:
+        super().__init__()
+        self.word, self.calls, self.number = word, calls, number
+
+    def _call(self, name: str, path: Path) -> None:
+        if name in self.calls and self.word in path.as_posix():
+            raise OSError(self.number, os.strerror(self.number))
+
+    def write_new(self, path, content):
+        self._call("write_new", path)
+        super().write_new(path, content)
+
+    def read(self, path):
+        self._call("read", path)
+        return super().read(path)
+
+    def replace(self, source, target):
+        self._call("replace", target)
+        super().replace(source, target)
+
+    def remove(self, path):
+        self._call("remove", path)
+        super().remove(path)
+
+    def sync_folder(self, path):
+        self._call("sync_folder", path)
+        super().sync_folder(path)
+
+
+class HeldOpen(LocalDisk):
+    """Windows while another program has some of the files open; *exclusive*: they cannot be read either."""
+
+    def __init__(self, *held: str, exclusive: bool = False) -> None:
+        super().__init__()
+        self.held, self.exclusive = held, exclusive
+
+    def _refuse(self, path: Path) -> None:
+        if path.as_posix().endswith(self.held or ("\0",)) and ".tmp" not in path.parts:
+            error = PermissionError(13, "The process cannot access the file")
+            error.winerror = 32
+            raise error
+
+    def read(self, path):
+        if self.exclusive:
+            self._refuse(path)
+        return super().read(path)
+
+    def replace(self, source, target):
+        self._refuse(target)
+        super().replace(source, target)

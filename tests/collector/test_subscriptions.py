@@ -95,7 +95,7 @@ class Conversation:
 
 def converse() -> Conversation:
     outgoing, messages = trio.open_memory_channel[Message](1000)
-    feed = Feed(VENUES["okx"], "ws://nowhere", Reports(), Network(None), SimulatedTime(Millis(NOON)))
+    feed = Feed(VENUES["okx"].feed, "ws://nowhere", Reports(), Network(None), SimulatedTime(Millis(NOON)))
     now = trio.current_time()
     connection = Connection(0, SYMBOLS, outgoing, trio.CancelScope(), now, dict.fromkeys(SYMBOLS, now), now)
     ask(feed, connection, SYMBOLS)

@@ -13,7 +13,6 @@ from test_journal import BTC, LATE, NOON, Watched, at, candle, empty, gaps, jour
 from trio_candles.candles.model import MINUTE, Attempt, Candle, Millis, Page, Reason, Source
 from trio_candles.candles.validation import Rule
 
-NOW = at(200)
 LATER = at(202)
 
 
@@ -24,14 +23,6 @@ def journal():
         journal.expect([BTC], NOON, NOON)
         journal.commit([candle(0), unsure(1, 4), candle(4), empty(5, 7), candle(7)], at(8))
         yield journal
-
-
-def rest(minute: int, price: float = 100.0, asked: int = NOW) -> Candle:
-    return candle(minute, price, source=Source.REST, ingest_time=Millis(asked))
-
-
-def page(since: int, until: int, *candles: Candle, empties=(), **words) -> Page:
-    return Page(BTC, at(since), at(until), candles, tuple(empties), **words)
 
 
 def revisions(journal: Watched) -> list[tuple]:
@@ -223,10 +214,6 @@ def test_a_restart_goes_on_confirming_where_it_was(tmp_path):
 # --- unfillable
 
 
-def absent(since: int, until: int, said: str = "left out") -> Attempt:
-    return Attempt(BTC, at(since), at(until), said, absent=True)
-
-
 def states(journal: Watched) -> list[tuple]:
     found = rows(journal, "SELECT since_ms, until_ms, state, attempts FROM gap ORDER BY since_ms")
     return [((since - NOON) // MINUTE, (until - NOON) // MINUTE, *rest) for since, until, *rest in found]
@@ -326,25 +313,6 @@ def test_minutes_that_a_page_tells_from_before_its_own_listing_are_stored_and_th
 
 
 # --- whatever comes
-
-
-@st.composite
-def findings(draw):
-    since = draw(st.integers(0, 8))
-    until = draw(st.integers(since + 1, 9))
-    kind = draw(st.sampled_from(["page", "page", "page", "absent", "candle"]))
-    if kind == "absent":
-        return absent(since, until)
-    price = st.sampled_from([100.0, 100.0, 55.0, 56.0])
-    if kind == "candle":
-        return candle(since % 8, draw(price))
-    told = draw(st.lists(st.integers(0, 9), unique=True).map(sorted))
-    asked = draw(st.integers(NOW, NOW + 10 * MINUTE))
-    spans = [empty(m, m + 1) for m in range(10) if m not in told and draw(st.booleans())]
-    return page(
-        since, until, *(rest(m, draw(price), asked) for m in told), empties=spans,
-        anonymous=draw(st.booleans()), twice=draw(st.booleans()), conclusive=draw(st.booleans()),
-    )  # fmt: skip
 
 
 @given(some=st.lists(st.lists(findings(), max_size=4), max_size=6))

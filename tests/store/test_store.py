@@ -35,61 +35,6 @@ from trio_candles.store.opening import prepare
 from trio_candles.store.schema import IDENTITY, digest_of, identity_content, identity_in
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 
-MIDNIGHT = Millis(1_768_089_600_000)
-"""2026-01-11; minutes are counted from here, so that the day's end is in the middle of things."""
-BTC = Series("okx", "BTC-USDT")
-ETH = Series("kraken", "ETH/USD")
-LATE = Millis(MIDNIGHT + DAY)
-
-
-def at(minute: float) -> Millis:
-    return Millis(int(MIDNIGHT + minute * MINUTE))
-
-
-def candle(minute: int, price: float = 100.0, series: Series = BTC, **changes) -> Candle:
-    open_time = at(minute)
-    made = Candle(
-        series, open_time, price, price + 1, price - 1, price, 2.5, 250.0, price, 7, Source.WEBSOCKET,
-        Millis(open_time + MINUTE + 100), Millis(open_time + MINUTE),
-    )  # fmt: skip
-    return attrs.evolve(made, **changes)
-
-
-def candles(since: int, until: int, series: Series = BTC) -> list[Candle]:
-    return [candle(minute, 100.0 + minute, series) for minute in range(since, until)]
-
-
-def expect(store: Store, *series: Series, since: float = -3, now: float = -3) -> None:
-    store.expect(series or (BTC,), at(since), at(now))
-
-
-def flush(store: Store):
-    return store.flush(store.waiting())
-
-
-def on_disk(root: Path, disk=LOCAL_DISK) -> dict[str, list[int]]:
-    """Path -> the minutes in it, of every day file, read as anybody would."""
-    found = {}
-    for venue, symbol in itertools.product(("okx", "kraken"), ("BTC-USDT", "ETH-USD")):
-        folder = f"{venue}/{symbol}/1m"
-        for name in disk.names(root / folder):
-            if not name.endswith(".parquet"):
-                continue
-            path = f"{folder}/{name}"
-            series = BTC if venue == "okx" else ETH
-            table = dayfiles.read(disk.read(root / path), dayfiles.day_file(path, series))
-            found[path] = [(time - MIDNIGHT) // MINUTE for time in dayfiles.times_in(table)]
-    return found
-
-
-def ledger(root: Path, query: str) -> list[tuple]:
-    """What the ledger says, asked beside the store."""
-    database = sqlite3.connect(root / "journal.sqlite3")
-    try:
-        return database.execute(query).fetchall()
-    finally:
-        database.close()
-
 
 def gaps(root: Path) -> list[tuple]:
     return [
@@ -98,67 +43,6 @@ def gaps(root: Path) -> list[tuple]:
             root, "SELECT since_ms, until_ms, reason FROM gap ORDER BY series_id, since_ms"
         )
     ]
-
-
-BEFORE = "okx/BTC-USDT/1m/2026-01-10.parquet"
-AFTER = "okx/BTC-USDT/1m/2026-01-11.parquet"
-
-
-class Lost(AssertionError):
-    """A promise of the store does not hold."""
-
-
-def check(root: Path, acknowledged: list[Candle], disk=LOCAL_DISK) -> None:
-    """Open what a crash left: everything acknowledged is there, once, and a flush brings all of it into files."""
-    with open_store(root, disk) as store:
-        stored = _promises(root, disk, acknowledged)
-        if disk.names(root / ".tmp"):
-            raise Lost("a leftover in .tmp")
-        flushed = flush(store)
-        if flushed.error or flushed.held or store.waiting():
-            raise Lost(f"the flush does not finish: {flushed}")
-        if _promises(root, disk, acknowledged) != stored:
-            raise Lost("the flush lost or made up a candle")
-        if disk.names(root / ".tmp") or disk.names(root / "quarantine"):
-            raise Lost("a leftover")
-
-
-def _promises(root: Path, disk, acknowledged: list[Candle]) -> set[Candle]:
-    known = {path: (digest, pending) for path, digest, pending in ledger(root, "SELECT * FROM day_file")}
-    found: list[Candle] = []
-    for path in on_disk(root, disk):
-        content = disk.read(root / path)
-        if known.get(path) != (digest_of(content), None):
-            raise Lost(f"{path} is not what the ledger says")
-        series = BTC if path.startswith("okx") else ETH
-        table = dayfiles.read(content, dayfiles.day_file(path, series))
-        found += dayfiles.candles_in(table, series)
-    if set(known) != set(on_disk(root, disk)):
-        raise Lost("a file is missing")
-    for symbol, open_ms, price, *_ in ledger(
-        root, "SELECT symbol, open_ms, open FROM candle JOIN series ON series.id = series_id"
-    ):
-        found.append(candle((open_ms - MIDNIGHT) // MINUTE, price, BTC if symbol == BTC.symbol else ETH))
-    minutes = [(one.series, one.open_time) for one in found]
-    if len(minutes) != len(set(minutes)):
-        raise Lost("a candle is there twice")
-    if set(acknowledged) - set(found):
-        raise Lost(f"{len(set(acknowledged) - set(found))} candles are lost")
-    for symbol, first, mark in ledger(root, "SELECT symbol, first_ms, mark_ms FROM series"):
-        series = BTC if symbol == BTC.symbol else ETH
-        _every_minute(root, {time for one, time in minutes if one == series}, series, first, mark)
-    return set(found)
-
-
-def _every_minute(root: Path, stored: set[int], series: Series, first: int, mark: int) -> None:
-    spans = ledger(
-        root,
-        "SELECT since_ms, until_ms, symbol FROM gap JOIN series ON series.id = series_id"
-        " UNION ALL SELECT since_ms, until_ms, symbol FROM empty JOIN series ON series.id = series_id",
-    )
-    said = [time for since, until, symbol in spans if symbol == series.symbol for time in range(since, until, MINUTE)]
-    if sorted([*stored, *said]) != list(range(first, mark, MINUTE)):
-        raise Lost(f"{series}: a minute is nothing, or two things")
 
 
 # --- flushing
@@ -278,45 +162,6 @@ def test_a_reader_that_stays_does_not_keep_the_store_from_stopping(tmp_path, cap
 
 
 # --- a disk that fails
-
-
-class Failing(LocalDisk):
-    """Fails its calls whose numbers are in *when*; with *dead*, every call after the first of them as well."""
-
-    def __init__(self, when=(), number: int = errno.ENOSPC, dead: bool = False) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.when, self.number, self.dead = set(when), number, dead
-
-    def _call(self, name: str) -> None:
-        self.calls.append(name)
-        if len(self.calls) in self.when:
-            self.when |= {len(self.calls) + 1} if self.dead else set()
-            raise OSError(self.number, os.strerror(self.number))
-
-    def read(self, path):
-        self._call("read")
-        return super().read(path)
-
-    def write_new(self, path, content):
-        self._call("write_new")
-        super().write_new(path, content)
-
-    def replace(self, source, target):
-        self._call("replace")
-        super().replace(source, target)
-
-    def remove(self, path):
-        self._call("remove")
-        super().remove(path)
-
-    def make_folder(self, path):
-        self._call("make_folder")
-        super().make_folder(path)
-
-    def sync_folder(self, path):
-        self._call("sync_folder")
-        super().sync_folder(path)
 
 
 def start(root: Path, disk) -> list[Candle]:
@@ -479,38 +324,6 @@ def test_a_statement_that_makes_no_sense_is_a_bug_and_no_full_disk(tmp_path):
 
 
 # --- one file that cannot be written
-
-
-class Refusing(LocalDisk):
-    """Fails every call of the given names on files whose path has a word in it."""
-
-    def __init__(self, word: str, *calls: str, number: int = errno.EIO) -> None:
-        super().__init__()
-        self.word, self.calls, self.number = word, calls, number
-
-    def _call(self, name: str, path: Path) -> None:
-        if name in self.calls and self.word in path.as_posix():
-            raise OSError(self.number, os.strerror(self.number))
-
-    def write_new(self, path, content):
-        self._call("write_new", path)
-        super().write_new(path, content)
-
-    def read(self, path):
-        self._call("read", path)
-        return super().read(path)
-
-    def replace(self, source, target):
-        self._call("replace", target)
-        super().replace(source, target)
-
-    def remove(self, path):
-        self._call("remove", path)
-        super().remove(path)
-
-    def sync_folder(self, path):
-        self._call("sync_folder", path)
-        super().sync_folder(path)
 
 
 KRAKEN = "kraken/ETH-USD/1m/2026-01-11.parquet"
@@ -919,29 +732,6 @@ def test_times_up_to_the_year_9999_are_nothing_special(tmp_path):
 # --- Windows: a file that somebody reads cannot be replaced
 
 
-class HeldOpen(LocalDisk):
-    """Windows while another program has some of the files open; *exclusive*: they cannot be read either."""
-
-    def __init__(self, *held: str, exclusive: bool = False) -> None:
-        super().__init__()
-        self.held, self.exclusive = held, exclusive
-
-    def _refuse(self, path: Path) -> None:
-        if path.as_posix().endswith(self.held or ("\0",)) and ".tmp" not in path.parts:
-            error = PermissionError(13, "The process cannot access the file")
-            error.winerror = 32
-            raise error
-
-    def read(self, path):
-        if self.exclusive:
-            self._refuse(path)
-        return super().read(path)
-
-    def replace(self, source, target):
-        self._refuse(target)
-        super().replace(source, target)
-
-
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_the_rows_of_a_file_that_is_held_open_wait_in_the_journal_and_the_others_are_written(tmp_path, exclusive):
     some = start(tmp_path, None)
@@ -1039,42 +829,6 @@ def test_a_folder_without_permission_is_an_error_and_not_a_held_file(tmp_path):
 
 
 # --- power cuts
-
-
-@attrs.frozen
-class Cut:
-    """What is left after a power cut, and what had been acknowledged before it."""
-
-    journal: tuple[bytes, bytes]
-    """The database and its write-ahead log: SQLite syncs what it has committed."""
-    files: tuple[tuple[str, bytes | None], ...]
-    acknowledged: tuple[Candle, ...]
-
-
-def cuts(root: Path, disk: PowerCut, work: Callable[[PowerCut, list[Candle]], None], known=()) -> set[Cut]:
-    """Everything that a power cut may leave behind, at every step of *work*."""
-    found: set[Cut] = set()
-    acknowledged = list(known)
-
-    def watch() -> None:
-        parts = [root / "journal.sqlite3", root / "journal.sqlite3-wal"]
-        journal = tuple(path.read_bytes() if path.exists() else b"" for path in parts)
-        for files in disk.after_a_cut():
-            found.add(Cut(journal, tuple(sorted(files.items())), tuple(acknowledged)))
-
-    disk.watch = watch
-    work(disk, acknowledged)
-    watch()
-    return found
-
-
-def after(cut: Cut, root: Path, **more) -> PowerCut:
-    """The disk and, in *root*, the journal as *cut* left them."""
-    root.mkdir()
-    for name, content in zip(("journal.sqlite3", "journal.sqlite3-wal"), cut.journal, strict=True):
-        if content:
-            (root / name).write_bytes(content)
-    return PowerCut.holding(root, dict(cut.files), **more)
 
 
 def two_flushes(disk: PowerCut, acknowledged: list[Candle]) -> None:
@@ -1258,14 +1012,6 @@ def test_a_process_killed_before_every_system_call_and_statement_loses_nothing(q
 
 
 # --- what is found at a start
-
-
-def spoil(path: Path) -> bytes:
-    """Flip a bit in the middle; what is there now."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    return bytes(content)
 
 
 def flushed_directory(root: Path, kind: str = "real") -> None:

@@ -1,0 +1,70 @@
+"""What follows from stored minutes: whether the aggregates in a directory do, and minutes whose aggregates differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folding
+from directories import BTC, MIDNIGHT, at
+from stores import candle, ledger
+
+from trio_candles.candles.model import DAY, MINUTE, Candle, Empty, Series
+from trio_candles.store import dayfiles
+from trio_candles.store.disk import LOCAL_DISK, Disk
+
+
+def candles(since: int, until: int, series: Series = BTC) -> list[Candle]:
+    return [candle(minute, 2000.0 + minute, series) for minute in range(since, until)]
+
+
+class Wrong(AssertionError):
+    """A promise about aggregates does not hold."""
+
+
+def rows(root: Path, series: Series, disk: Disk = LOCAL_DISK) -> list[dict[str, object]]:
+    """All rows in the day files of *series*, which must be as the ledger says and have rows."""
+    known = dict(ledger(root, "SELECT path, digest FROM day_file WHERE pending IS NULL"))
+    found: list[dict[str, object]] = []
+    for name in disk.names(root / series.path):
+        path = f"{series.path}/{name}"
+        content = disk.read(root / path)
+        if dayfiles.digest_of(content) != known.get(path):
+            raise Wrong(f"{path} is not what the ledger says")
+        table = dayfiles.read(content, dayfiles.day_file(path, series))
+        if not table.num_rows:
+            raise Wrong(f"{path} is empty")
+        found += table.to_pylist()
+    return found
+
+
+def promise(root: Path, *timeframes: str, disk: Disk = LOCAL_DISK) -> dict[str, int]:
+    """Every aggregate that stands is there, equal to the bit, and no other; how many there are of each timeframe."""
+    counts = dict.fromkeys(timeframes, 0)
+    listed_files = {path for (path,) in ledger(root, "SELECT path FROM day_file")}
+    on_disk = set()
+    for id_, venue, symbol in ledger(root, "SELECT id, venue, symbol FROM series"):
+        spans = ledger(root, f"SELECT since_ms, until_ms FROM empty WHERE series_id = {id_}")
+        spans += [
+            (MIDNIGHT - 2 * DAY, since)
+            for (since,) in ledger(root, f"SELECT since_ms FROM listing WHERE series_id = {id_}")
+        ]
+        empty = {minute for since, until in spans for minute in range(since, until, MINUTE)}
+        stored = rows(root, Series(venue, symbol), disk)
+        for timeframe in timeframes:
+            series = Series(venue, symbol, timeframe)
+            found = rows(root, series, disk)
+            counts[timeframe] += len(found)
+            if found != folding.aggregates(stored, empty, timeframe):
+                raise Wrong(f"{series} is {found}, not {folding.aggregates(stored, empty, timeframe)}")
+        above = Series(venue, symbol).path.rpartition("/")[0]
+        for timeframe in disk.names(root / above):
+            on_disk |= {f"{above}/{timeframe}/{name}" for name in disk.names(root / above / timeframe)}
+    if on_disk != listed_files:
+        raise Wrong(f"the ledger lists {listed_files}, there are {on_disk}")
+    if ledger(root, "SELECT count(*) FROM underived") != [(0,)]:
+        raise Wrong("something is still behind")
+    return counts
+
+
+def empty(since: int, until: int, series: Series = BTC) -> Empty:
+    return Empty(series, at(since), at(until), "nothing traded")
