@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+
+from trio_candles.candles.model import Candle
+from trio_candles.store.disk import LocalDisk
 
 
 @attrs.define

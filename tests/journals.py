@@ -1,4 +1,4 @@
-"""A journal in memory or in a file, verdicts by minutes from noon, and what the journal's ledger makes of each minute."""
+"""A journal in memory or in a file, verdicts by minutes from noon, and what the ledger makes of each minute."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+from directories import BTC
 
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.store.journal import Journal
 
 NOON = Millis(1_768_046_400_000)
-BTC = Series("okx", "BTC-USDT")
-ETH = Series("kraken", "ETH/USD")
 LATE = Millis(NOON + 10_000 * MINUTE)
 
 

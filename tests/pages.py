@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from directories import BTC
 from hypothesis import strategies as st
-from journals import BTC, at, candle, empty
+from journals import at, candle, empty
 
 from trio_candles.candles.model import MINUTE, Attempt, Candle, Millis, Page, Source
 

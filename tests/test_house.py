@@ -561,16 +561,11 @@ def test_what_is_started_by_hand_is_a_few_lines_and_lives_in_the_package(path):
     assert "trio_candles" in text
 
 
-SHARED_STILL = {"test_store", "test_journal", "test_derivation", "test_pages"}
-"""Test modules that others import, until what they share has a module of its own."""
-
-
 def test_no_test_module_imports_another():
     faults = [
         f"{path.relative_to(ROOT)}:{node.lineno} imports {node.module}"
         for path in sorted((ROOT / "tests").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("test_")
-        if node.module not in SHARED_STILL
     ]
     assert not faults, listed(faults)

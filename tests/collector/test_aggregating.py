@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import trio
-from test_derivation import candles, empty, promise
-from test_store import BTC, LATE, at, expect, ledger
+from derived import candles, empty, promise
+from directories import BTC, at
+from stores import LATE, expect, ledger
 from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting, rows_on_disk
 
 from trio_candles.audit import Report, audit

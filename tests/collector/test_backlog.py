@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import trio
-from test_journal import NOON, at, candle, empty, journal_in, rows, unsure
+from journals import NOON, at, candle, empty, journal_in, rows, unsure
 from world import AdjustableTime
 
 from trio_candles.candles.model import Attempt, Finding, Millis, Page, Reason, Series, Source

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import trio
-from test_journal import candle, journal_in, rows
+from journals import candle, journal_in, rows
 from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.candles.model import DAY, MINUTE, Page, Series, Source

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from test_store import candle, expect, ledger
+from stores import candle, expect, ledger
 from world import AdjustableTime
 
 from trio_candles.assembly import Rejected

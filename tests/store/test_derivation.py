@@ -9,39 +9,18 @@ import sqlite3
 from pathlib import Path
 
 import attrs
-import folding
 import pytest
-from directories import bring_down
-from test_store import (
-    AFTER,
-    BEFORE,
-    BTC,
-    ETH,
-    LATE,
-    MIDNIGHT,
-    Cut,
-    Failing,
-    HeldOpen,
-    PowerCut,
-    Refusing,
-    after,
-    at,
-    candle,
-    cuts,
-    expect,
-    flush,
-    ledger,
-    spoil,
-)
+from derived import Wrong, candles, empty, promise, rows
+from directories import BTC, ETH, MIDNIGHT, at, bring_down
+from disks import Cut, Failing, HeldOpen, PowerCut, Refusing, after, cuts
+from stores import AFTER, BEFORE, LATE, candle, expect, flush, ledger, spoil
 
 from trio_candles.audit import audit
-from trio_candles.candles.model import DAY, MINUTE, Candle, Empty, Millis, Page, Reason, Series, Source, Unsure
+from trio_candles.candles.model import MINUTE, Candle, Millis, Page, Reason, Series, Source, Unsure
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
-from trio_candles.store.disk import LOCAL_DISK, Disk, LocalDisk
+from trio_candles.store.disk import LOCAL_DISK, LocalDisk
 from trio_candles.store.store import FILES_AT_ONCE, open_store
-
-__all__ = ["quick"]  # a fixture
 
 FIVE = BEFORE.replace("1m", "5m"), AFTER.replace("1m", "5m")
 HOUR = AFTER.replace("1m", "1h")

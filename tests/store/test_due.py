@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from directories import BTC, ETH
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_journal import BTC, ETH, LATE, NOON, at, candle, journal_in, rows, unsure
-from test_pages import findings, page, rest
+from journals import LATE, NOON, at, candle, journal_in, rows, unsure
+from pages import findings, page, rest
 
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series
 from trio_candles.store.gaps import LONGEST_WAIT, OLD_ENOUGH, wait_after

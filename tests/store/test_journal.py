@@ -8,16 +8,16 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
-from directories import bring_down
+from directories import BTC, ETH, bring_down
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import LATE, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
 
-from trio_candles.candles.model import DAY, MINUTE, Attempt, Candle, Empty, Millis, Reason, Series, Source, Unsure
+from trio_candles.candles.model import DAY, MINUTE, Attempt, Candle, Empty, Millis, Reason, Source, Unsure
 from trio_candles.candles.validation import Rule
 from trio_candles.store.journal import Journal, JournalBroken, LedgerBroken, OtherFormat
 from trio_candles.store.schema import FORMAT
@@ -575,8 +575,11 @@ def test_what_was_committed_is_there_after_a_kill(tmp_path):
     path = tmp_path / "j"
     script = f"""
 import os, signal, sys
-sys.path[:0] = {[str(Path(__file__).parents[n]) for n in range(3)]!r}
-from test_journal import *
+sys.path[:0] = {[str(Path(__file__).parents[n]) for n in (1, 2)]!r}
+from pathlib import Path
+from directories import BTC
+from journals import LATE, NOON, candle
+from trio_candles.store.journal import Journal
 journal = Journal.open(Path({str(path)!r}), lambda series, minute: None)
 journal.expect([BTC], NOON, NOON)
 journal.commit([candle(0)], LATE)

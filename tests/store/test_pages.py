@@ -6,11 +6,13 @@ import json
 
 import attrs
 import pytest
+from directories import BTC
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_journal import BTC, LATE, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
+from journals import LATE, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
+from pages import NOW, absent, findings, page, rest
 
-from trio_candles.candles.model import MINUTE, Attempt, Candle, Millis, Page, Reason, Source
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Source
 from trio_candles.candles.validation import Rule
 
 LATER = at(202)

@@ -1,7 +1,7 @@
 """The store: nothing accepted is lost, whatever fails, lies, or loses its power, at whatever instant.
 
-Three disks do what real ones do only once a year: :class:`Failing` (an error at the nth call), ``PowerCut`` (knows
-what a cut at any instant may leave behind; in ``disks``), :class:`HeldOpen` (Windows). And real processes are killed.
+Three of ``disks`` do what real ones do only once a year: ``Failing`` (an error at the nth call), ``PowerCut`` (knows
+what a cut at any instant may leave behind), ``HeldOpen`` (Windows). And real processes are killed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import attrs
 import pyarrow.parquet as pq
 import pytest
-from disks import PowerCut
+from directories import BTC, ETH, MIDNIGHT, at
+from disks import Failing, HeldOpen, PowerCut, Refusing, after, cuts
+from stores import AFTER, BEFORE, LATE, Lost, candle, candles, check, expect, flush, ledger, on_disk, spoil
 
-from trio_candles.candles.model import DAY, MINUTE, Candle, Empty, Millis, Page, Reason, Series, Source, Unsure
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Page, Reason, Series, Source, Unsure
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
@@ -281,7 +282,10 @@ def test_a_full_database_accepts_nothing_says_so_and_works_again(tmp_path):
 LIMITED = """
 import resource, signal, sys
 sys.path[:0] = sys.argv[2:]
-from test_store import *
+from pathlib import Path
+from directories import at
+from stores import candles, expect, flush
+from trio_candles.store.store import StoreUnavailable, open_store
 root = Path(sys.argv[1])
 with open_store(root) as store:
     expect(store, since=0, now=0)
@@ -304,7 +308,7 @@ with open_store(root) as store:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
 def test_a_journal_that_may_not_grow_accepts_nothing_and_works_again(tmp_path):
     here = Path(__file__).parent
-    command = [sys.executable, "-c", LIMITED, str(tmp_path), *map(str, (here, here.parent, here.parents[1]))]
+    command = [sys.executable, "-c", LIMITED, str(tmp_path), *map(str, (here.parent, here.parents[1]))]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     assert "disk I/O error" in said[0] or "disk is full" in said[0]
     accepted = int(said[1].split()[0])
@@ -561,7 +565,8 @@ def test_whatever_fails_at_a_start_on_a_full_disk_the_directory_is_named(tmp_pat
 NO_ROOM = """
 import resource, signal, sys
 sys.path[:0] = sys.argv[2:]
-from test_store import *
+from pathlib import Path
+from trio_candles.store.store import StoreUnavailable, open_store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 try:
@@ -581,7 +586,7 @@ def test_a_journal_for_which_there_is_no_room_is_told_with_its_directory(tmp_pat
         "-c",
         NO_ROOM,
         str(tmp_path / "d"),
-        *map(str, (here, here.parent, here.parents[1])),
+        *map(str, (here.parent, here.parents[1])),
     ]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert str(tmp_path / "d") in said
@@ -933,7 +938,10 @@ def test_a_power_cut_after_a_kill_loses_nothing(quick):
 KILLED = """
 import os, signal, sqlite3, sys
 sys.path[:0] = sys.argv[3:]
-from test_store import *
+from pathlib import Path
+from directories import BTC, ETH
+from stores import LATE, candles, check, expect, flush
+from trio_candles.store.store import open_store
 
 OURS = {"write", "fsync", "replace", "mkdir", "unlink", "open", "close"}
 
@@ -1004,7 +1012,7 @@ def test_a_process_killed_before_every_system_call_and_statement_loses_nothing(q
         KILLED,
         str(quick),
         str(stride),
-        *map(str, (here, here.parent, here.parents[1])),
+        *map(str, (here.parent, here.parents[1])),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
