@@ -152,6 +152,21 @@ def test_what_is_cut_out_of_a_long_gap_changes_nothing_for_the_rest(journal):
     assert due(journal, 1002)
 
 
+def test_what_was_asked_of_a_long_gap_waits_though_it_is_cut(journal):
+    journal.commit([unsure(0, 800), vain(800 - PAGE, 800)], at(1000))
+    journal.commit([candle(600)], at(1000))
+    assert due(journal, 1000) == [(800 - 2 * PAGE, 800 - PAGE)]
+    assert due(journal, 1000.5) == [(601, 800)]  # one attempt, half a minute
+
+
+def test_a_piece_that_is_given_up_leaves_a_ledger_that_makes_sense(journal):
+    journal.commit([unsure(0, 800), vain(800 - PAGE, 800, absent=True)], at(1000))
+    journal.commit([vain(700, 800, absent=True)], at(1011))
+    assert rows(journal, "SELECT count(*) FROM gap WHERE state = 'unfillable'") == [(1,)]
+    journal.gaps.read_through()
+    assert journal.gaps.open_minutes() == {"okx": 700}
+
+
 def test_what_an_answer_did_not_reach_is_due_at_once(journal):
     """Trades come oldest first: what is left then is the newer part."""
     journal.commit([unsure(0, 50), vain(0, 20)], at(500))

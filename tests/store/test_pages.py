@@ -347,3 +347,21 @@ def test_any_sequence_of_findings_leaves_each_minute_one_thing_and_no_candle_wit
 def test_reasons_survive_the_cutting_of_gaps(journal):
     journal.commit([page(2, 3, rest(2))], NOW)
     assert gaps(journal) == [(1, 2, Reason.UNPROVEN), (3, 4, Reason.UNPROVEN)]
+
+
+# --- asked about again
+
+
+@pytest.mark.parametrize(("age", "wait"), [(200, 30), (100, 2)], ids=["old", "young"])
+def test_a_doubt_that_an_answer_did_not_settle_waits_and_of_an_old_one_longer(journal, age, wait):
+    journal.commit([candle(4, 55.0)], at(4 + age))
+    assert [one.minute for one in journal.revisions.doubtful("okx", at(4 + age))] == [at(4)]
+    journal.commit([page(0, 8, comparing=True)], at(4 + age))
+    assert journal.revisions.doubtful("okx", at(4 + age + wait - 0.01)) == []
+    assert [one.minute for one in journal.revisions.doubtful("okx", at(4 + age + wait))] == [at(4)]
+
+
+def test_a_second_answer_is_asked_for_a_minute_after_the_first_and_not_before(journal):
+    journal.commit([page(4, 5, rest(4, 55.0, NOW), comparing=True)], NOW)
+    assert journal.revisions.doubtful("okx", Millis(NOW + 60_999)) == []
+    assert [one.answered for one in journal.revisions.doubtful("okx", Millis(NOW + 61_000))] == [NOW]
