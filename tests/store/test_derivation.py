@@ -31,7 +31,6 @@ from test_store import (
     expect,
     flush,
     ledger,
-    quick,
     spoil,
 )
 
@@ -41,8 +40,6 @@ from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.disk import LOCAL_DISK, Disk, LocalDisk
 from trio_candles.store.store import FILES_AT_ONCE, open_store
-
-__all__ = ["quick"]  # a fixture
 
 FIVE = BEFORE.replace("1m", "5m"), AFTER.replace("1m", "5m")
 HOUR = AFTER.replace("1m", "1h")
