@@ -263,7 +263,7 @@ async def test_a_long_backfill_says_how_far_it_is(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=2) as world:
         await sleep_until(95)
         lines = [line for line in world.shown[-1].splitlines() if "BACKFILL" in line]
-        await sleep_until(900)
+        await sleep_until(720)
     assert len(lines) == 1
     assert lines[0].startswith("  BACKFILL KRAKEN: ")
     assert "left" in lines[0]

@@ -59,14 +59,14 @@ async def test_an_outage_of_all_venues_is_filled_and_nothing_else_changes(autoju
 
 
 async def test_a_first_start_fills_its_lookback(autojump_clock, tmp_path):
-    async with collecting(tmp_path, ONE_EACH, fill=True, lookback_days=0.75) as world:
-        await sleep_until(900)
+    async with collecting(tmp_path, ONE_EACH, fill=True, lookback_days=0.625) as world:
+        await sleep_until(720)
         assert no_limit_was_exceeded(world)
     for series in EACH:
         check_against_truth(tmp_path, world.market, series)
-        assert not [m for m in gaps_of(tmp_path, series) if m < minute(12)], series
+        assert not [m for m in gaps_of(tmp_path, series) if m < minute(9)], series
         with ledger(tmp_path) as books:
-            assert books.range(series).start == NOON - DAY * 3 // 4
+            assert books.range(series).start == NOON - DAY * 5 // 8
 
 
 async def test_no_minute_stays_open_longer_than_five_minutes(autojump_clock, tmp_path):
