@@ -198,7 +198,7 @@ def test_revisions_of_the_last_day_and_rejections_are_counted(tmp_path):
 
 def test_what_the_collector_publishes_is_read(tmp_path):
     with a_store(tmp_path) as store:
-        store.publish([("okx", "[DISC]", False, 5, 4, 3, 2)], {"day files": "disk is full"}, NOON)
+        store.journal.publish([("okx", "[DISC]", False, 5, 4, 3, 2)], {"day files": "disk is full"}, NOON)
         found = read(tmp_path, NOON + 1)
     assert found.running is True
     state = found.venues["okx"]
@@ -471,7 +471,7 @@ class Sick:
     store: Store
 
     def say(self, now: int, *, connected: bool = True, **errors: str) -> None:
-        self.store.publish([("okx", "[OK]", connected, 1, 1, 0, 0)], errors, Millis(now))
+        self.store.journal.publish([("okx", "[OK]", connected, 1, 1, 0, 0)], errors, Millis(now))
 
 
 @asynccontextmanager
