@@ -261,7 +261,7 @@ async def test_minutes_before_the_listing_are_not_expected_and_stay_so(autojump_
 
 async def test_a_long_backfill_says_how_far_it_is(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=2) as world:
-        await sleep_until(95)
+        await sleep_until(65)
         lines = [line for line in world.shown[-1].splitlines() if "BACKFILL" in line]
         await sleep_until(720)
     assert len(lines) == 1
