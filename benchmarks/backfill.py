@@ -139,7 +139,7 @@ def serve(days: float) -> None:
 
 
 def run_ours(task: Task) -> Done:
-    """The service: gap-filler, desk, writer, journal, day files; its budgets lifted, its venue's feed not there."""
+    """The service: gap-filler, writer, journal, day files; its budgets lifted, its venue's feed not there."""
     import trio
 
     from trio_candles.clock import ServiceClock, WallTime
