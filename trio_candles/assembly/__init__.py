@@ -1,4 +1,4 @@
-"""What was heard about a series -> one verdict for every minute of it, fail-closed.
+"""Events of a feed about a series -> one verdict for every minute of it; what is not proven is ``Unsure``.
 
 Three ways to prove a minute, one class each; what they share is :class:`Assembler`, which gives every minute
 its first verdict in order and exactly once:
@@ -13,8 +13,8 @@ FromCountedRows     sends rows that count their         the ids between a trade 
 FromStatedCloses    sends rows that say "closed"        the row says so
 =================== =================================== ==============================================
 
-None of them believes a clock, and none of them believes a connection: ids that are contiguous across a lost
-connection prove the minutes in which it was lost and found, and ids that jump on a healthy one prove nothing.
+No class takes a clock or a connection for a proof: ids that are contiguous across a lost connection prove the
+minutes in which it was lost and restored, and ids that jump on a healthy connection prove nothing.
 The clock only decides when to stop waiting for a first verdict (:data:`SETTLE`): such a minute is ``Unsure``,
 and a later proof may still make it a candle.
 """
@@ -51,8 +51,8 @@ _ASSEMBLERS: dict[Proof, Callable[[Series, Millis, Millis], Assembler]] = {
 
 
 def assembler_for(proof: Proof, series: Series, frontier: Millis, earliest: Millis = BEGINNING) -> Assembler:
-    """An assembler that proves *series* as *proof* says, owing first verdicts from the minute *frontier* on.
+    """An assembler for *series* that proves minutes by *proof*, and owes first verdicts from the minute *frontier* on.
 
-    Proofs of older minutes are welcome too, back to *earliest*.
+    It passes on later proofs of older minutes too, back to the minute *earliest*.
     """
     return _ASSEMBLERS[proof](series, frontier, earliest)

@@ -8,8 +8,8 @@ A minute's way, as an assembler sees it::
 
 ``frontier`` separates the minutes that have had a first verdict from those that are owed one. Invariant: the first
 verdicts of all minutes from where the assembler began to ``frontier`` were given in order, without a hole and without
-an overlap; ``frontier`` never goes back. To prove a minute beyond the frontier is to give up what lies between, so
-that a verdict is never late for want of another minute's.
+an overlap; ``frontier`` never goes back. A proof of a minute beyond the frontier makes the minutes between ``Unsure``,
+so that no verdict waits for another minute's. Why a minute is ``Unsure`` is decided in :meth:`Assembler._why`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ AHEAD = Millis(60_000)
 
 @attrs.frozen
 class Rejected:
-    """A candle that broke a rule: to be counted and logged; its minute stays without proof."""
+    """A candle that broke a rule, to be counted and logged; it proves nothing about its minute."""
 
     candle: Candle
     rule: Rule
@@ -46,7 +46,7 @@ class Rejected:
 
 @attrs.frozen
 class Remark:
-    """Something about a feed that a person should be able to read later; changes no verdict."""
+    """A remark about a feed, to be counted and logged for people; it changes no verdict."""
 
     kind: str
     """One of a few words, fit for a counter."""
@@ -58,50 +58,53 @@ Outcome = Verdict | Rejected | Remark
 
 @attrs.define
 class Assembler(ABC):
-    """Hears what is said about one series and gives each of its minutes a first verdict, in order.
+    """Takes the events of one series and gives each of its minutes a first verdict, in order.
 
-    Lives as long as the venue's feed, not as long as a connection.
+    Lives as long as the venue's feed, which outlives connections. Times are Unix ms on the service's clock.
     """
 
     series: Series
     frontier: Millis
     """Every minute before it has had a first verdict."""
     earliest: Millis = BEGINNING
-    """The first expected minute: what a snapshot proves about earlier ones, nobody has asked for."""
-    _gone: Millis | None = BEGINNING
+    """The first expected minute: what a snapshot proves about earlier minutes is dropped."""
+    _disconnected_since: Millis | None = BEGINNING
     """Since when there has been no connection; ``None`` while there is one."""
     _breaks: list[tuple[Millis, Millis]] = attrs.field(factory=list)
     """Each ``[since, until)`` without connection that may touch a minute which has no verdict yet."""
     _reasons: dict[Millis, tuple[Reason, str]] = attrs.field(factory=dict)
     """Why single minutes are in doubt, where that is more than "not proven"."""
     _doubt: str | None = None
+    """Why the venue calls its own feed into question; ``None`` if it does not."""
     _refused: str | None = None
+    """How the venue refused the subscription; ``None`` if it did not."""
 
     default_reason = Reason.UNPROVEN
 
-    # --- what the feed tells us about the connection
+    # --- the connection
 
     def connected(self, now: Millis) -> None:
-        """The subscription was acknowledged: from *now* on we hear what is said."""
+        """The subscription was acknowledged: from *now* on events of the series arrive."""
         self._refused = None
-        if self._gone is not None:
+        if self._disconnected_since is not None:
             self._breaks = [(since, until) for since, until in self._breaks if until > self.frontier]
-            self._breaks.append((self._gone, now))
-            self._gone = None
+            self._breaks.append((self._disconnected_since, now))
+            self._disconnected_since = None
 
     def disconnected(self, now: Millis) -> None:
-        """We hear nothing any more."""
-        if self._gone is None:
-            self._gone = now
+        """The connection was lost at *now*: no more events arrive."""
+        if self._disconnected_since is None:
+            self._disconnected_since = now
 
     def refused(self, text: str) -> None:
-        """The venue does not want to tell us about this symbol."""
+        """The venue refused the subscription of this symbol; *text* is its reason."""
         self._refused = text
 
     def doubted(self, text: str | None) -> None:
         """The venue calls its own feed into question, or (``None``) no longer.
 
-        Nothing is proven meanwhile. What was heard stays heard: once the doubt is gone, ids may prove it.
+        Nothing is proven meanwhile. Trades that arrive meanwhile are kept: once the doubt is gone, ids may prove their
+        minutes.
         """
         self._doubt = text
 
@@ -109,15 +112,15 @@ class Assembler(ABC):
 
     @abstractmethod
     def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
-        """What *event*, received at *now*, proves."""
+        """The outcomes of *event*, received at *now*: what it proves, and what is to be logged."""
 
     def due(self, now: Millis) -> Sequence[Outcome]:
-        """Call minutes that have waited longer than :data:`SETTLE` ``Unsure``."""
+        """``Unsure`` for each minute that has waited for its first verdict longer than :data:`SETTLE`."""
         until = floor_to(now - SETTLE, MINUTE)
         return () if until <= self.frontier else list(self.give_up(until))
 
     def give_up(self, until: Millis) -> Iterator[Outcome]:
-        """A verdict of ``Unsure`` for each minute before *until* that has none, neighbours joined by reason."""
+        """``Unsure`` for each minute before *until* that has no verdict; neighbours of one reason are joined."""
         since = self.frontier
         while since < until:
             reason, detail = self._why(since)
@@ -130,6 +133,7 @@ class Assembler(ABC):
         self._reasons = {minute: why for minute, why in self._reasons.items() if minute >= self.frontier}
 
     def _why(self, minute: Millis) -> tuple[Reason, str]:
+        """The reason and detail of a gap at *minute*: the first of these that applies."""
         if self._refused is not None:
             return Reason.REFUSED, self._refused
         if minute in self._reasons:
@@ -141,9 +145,9 @@ class Assembler(ABC):
         return self.default_reason, ""
 
     def _without_connection(self, since: int, until: int) -> bool:
-        """Whether there was none for some of ``[since, until)``."""
-        gone = self._gone is not None and self._gone < until
-        return gone or any(lost < until and found > since for lost, found in self._breaks)
+        """Whether the connection was missing for a part of ``[since, until)``."""
+        missing = self._disconnected_since is not None and self._disconnected_since < until
+        return missing or any(lost < until and restored > since for lost, restored in self._breaks)
 
     def _prove(self, verdict: Candle | Empty, now: Millis) -> Iterator[Outcome]:
         """Pass a proven verdict on, after first verdicts for the minutes before it."""
@@ -168,7 +172,7 @@ class Assembler(ABC):
         yield verdict
 
     def _prove_anew(self, verdict: Candle, now: Millis) -> Iterator[Outcome]:
-        """Say a minute that was proven again, otherwise: let the store see that the two differ."""
+        """Pass on a second, different candle of a minute that was proven before: the store sees that the two differ."""
         if self._doubt is None:
             yield from self._prove(verdict, now)
 

@@ -1,10 +1,10 @@
 """Rows that count their trades, and trade ids that say when a row is complete.
 
-Rows and ids wait, by minute, behind a *base*: a minute and the last id that is not after that minute. As soon as the
+Rows and ids wait, by minute, after a *base*: a minute and the last id that is not after that minute. As soon as the
 rows of all minutes between the base (or any other minute with ids) and a later minute with ids count as many trades as
 there are ids between, those minutes are proven, and the last of them is the new base. Invariant: nothing is owed on
-minutes up to the base; ``_rows`` and ``_ids`` hold later minutes only. What never adds up leaves by age, twenty
-minutes with ids at the most, and is left to REST.
+minutes up to the base; ``_rows`` and ``_ids`` hold later minutes only. Minutes that never add up are dropped, oldest
+first, once more than twenty minutes with ids wait, and are left to REST.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ __all__ = ["FromCountedRows"]
 _SPANS_KEPT = 20
 """Unresolved minutes with trades that are still tried together; older ones are left to REST."""
 _ROWS_KEPT = 1_440
-"""Rows that may wait for ids; a row that is forgotten can only make a count too small, which proves nothing."""
+"""How many rows may wait for ids; a dropped row can only make a count too small, which proves nothing."""
 _PROVEN_KEPT = 5
-"""Proven rows that are remembered, for a row that changes its mind."""
+"""How many proven rows are remembered, to notice when the venue changes one afterwards."""
 
 
 @attrs.define
 class _Ids:
+    """The lowest and the highest id seen of one minute."""
+
     lo: int
     hi: int
 
@@ -51,6 +53,7 @@ class FromCountedRows(Assembler):
     _base: tuple[Millis, int] | None = None
     """(minute, id): a trade of that id is not after that minute, and nothing is owed on minutes up to it."""
     _proven: dict[Millis, Row] = attrs.field(factory=dict)
+    """The newest :data:`_PROVEN_KEPT` proven rows."""
     _newest: Millis = BEGINNING
     """The newest minute in which a trade was seen."""
 
@@ -69,12 +72,12 @@ class FromCountedRows(Assembler):
         if not now - DAY <= minute <= now + AHEAD:
             return self._ahead("row", minute, now)
         if minute % MINUTE:
-            return list(self._prove(candle_of(self.series, row, now), now))  # only to be rejected
+            return list(self._prove(candle_of(self.series, row, now), now))  # broken: _prove rejects it
         if self._base is not None and minute <= self._base[0]:
             proven = self._proven.get(minute)
             if proven is None or row == proven or count < (proven.trades_count or 0):
-                return ()  # given up, long ago, the same, or an older state out of a snapshot
-            # Ids had proven the minute and now the venue says otherwise.
+                return ()  # never proven or long ago, or the same row, or an older state of it from a snapshot
+            # Ids had proven the minute, and now the venue states another row.
             self._proven[minute] = row
             late = Remark("late_row", f"{self.series} row of {minute} changed after it was proven")
             return (late, *self._prove_anew(candle_of(self.series, row, now), now))

@@ -1,4 +1,4 @@
-"""Rows that say themselves that they are closed."""
+"""Rows that say themselves that they are closed: a row is the proof of its minute, and there is no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FromStatedCloses"]
 
 @attrs.define
 class FromStatedCloses(Assembler):
-    """Rows of which the venue itself says that they are closed: complete even if we joined in between."""
+    """Rows of which the venue itself says that they are closed: complete even if we connected during the minute."""
 
     default_reason = Reason.NO_CLOSE
 

@@ -46,7 +46,7 @@ _RUNS_KEPT = 64
 _KEPT_JUDGED = 5 * MINUTE
 """Trades of minutes that have their verdict are kept this long, for a trade that comes late."""
 _MINUTES_KEPT = 60
-"""Minutes with trades that may wait for proof; beyond it the oldest are left to REST, which is much quicker."""
+"""How many minutes with trades may wait for proof; older ones are left to REST, which is much quicker."""
 
 
 @attrs.define
@@ -57,12 +57,12 @@ class FromTrades(Assembler):
     """By id; between two of them at least one trade is missing."""
     _trades: dict[Millis, list[Trade]] = attrs.field(factory=dict)
     _kept_since: Millis = BEGINNING
-    """Trades of minutes before it have been dropped: nothing is said about those any more."""
+    """Trades of earlier minutes have been dropped: those minutes get no verdict any more."""
     _forgotten_id: int = 0
-    """Whether trades up to this id were heard is not known any more: they are not heard again."""
+    """Whether trades up to this id have arrived before is not known any more: they are ignored."""
 
     def hear(self, event: Event, now: Millis) -> Sequence[Outcome]:
-        """A trade extends what is known; a heartbeat confirms it up to its time."""
+        """A trade extends or begins a run; a heartbeat confirms the newest run up to the heartbeat's time."""
         if isinstance(event, Traded):
             trade = event.trade
             if trade.time > now + AHEAD:
@@ -71,7 +71,7 @@ class FromTrades(Assembler):
         if isinstance(event, Heartbeat):
             if event.time > now + AHEAD:
                 return self._ahead("heartbeat", event.time, now)
-            return self._hear_beat(event, now)
+            return self._hear_heartbeat(event, now)
         return ()
 
     def _hear_trade(self, trade: Trade, now: Millis) -> Sequence[Outcome]:
@@ -84,23 +84,24 @@ class FromTrades(Assembler):
         return outcomes
 
     def _hear_out_of_order(self, last: _Run | None, trade: Trade, now: Millis) -> Sequence[Outcome]:
-        """A trade that does not follow the newest one: it repeats one, begins a hole, or fills one."""
-        x, runs = trade.trade_id, self._runs
-        if x <= self._forgotten_id or any(run.lo <= x <= run.hi for run in runs):
+        """A trade that does not follow the newest trade: it repeats a trade, begins a hole, or fills a hole."""
+        new_id, runs = trade.trade_id, self._runs
+        if new_id <= self._forgotten_id or any(run.lo <= new_id <= run.hi for run in runs):
             return ()  # heard before: last_match repeats a trade after every subscription
-        outcomes = self._note_hole(last, trade, now) if last is not None and x > last.hi else []
-        index = next((i for i, run in enumerate(runs) if run.lo > x), len(runs))
-        if index and runs[index - 1].hi + 1 == x:
+        outcomes = self._note_hole(last, trade, now) if last is not None and new_id > last.hi else []
+        index = next((i for i, run in enumerate(runs) if run.lo > new_id), len(runs))
+        if index and runs[index - 1].hi + 1 == new_id:
             run = runs[index - 1]
         else:
-            # Ids ascend with time: a time long before a lower id's is wrong, and would prove minutes before the hole.
+            # Ids ascend with time: a time long before that of a lower id is wrong; the new run would prove minutes
+            # from before the hole.
             time = max(trade.time, runs[index - 1].complete_until - GRACE) if index else trade.time
             since = Millis(floor_to(time, MINUTE) + MINUTE)
-            run = _Run(x, x - 1, since, trade.time, since)
+            run = _Run(new_id, new_id - 1, since, trade.time, since)
             runs.insert(index, run)
             index += 1
         outcomes += self._extend(run, trade, now)
-        if index < len(runs) and runs[index].lo == x + 1:
+        if index < len(runs) and runs[index].lo == new_id + 1:
             outcomes += self._join(run, runs.pop(index), now)
         outcomes += self._give_verdicts(run, now)
         if len(runs) > _RUNS_KEPT:
@@ -126,7 +127,7 @@ class FromTrades(Assembler):
         return Remark("late_trade", f"{self.series} trade {trade.trade_id} of {trade.time} came after its minute")
 
     def _note_hole(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
-        """Blame the feed for the ids between *run* and *trade*, as far as we were there to hear them."""
+        """Note that the feed left out the ids between *run* and *trade*, in the minutes in which we were connected."""
         missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
         since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
         for minute in range(since, max(run.complete_until, trade.time) + 1, MINUTE):
@@ -137,20 +138,22 @@ class FromTrades(Assembler):
         return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
 
     def _join(self, lower: _Run, upper: _Run, now: Millis) -> list[Outcome]:
-        """Make *lower* the run of both, and prove what neither could alone if the later minutes have verdicts."""
+        """Join *upper* to *lower*. If *upper* has given verdicts, prove the minutes that neither run could prove alone;
+        otherwise the next verdicts of *lower* cover them.
+        """
         lower.hi = upper.hi
         lower.complete_until = max(lower.complete_until, upper.complete_until)
         if upper.judged_until == upper.since or self._doubt is not None:
-            return []  # all of it is judged from the lower run's on
+            return []  # every minute from lower.judged_until on is still to be judged
         outcomes = self._verdicts(lower, lower.judged_until, upper.since, now)
         lower.judged_until = max(lower.judged_until, upper.judged_until)
         return outcomes
 
-    def _hear_beat(self, beat: Heartbeat, now: Millis) -> Sequence[Outcome]:
+    def _hear_heartbeat(self, beat: Heartbeat, now: Millis) -> Sequence[Outcome]:
         if not self._runs:
             return ()
         run = self._runs[-1]
-        # A smaller id than we have heard proves nothing (the venue once sent 0 for months); a larger one says
+        # An id smaller than the newest we have proves nothing (the venue once sent 0 for months); a larger id means
         # that a trade is still on its way, or lost.
         if beat.last_trade_id == run.hi and beat.time > run.complete_until:
             run.complete_until = beat.time
@@ -171,17 +174,18 @@ class FromTrades(Assembler):
     def _verdicts(self, run: _Run, since: Millis, until: Millis, now: Millis) -> list[Outcome]:
         outcomes: list[Outcome] = []
         evidence = f"trade ids up to {run.hi} contiguous, known until {run.complete_until}"
-        since = max(since, self._kept_since)  # what was forgotten would look empty
+        since = max(since, self._kept_since)  # a minute whose trades were dropped would look empty
         for minute in [*sorted(m for m in self._trades if since <= m < until), until]:
             if since < minute:
                 outcomes += self._prove(Empty(self.series, since, minute, evidence), now)
-            # An id of another run among them says that the minute is not what this run believes: no verdict.
+            # A trade of another run in the minute contradicts this run, which does not have it: no verdict.
             if minute < until and self._all_in(run, minute):
                 outcomes += self._prove(self._candle(minute, now), now)
             since = Millis(minute + MINUTE)
         return outcomes
 
     def _all_in(self, run: _Run, minute: Millis) -> bool:
+        """Whether all trades of *minute* are of *run*."""
         return all(run.lo <= trade.trade_id <= run.hi for trade in self._trades[minute])
 
     def _candle(self, minute: Millis, now: Millis) -> Candle:

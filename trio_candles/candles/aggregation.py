@@ -1,11 +1,11 @@
 """The fold of one day's 1m candles into higher timeframes: complete, or nothing.
 
-An aggregate stands on every minute under it: each is a stored candle or known to be empty, and one at least is a
-candle. It is made of the stored values and of nothing else, so that whoever has the day file of minutes can
-derive it anew, to the bit.
+An aggregate exists only if each minute of its period is known to be a stored candle or empty, and at least one is a
+candle. It is computed from the stored values alone, so whoever has the day file of minutes can derive the same
+aggregate again, to the bit.
 
-Pure. A whole day into five timeframes is a few ms: the minutes come as columns, because most of them are only
-summed up, and never become objects.
+Pure. Folding a whole day into five timeframes takes a few ms: the minutes come as columns and never become objects,
+because most of them are only summed up.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _UNKNOWN, _EMPTY, _STORED = 0, 1, 2
 
 
 class Kinds:
-    """What each of a day's 1,440 minutes is: stored, empty, or (as long as nobody says) unknown."""
+    """What each of a day's 1,440 minutes is: stored, empty, or unknown, which each of them is at first."""
 
     def __init__(self, day: Millis) -> None:
         self._day = day
         self._kinds = bytearray(DAY // MINUTE)
 
     def empty(self, since: int, until: int) -> None:
-        """What of ``[since, until)`` is in the day is empty."""
+        """Mark the day's minutes in ``[since, until)`` as empty."""
         self._fill(since, until, _EMPTY)
 
     def stored(self, since: int, until: int) -> None:
-        """What of ``[since, until)`` is in the day is stored."""
+        """Mark the day's minutes in ``[since, until)`` as stored."""
         self._fill(since, until, _STORED)
 
     def stored_at(self, minutes: Iterable[int]) -> None:
-        """Each of *minutes*, which are in the day, is stored."""
+        """Mark each of *minutes*, open times in the day, as stored."""
         for minute in minutes:
             self._kinds[(minute - self._day) // MINUTE] = _STORED
 
     def unknown(self, since: int, until: int) -> None:
-        """What of ``[since, until)`` is in the day is not known."""
+        """Mark the day's minutes in ``[since, until)`` as unknown."""
         self._fill(since, until, _UNKNOWN)
 
     def _fill(self, since: int, until: int, kind: int) -> None:
@@ -58,8 +58,8 @@ class Kinds:
     def _position(self, time: int) -> int:
         return min(max((time - self._day) // MINUTE, 0), len(self._kinds))
 
-    def carries(self, since: int, until: int) -> bool:
-        """Whether an aggregate of ``[since, until)``, which is in the day, stands: all known, and not all empty."""
+    def has_aggregate(self, since: int, until: int) -> bool:
+        """Whether ``[since, until)``, a period in the day, has an aggregate: all minutes known, and not all empty."""
         low, high = self._position(since), self._position(until)
         return self._kinds.find(_UNKNOWN, low, high) < 0 and self._kinds.find(_STORED, low, high) >= 0
 
@@ -89,9 +89,9 @@ class DayOfMinutes:
         )  # fmt: skip
 
     def fold(self, series: Series, since: Millis, until: Millis) -> Candle:
-        """The candles that open in ``[since, until)``, one at least, as one of *series*.
+        """One candle of *series* from the minutes that open in ``[since, until)``, at least one of which is stored.
 
-        A sum that is too large for a float is infinite, and with that no candle to store.
+        A sum that is too large for a float becomes infinite, which makes the candle one that validation rejects.
         """
         a, b = bisect_left(self.opens, since), bisect_left(self.opens, until)
         quotes, counts = self.quote_volume[a:b], self.trades_count[a:b]
@@ -112,9 +112,9 @@ def periods_of(timeframe: Timeframe, spans: Iterable[Span], day: Millis) -> Iter
 
 
 def aggregates(minutes: DayOfMinutes, kinds: Kinds, series: Series, periods: Iterable[Span]) -> Iterator[Candle]:
-    """The candles of *series*, a higher timeframe, in those of *periods* that are complete."""
+    """The candles of *series*, of a higher timeframe: one for each of *periods* that has an aggregate."""
     for since, until in periods:
-        if kinds.carries(since, until):
+        if kinds.has_aggregate(since, until):
             yield minutes.fold(series, since, until)
 
 

@@ -1,9 +1,9 @@
-"""JSON of records, and records of JSON: the one converter for what programs read and what the ledger keeps as JSON.
+"""Records to JSON and back: the one converter for the JSON that programs read and the JSON that the ledger keeps.
 
-A *document* is a frozen record whose fields are the JSON object's keys, in their order; a record in it is an object,
-``None`` is null, and every key is always there. Each tool's documents lie beside the code that fills them; here are
-those that several share. What is read back is held to its record: a key too few or too many, a text where a number
-belongs, NaN are a ``ValueError``, never a default and never a guess.
+A *document* is a frozen record whose fields are the JSON object's keys, in their order; a nested record is an object,
+``None`` is null, and every key is always present. Each tool's documents lie beside the code that fills them; this
+module has the documents that several tools share. JSON that is read back must match its record: a missing or extra
+key, a text where a number belongs, or NaN is a ``ValueError``, never a default and never a guess.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class CandleDocument:
-    """A candle's values, where series and minute are known: as the ledger keeps those of a revision."""
+    """A candle's values without its series and minute: how the ledger keeps the candles of a revision."""
 
     open: float
     high: float
@@ -52,7 +52,7 @@ class CandleDocument:
 
 @attrs.frozen
 class EmptyDocument:
-    """In a candle's place, where the minute was called empty."""
+    """Takes the place of a :class:`CandleDocument` where the minute was called empty."""
 
     empty: str
     """The evidence."""
@@ -64,7 +64,7 @@ def to_json(document: attrs.AttrsInstance) -> str:
 
 
 def from_json(text: str, kind: type[T]) -> T:
-    """The document of *kind* that *text* is; ``ValueError`` names everything that is not as it should be."""
+    """*text* read as a document of *kind*; ``ValueError`` if it is none, which lists every mismatch."""
     from cattrs import BaseValidationError, transform_error
 
     value = json.loads(text)
@@ -77,7 +77,7 @@ def from_json(text: str, kind: type[T]) -> T:
 
 
 def kept_from_json(text: str) -> CandleDocument | EmptyDocument:
-    """What the ledger keeps of a minute as it was before a revision; ``ValueError`` as of :func:`from_json`."""
+    """*text* read as what a minute was before a revision, a candle or empty; errors as of :func:`from_json`."""
     either: Any = CandleDocument | EmptyDocument  # told apart by their keys
     kept: CandleDocument | EmptyDocument = from_json(text, either)
     return kept
@@ -85,19 +85,22 @@ def kept_from_json(text: str) -> CandleDocument | EmptyDocument:
 
 @cache
 def _converter() -> Converter:
-    # Imported late: 40 to 70 ms for which only those should wait who write or read a document.
+    # Imported late: the import takes 40 to 70 ms, for which only whoever writes or reads a document should wait.
     from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=True)
-    # By itself cattrs calls the type: int("7") and str(7) would pass for what they are not.
+    # By itself cattrs calls the type, so the text "7" would be accepted as a number and the number 7 as a text.
     for kind in (int, float, str):
         converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))  # else the one of str, its base
+    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))  # else the hook of str, StrEnum's base
     return converter
 
 
 def _exactly(value: object, kind: type) -> object:
-    """*value*, if it is of *kind* as JSON has it: a whole number will do as a float; true is no number."""
+    """*value* if JSON's type for it is *kind*; a whole number passes as a float, ``true`` passes as no number.
+
+    ``TypeError`` for another type, ``ValueError`` for a number that is not finite.
+    """
     allowed = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise TypeError(f"{value!r} is no {kind.__name__}")

@@ -14,9 +14,9 @@ _EXACT = Context(prec=200)
 
 
 def fold_trades(series: Series, minute: Millis, trades: Sequence[Trade], source: Source, ingest: Millis) -> Candle:
-    """The candle of *minute* from all its *trades* (at least one): open and close by lowest and highest id.
+    """The candle of *minute* from all its *trades* (at least one): opened by the lowest id, closed by the highest.
 
-    Sums are exact and become floats once, here.
+    Sums are exact, and become floats once, at the end.
     """
     trades = sorted(trades, key=lambda trade: trade.trade_id)
     volume, quote_volume = Decimal(0), Decimal(0)

@@ -1,7 +1,7 @@
 """Arithmetic of minutes: half-open intervals ``[since, until)`` in Unix ms, and lists of them.
 
-Every function takes intervals in ascending order of their begin, and gives them so; empty ones (``since >= until``)
-count for nothing and are never given. *Disjoint* intervals may touch.
+Every function takes and yields intervals in ascending order of their begin; empty intervals (``since >= until``) are
+ignored, and never yielded. *Disjoint* intervals may touch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def clip(intervals: Iterable[Interval], since: int, until: int) -> Iterator[Inte
 
 
 def union(intervals: Iterable[Interval]) -> Iterator[Interval]:
-    """*intervals*, those that touch or overlap made one."""
+    """*intervals*, joined where they touch or overlap."""
     at: Interval | None = None
     for low, high in intervals:
         if low >= high:
@@ -41,7 +41,7 @@ def union(intervals: Iterable[Interval]) -> Iterator[Interval]:
 
 
 def subtract(intervals: Iterable[Interval], taken: Iterable[Interval]) -> Iterator[Interval]:
-    """What of *intervals*, disjoint, is in none of *taken*."""
+    """The parts of *intervals* (disjoint) that are in none of *taken*."""
     rest = list(union(taken))
     first = 0
     for low, high in intervals:
@@ -58,7 +58,7 @@ def subtract(intervals: Iterable[Interval], taken: Iterable[Interval]) -> Iterat
 
 
 def cover(intervals: Iterable[Interval], since: int, until: int) -> Iterator[tuple[Interval, bool]]:
-    """``[since, until)`` in pieces, and whether each is one of *intervals* (disjoint, clipped) or lies between them."""
+    """``[since, until)`` in pieces, each with ``True`` if it is in one of *intervals* (disjoint), else ``False``."""
     at = since
     for low, high in clip(intervals, since, until):
         if at < low:
@@ -70,12 +70,12 @@ def cover(intervals: Iterable[Interval], since: int, until: int) -> Iterator[tup
 
 
 def length(intervals: Iterable[Interval]) -> int:
-    """How many ms *intervals*, disjoint, have together."""
+    """The length of all *intervals* (disjoint) together, in ms."""
     return sum(max(high - low, 0) for low, high in intervals)
 
 
 def minutes(intervals: Iterable[Interval]) -> Iterator[int]:
-    """The open time of each minute of *intervals*, whole minutes, disjoint."""
+    """The open time of each minute of *intervals* (disjoint, of whole minutes)."""
     for low, high in intervals:
         yield from range(low, high, MINUTE)
 
@@ -87,5 +87,5 @@ def periods(intervals: Iterable[Interval], step: int) -> Iterator[int]:
 
 
 def touching(times: Iterable[int], step: int = MINUTE) -> Iterator[Interval]:
-    """``[time, time + step)`` of each of *times*, neighbours made one."""
+    """The intervals ``[time, time + step)`` of *times* (ascending), joined where they touch."""
     return union((time, time + step) for time in times)

@@ -60,7 +60,7 @@ def floor_to(time: int, step: int) -> Millis:
 
 
 def utc_text(time: int) -> str:
-    """*time* as ``2026-01-10 12:00:00``: for people, in UTC, any value a clock can show."""
+    """*time* (Unix ms) as ``2026-01-10 12:00:00``, in UTC, for people; works for any value that a clock can show."""
     days, rest = divmod(int(time), DAY)
     seconds = rest // 1000
     return f"{day_name(days * DAY)} {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
@@ -80,7 +80,7 @@ def day_name(time: int) -> str:
 
 
 def printable(text: str) -> str:
-    """*text* from a venue, fit for a terminal and a log: no control characters, not endless."""
+    """The first 500 characters of *text* from a venue, fit for a terminal and a log: control characters escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:500])
 
 
@@ -134,16 +134,18 @@ class Series:
     timeframe: str = "1m"
 
     _folder: str | None = attrs.field(default=None, eq=False, order=False, repr=False)
-    """``BASE-QUOTE`` where the symbol alone does not tell (``BTCUSDT``): from the venue's listing, or the ledger."""
+    """``BASE-QUOTE``, from the venue's listing or the ledger, where the symbol does not show it (``BTCUSDT``)."""
 
     @property
     def folder(self) -> str:
-        """``BASE-QUOTE``: the name of the folder of all its timeframes; ``ValueError`` if the symbol does not tell."""
+        """``BASE-QUOTE``: the folder of all the symbol's timeframes; ``ValueError`` if it is neither given nor shown by
+        the symbol.
+        """
         return self._folder or canonical_symbol(self.symbol)
 
     @property
     def path(self) -> str:
-        """Where its day files lie below the data directory, with ``/`` on every system."""
+        """Where the series' day files lie below the data directory, with ``/`` on every system."""
         return f"{self.venue}/{self.folder}/{self.timeframe}"
 
     def __str__(self) -> str:
@@ -188,9 +190,9 @@ class Candle:
     trades_count: int | None
     source: Source
     ingest_time: Millis
-    """When the collector received it, on the service's clock."""
+    """When the collector received the candle, on the service's clock."""
     close_time: Millis
-    """The first instant after the candle; a candle for which it is not so is rejected."""
+    """The first instant after the candle; a candle with any other value is rejected."""
     is_closed: bool = True
 
     def same_as(self, other: Candle) -> bool:
@@ -205,7 +207,12 @@ class Candle:
 
 
 class Reason(StrEnum):
-    """Why a minute is not certain; the ledger keeps the word, people read it."""
+    """Why a minute is not certain; the ledger stores the value, and people read it.
+
+    Who decides: ``Assembler._why`` in ``assembly/base.py`` for minutes of a live feed, from what the assemblers noted
+    and their ``default_reason``; ``expect``, ``rebuild`` and ``lose`` in ``store/journal.py`` for minutes outside
+    of a run; ``store/verdicts.py`` for a candle rejected there; ``collector/venue_state.py`` for overflow.
+    """
 
     NOT_COLLECTED = "not_collected"
     """Before the first start: expected because of the lookback, never listened to."""
@@ -226,7 +233,7 @@ class Reason(StrEnum):
     REJECTED = "rejected"
     """A candle came and broke a rule; the detail names the rule."""
     OVERFLOW = "overflow"
-    """Verdicts waited for the disk beyond the stated bound and were given up."""
+    """More verdicts waited for the disk than the stated bound, and these were given up."""
     CORRUPT = "corrupt"
     """The day file that held the minute does not match its digest."""
     LEDGER_LOST = "ledger_lost"
@@ -269,29 +276,29 @@ class Gap:
     attempts: int
 
 
-# --- what else the gap-filler learns; no verdicts, but for the ledger ------------------------------------
+# --- findings: what else REST's answers tell the ledger; no verdicts ---------------------------------------
 
 
 @attrs.frozen
 class Attempt:
-    """Somebody tried to find out about ``[since, until)`` and did not, and why."""
+    """A question about ``[since, until)`` that proved nothing, and why."""
 
     series: Series
     since: Millis
     until: Millis
     error: str
     absent: bool = False
-    """The venue answered well and does not have these minutes. Observed twice, well apart: they are unfillable."""
+    """The venue gave a good answer and does not have these minutes. Observed twice, well apart, they are unfillable."""
     unwell: bool = False
     """The venue gave no answer at all: these minutes may be asked about again as soon as it does."""
     comparing: bool = False
-    """What was asked about is stored, and was to be compared."""
+    """The minutes are stored, and were asked about in order to compare them."""
 
 
 @attrs.frozen
 class Page:
-    """What one answer of the venue's REST record proved, to be judged as one: whether it is about this market at all
-    is seen by the minutes that are stored already.
+    """What one answer of the venue's REST record proved. The page is believed or refused whole: whether it is about
+    this market at all shows in its minutes that are stored already.
     """
 
     series: Series
@@ -299,18 +306,18 @@ class Page:
     until: Millis
     """The minutes that were asked for."""
     candles: tuple[Candle, ...]
-    """Ascending; of gaps, of stored minutes, also beside the span."""
+    """Ascending; of minutes that are gaps or stored, also outside of the span."""
     empties: tuple[Empty, ...]
     anonymous: bool = False
-    """The answer does not name its market: it is believed if what is stored agrees with it."""
+    """The answer does not name its market: the page is believed if the stored minutes agree with it."""
     twice: bool = False
-    """The same was answered twice: where nothing is stored that could agree, that is enough."""
+    """Two answers were the same; that is enough where nothing is stored that could agree with the page."""
     conclusive: bool = True
-    """It may replace a stored candle, if an earlier answer said the same."""
+    """The page may replace a stored candle if an earlier answer had the same other candle."""
     comparing: bool = False
-    """It was asked for to compare what is stored: what it does not tell of old minutes, the venue does not have."""
+    """The page was asked for to compare stored candles: an old minute that it leaves out, the venue does not have."""
     listed: tuple[Millis, str] | None = None
-    """The minute in which the venue's market of the series began, and how that is known: earlier ones are not
+    """The minute in which the venue's market of the series began, and how that is known: earlier minutes are not
     expected, and are no part of the page."""
 
 

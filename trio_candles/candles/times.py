@@ -1,8 +1,8 @@
-"""Times as people and programs write them → Unix milliseconds; one reading for the reader's arguments and the tools'.
+"""Times as people and programs write them → Unix milliseconds; one parser for the reader's and the tools' arguments.
 
 ======== ==========================================================================================
 text     an ISO date (its UTC midnight), an ISO time (UTC unless it says otherwise), or Unix ms
-datetime one that knows its time zone; a naive one is refused, for Python means local time by it
+datetime with a time zone; a naive datetime is refused, because Python takes it for local time
 date     its UTC midnight
 int      Unix ms
 ======== ==========================================================================================
@@ -23,13 +23,13 @@ LATEST = Millis(10_413_792_000_000)
 """The year 2300 (accelerated clocks run ahead): a time after it is a mistake."""
 
 _SECONDS_BELOW = 100_000_000_000
-"""Unix ms of 1973; as seconds, the year 5138. A smaller number is somebody's seconds."""
+"""Unix ms of 1973; as seconds, the year 5138. A smaller number is taken for seconds given by mistake."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def unix_ms(value: Moment) -> Millis:
-    """*value* in Unix ms; ``ValueError`` (``TypeError`` for another type) where what is meant is not certain."""
+    """*value* in Unix ms; ``TypeError`` for another type, ``ValueError`` where it is uncertain which time is meant."""
     if isinstance(value, bool) or not isinstance(value, (str, int, date)):
         raise TypeError(f"{value!r} is no time; expected a text, a datetime or Unix ms")
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """The contract's rules for one candle: a candle goes in, the name of the rule it breaks comes out, or nothing.
 
-Pure and total: any floats, any integers. Duplicates and order need to know what is stored and are judged by
-the store; everything that a candle shows by itself is judged here, once where it is assembled and once more
+Pure and total: any floats, any integers. Duplicates and order depend on what is stored and are judged by
+the store; everything that a candle shows by itself is judged here, once where the candle is assembled and once more
 before it is written.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["Rule", "broken_rule"]
 
 
 class Rule(StrEnum):
-    """Why a candle is rejected; the word is what logs, counters and gaps carry."""
+    """Why a candle is rejected; logs, counters and gaps carry the value."""
 
     NOT_FINITE = "not_finite"
     NONPOSITIVE_PRICE = "nonpositive_price"
@@ -33,15 +33,16 @@ class Rule(StrEnum):
     DUPLICATE = "duplicate"
     """An equal candle of the minute is stored: skipped."""
     CONFLICT = "conflict"
-    """A different candle of the minute is stored: both are kept in the ledger, the stored row stays."""
+    """A different candle of the minute is stored, or the minute is called empty: the ledger keeps both, what is stored
+    stays."""
     OUT_OF_ORDER = "out_of_order"
-    """Older than what is accounted for, and its minute is no open gap."""
+    """Older than the first minute that the ledger accounts for."""
 
 
 def broken_rule(candle: Candle, now: Millis) -> Rule | None:
     """The first rule that *candle* breaks, or ``None``; *now* is the service's clock.
 
-    ``ValueError`` if its series' timeframe is none: that is a bug, not a bad candle.
+    ``ValueError`` if the timeframe of the candle's series is no timeframe: that is a bug, not a bad candle.
     """
     o, h, low, c, v = candle.open, candle.high, candle.low, candle.close, candle.volume
     # Not-a-number compares false with everything, so this test must come before every comparison below.

@@ -1,7 +1,7 @@
 """Aggregates of one day: which rows of which day files may have changed, and what they are now.
 
 Only the periods over minutes that changed are looked at: the live feed appends a minute, and nothing has to be read
-until it completes a period. What is asked for anew is derived whole.
+until a minute completes a period. A day of which nothing is known is derived whole.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Outdated:
 
     file: DayFile
     periods: list[Span]
-    stands: bool
-    """Whether one of them has a row by the ledger; otherwise rows can only go, and no minutes are needed for that."""
+    has_rows: bool
+    """Whether by the ledger one of the periods has a row; if not, rows are only removed, which needs no minutes."""
 
 
 def outdated(
@@ -43,30 +43,31 @@ def outdated(
 ) -> list[Outdated]:
     """What has to be derived of *base*'s day, by the ledger alone.
 
-    *waiting* are the minutes whose candles are about to get into the day file; of each of *timeframes* is given
-    whether it has a file of that day.
+    *waiting* are the minutes whose candles are about to be written to the day file; *timeframes* gives each timeframe
+    and whether it has a file of that day.
     """
     kinds = ledger.expected()
     candles = [(minute, Millis(minute + MINUTE)) for minute in waiting]
-    # A minute that was not known carried no aggregate, and a period that reaches beyond the mark has never had one.
-    # So a row may have to go only where a minute changed that had been known: those are noted.
+    # A period with an unknown minute had no aggregate, and a period that reaches beyond the mark has never had one. So
+    # a row may have to be removed only where a known minute changed: such changes are noted.
     found = []
     for timeframe, exists in timeframes:
         noted = set(periods_of(timeframe, ledger.underived, base.day))
         periods = [
             period
             for period in sorted(noted.union(periods_of(timeframe, candles, base.day)))
-            if kinds.carries(*period) or (exists and period in noted and (ledger.anew or period[1] <= ledger.mark))
+            if kinds.has_aggregate(*period)
+            or (exists and period in noted and (ledger.wholly_underived or period[1] <= ledger.mark))
         ]
         if periods:
-            stands = any(kinds.carries(*period) for period in periods)
-            found.append(Outdated(base.of(timeframe.name), periods, stands))
+            has_rows = any(kinds.has_aggregate(*period) for period in periods)
+            found.append(Outdated(base.of(timeframe.name), periods, has_rows))
     return found
 
 
 @attrs.frozen
 class Minutes:
-    """The day file of minutes, as it is about to be, and what the other minutes are."""
+    """The rows that the day file of minutes will have, and the kinds of all minutes of the day."""
 
     times: list[Millis]
     table: pa.Table
@@ -74,7 +75,7 @@ class Minutes:
 
     @classmethod
     def of(cls, table: pa.Table, ledger: DayLedger) -> Minutes:
-        """*table*'s rows, and of the rest what *ledger* says."""
+        """The minutes of a day whose rows are *table*; the other minutes are what *ledger* says."""
         times = dayfiles.times_in(table)
         return cls(times, table, ledger.found(times))
 
@@ -88,7 +89,7 @@ class Minutes:
 
 
 def derived(one: Outdated, old: pa.Table | None, minutes: Minutes) -> pa.Table | None:
-    """The rows that *one*'s file should have, *old* being those that it has; ``None`` if they are the same."""
+    """The rows that the file of *one* should have, *old* being the rows that it has; ``None`` if nothing changes."""
     columns = minutes.columns(one.periods[0][0], one.periods[-1][1])
     candles = [
         candle for candle in aggregates(columns, minutes.kinds, one.file.series, one.periods) if _is_sound(candle)

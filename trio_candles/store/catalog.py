@@ -45,7 +45,10 @@ class Catalog:
             return None
 
     def read(self, file: DayFile) -> pa.Table | None:
-        """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it is not the ledger's."""
+        """The day file's rows; ``None`` if there is none, :class:`DayFileBroken` if it has no digest of the ledger's.
+
+        A file that cannot be parsed is :class:`DayFileBroken` too.
+        """
         known = self._journal.digest(file.path)
         content = self.content(file.path)
         if content is None:
@@ -95,9 +98,9 @@ class Catalog:
         return {series.path: series for series in self._journal.spans()}
 
     def look_up(self, series: Series, minute: Millis) -> Candle | None:
-        """The candle of *minute* in its day file; the last file read is kept, duplicates come in rows.
+        """The candle of *minute* in its day file. The last file read stays in memory: duplicates come in a row.
 
-        :class:`~trio_candles.store.dayfiles.DayFileBroken` if it is not the ledger's.
+        :class:`~trio_candles.store.dayfiles.DayFileBroken` if the file has no digest of the ledger's.
         """
         file = DayFile(series, floor_to(minute, DAY))
         digest = self._journal.digest(file.path)[0]
@@ -112,7 +115,7 @@ class Catalog:
     # --- after a crash
 
     def known(self) -> dict[str, DayFile]:
-        """The day files that the ledger lists, of our series and what stands on them, by path."""
+        """The day files that the ledger lists, of minutes and of aggregates, of known series, by path."""
         folders = self.folders()
         files = {path: _day_file(path, folders) for path in self._journal.digests()}
         return {path: file for path, file in files.items() if file is not None}
@@ -120,8 +123,8 @@ class Catalog:
     def recover(self, go_on: Callable[[], object]) -> set[Timeframe]:
         """Finish what a crash left: replacements under way, temporary files, day files that changed since.
 
-        *go_on* is called before each file and may raise: the next start does the others.
-        The higher timeframes of which there are day files.
+        Returns the higher timeframes of which there are day files. *go_on* is called before each file and may raise;
+        then the next start does the other files.
         """
         for name in self._disk.names(self._root / TMP):
             self._clear(f"{TMP}/{name}")
@@ -137,7 +140,7 @@ class Catalog:
         return {Timeframe.parse(name) for name in names}
 
     def _clear(self, path: str) -> None:
-        """Remove the temporary file at *path*; what is a folder nobody here has made, and it is set aside."""
+        """Remove the temporary file at *path*; a folder there, which we never make, is set aside."""
         try:
             self._disk.remove(self._root / path)
         except (IsADirectoryError, PermissionError):  # the latter is what Windows and macOS say
@@ -156,7 +159,7 @@ class Catalog:
     def settle(self, file: DayFile) -> Counter[str]:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.
 
-        How many minutes are new in it, by venue; those that REST has replaced at any time are not counted.
+        Returns how many minutes are new in the file, by venue, without minutes that REST has ever replaced.
         """
         digest, pending = self._journal.digest(file.path)
         try:
@@ -186,18 +189,18 @@ class Catalog:
         return Counter()
 
     def _arrived(self, file: DayFile, content: bytes) -> list[Millis]:
-        """The minutes of *file* that wait as what they are in *content*. One that REST has replaced since waits on."""
+        """The waiting minutes whose candles are the same in *content*. One that REST has replaced since waits on."""
         waiting = dayfiles.table_of(self._journal.waiting(file.series, file.day)).to_pylist()
         there = {row["open_time_ms"]: row for row in dayfiles.read(content, file).to_pylist()}
         return [row["open_time_ms"] for row in waiting if row == there.get(row["open_time_ms"])]
 
 
 def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
-    """The day file that belongs at *path*, of one of the 1m series in *folders* or of what stands on it."""
-    symbol, _, rest = path.rpartition("/")[0].rpartition("/")
+    """The day file that belongs at *path*, of one of the 1m series in *folders* or of its aggregates."""
+    symbol, _, timeframe = path.rpartition("/")[0].rpartition("/")
     base = folders.get(f"{symbol}/1m")
     try:
-        Timeframe.parse(rest)
+        Timeframe.parse(timeframe)
     except ValueError:
         return None
-    return None if base is None else dayfiles.day_file(path, attrs.evolve(base, timeframe=rest))
+    return None if base is None else dayfiles.day_file(path, attrs.evolve(base, timeframe=timeframe))

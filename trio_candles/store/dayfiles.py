@@ -1,7 +1,7 @@
 """Day files: one series' candles of one UTC day as parquet, only ever replaced whole.
 
 The steps of a replacement are functions of their own, in the order in which they must happen, because a crash
-may come between any two of them (the order itself is in :mod:`trio_candles.store.store`):
+may come between any two of them (the order itself is in :mod:`trio_candles.store.flushing`):
 
 ``encode`` in memory → ``write_temporary`` (write, fsync, read back, compare) → the journal notes the pending
 digest → replace → fsync the folder → the journal notes that it is done.
@@ -70,7 +70,7 @@ class DayFile:
 
     @property
     def base(self) -> Series:
-        """The minutes that its rows are, or stand on."""
+        """The 1m series that the rows are of, or are derived from."""
         return attrs.evolve(self.series, timeframe="1m")
 
     @property
@@ -138,8 +138,8 @@ def candles_in(table: pa.Table, series: Series) -> Iterator[Candle]:
 def merged(old: pa.Table | None, candles: Sequence[Candle], replaced: Collection[Millis] = ()) -> pa.Table:
     """*old*'s rows and *candles*, oldest first; sorted and unique by open time.
 
-    A minute that is in both keeps *old*'s row, unless it is one of those that are *replaced*: the journal lets only
-    equal ones and those come this far.
+    A minute that is in both keeps *old*'s row, unless it is in *replaced*: of the minutes in *old*, the journal lets
+    only equal candles and replaced ones come this far.
     """
     if old is None or old.num_rows == 0:
         return table_of(candles)
@@ -175,8 +175,8 @@ def closes_in(table: pa.Table) -> list[Millis]:
 
 
 def encode(table: pa.Table, series: Series | None = None) -> bytes:
-    """*table* as parquet, with a checksum in every page, and in its metadata whose rows they are, if *series* is given:
-    a venue may write symbols that do not tell their folder.
+    """*table* as the bytes of a parquet file with a checksum in every page. If *series* is given, the metadata names
+    it: a venue may write symbols that do not show their folder.
     """
     if series is not None:
         table = table.replace_schema_metadata({SERIES_KEY: json.dumps(_names(series))})
@@ -184,8 +184,8 @@ def encode(table: pa.Table, series: Series | None = None) -> bytes:
     pq.write_table(
         table,
         sink,
-        # Half the time of zstd to read, and to write, for a quarter more bytes: in a file this small, beginning to
-        # decompress costs more than decompressing, twenty times a file.
+        # Snappy takes half the time of zstd to read, and to write, for a quarter more bytes: in a file this small,
+        # beginning to decompress costs more than decompressing, twenty times a file.
         compression="snappy",
         write_page_checksum=True,
         write_statistics=_TIMES,  # what a reader skips files by
@@ -217,10 +217,11 @@ def read(content: bytes, file: DayFile) -> pa.Table:
 
 
 def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
-    """The rows in *content*, and which day file they are by what they say and by their *path*.
+    """Which day file *content* is, by its rows and its *path*; and the rows.
 
-    For when nobody knows any more; :class:`DayFileBroken` if it is none, lies in another's place, or has a row that
-    would never have been written. Whether one lies in the future is not asked: a clock may be wrong, too.
+    For a rebuilding, when no ledger knows. :class:`DayFileBroken` if the content is no day file, lies in another's
+    place, or has a row that would never have been written. Whether a row is in the future is not checked: a clock may
+    be wrong, too.
     """
     table = _parsed(content, path)
     if table.num_rows == 0:
@@ -268,8 +269,8 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
     series = file.series
     if _names_in(table, file.path) not in ({}, _names(series)):
         raise DayFileBroken(file.path, "its metadata is another series'")
-    for column, word in (("venue", series.venue), ("symbol", series.symbol), ("timeframe", series.timeframe)):
-        if table.column(column).unique().to_pylist() not in ([word], []):
+    for column, name in (("venue", series.venue), ("symbol", series.symbol), ("timeframe", series.timeframe)):
+        if table.column(column).unique().to_pylist() not in ([name], []):
             raise DayFileBroken(file.path, f"rows of another {column}")
     times, length = times_in(table), Timeframe.parse(series.timeframe).length
     opens = table.column("open_time_ms")
@@ -284,7 +285,7 @@ def _checked(table: pa.Table, file: DayFile) -> pa.Table:
 def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
     """The rules of :func:`~trio_candles.candles.validation.broken_rule` that a row of *table* breaks, column by column.
 
-    What is not a number fits nothing, and what is infinite fits only another that is: a high, in the end.
+    A price that is not a number fulfils no comparison, and an infinite one needs an infinite high: the high is tested.
     """
     o, high, low, close, volume = (table.column(name) for name in ("open", "high", "low", "close", "volume"))
     opens, closes = table.column("open_time_ms"), table.column("close_time_ms")
@@ -304,7 +305,7 @@ def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
         "candle is not closed": table.column("is_closed"),
     }
     for rule, holds in rules.items():
-        if not pc.all(holds, min_count=0).as_py():  # a null is in nobody's way
+        if not pc.all(holds, min_count=0).as_py():  # a null breaks no rule
             yield rule
     sources = {"websocket", "rest"} if file.is_base else {"aggregated"}
     if not sources.issuperset(table.column("source").unique().to_pylist()):
@@ -327,9 +328,9 @@ def write_temporary(disk: Disk, path: Path, content: bytes) -> None:
 
 
 def make_folder(disk: Disk, root: Path, folder: str) -> None:
-    """*folder* below *root*, with every step of it durable, whoever made it.
+    """Make *folder* below *root*, and every folder on the way there durable.
 
-    A step that is there already may be one that a killed process had no time to sync.
+    A folder that exists already is synced, too: a killed process may have had no time to sync it.
     """
     path = root
     for part in folder.split("/"):
@@ -339,7 +340,7 @@ def make_folder(disk: Disk, root: Path, folder: str) -> None:
 
 
 def set_aside(disk: Disk, root: Path, path: str) -> str:
-    """Move the file (or folder) at *path* to quarantine, under a name that nobody has; its new path."""
+    """Move the file (or folder) at *path* to quarantine, under a name that is free; return the new path."""
     disk.make_folder(root / QUARANTINE)
     taken = set(disk.names(root / QUARANTINE))
     name = path.replace("/", "_")

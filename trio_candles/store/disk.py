@@ -1,4 +1,4 @@
-"""The file system as the day files need it: a few calls, each saying what of it outlives a power cut.
+"""The file system as the day files need it: a few calls, each with a promise of what outlives a power cut.
 
 Everything in a data directory but the lock and SQLite's own files goes through a :class:`Disk`. It is a seam:
 tests hand in one that is full, that lies, that belongs to Windows, or that loses its power at a chosen instant.
@@ -46,7 +46,7 @@ class Disk(Protocol):
 
 @attrs.define
 class LocalDisk:
-    """The operating system's."""
+    """The operating system's file system."""
 
     sync: Callable[[int], None] = os.fsync
     """Makes what is behind a descriptor durable."""
@@ -93,8 +93,8 @@ LOCAL_DISK = LocalDisk()
 
 
 def is_closed(error: OSError) -> bool:
-    """Whether *error* says that a place is closed to us (no permission, read-only, no folder, an impossible name): a
-    mistake of whoever named it, which no trying again mends.
+    """Whether *error* means that a path is closed to us (no permission, read-only, no folder, an impossible name): a
+    mistake of whoever named the path, which trying again does not mend.
     """
     if getattr(error, "winerror", None) in SHARING:
         return False
@@ -108,12 +108,12 @@ class FileHeld(OSError):
 SHARING = {32, 33}
 """Windows' numbers for an open file: sharing violation, lock violation."""
 REPLACING = SHARING | {5}
-"""Replacing or removing an open file gives "access denied" too, which anywhere else is just that."""
+"""Replacing or removing an open file gives "access denied" too, which for any other call means just that."""
 
 
 @contextmanager
 def held_if(codes: Container[object]) -> Iterator[None]:
-    """Around a call on a day file in its place: :class:`FileHeld` if Windows gives one of *codes* for it."""
+    """Around a call on a day file: an ``OSError`` with one of Windows' *codes* becomes :class:`FileHeld`."""
     try:
         yield
     except OSError as error:

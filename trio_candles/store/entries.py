@@ -1,4 +1,4 @@
-"""The ledger's series in memory, because every verdict asks for one; what a failed transaction changed is undone."""
+"""The ledger's series in memory, because every verdict asks for one; changes of a failed transaction are undone."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class Entry:
 
     id: int
     first: Millis
+    """The first minute that is accounted for."""
     mark: Millis
+    """Every minute from ``first`` to here is accounted for."""
     last_candle: Millis | None
+    """The open time of the newest accepted candle."""
     expected: bool = False
     in_gaps: int = 0
-    """How much of it, in ms, is in open gaps: counted here, because nobody should have to add up half a million."""
+    """How many ms of the series are in open gaps: counted here, because there may be half a million gaps to add up."""
 
 
 class Entries:
@@ -63,9 +66,9 @@ class Entries:
         yield from self._all.items()
 
     def read_through(self, paths: Iterable[str]) -> None:
-        """Hold the series against the *paths* of the day files; ``ValueError`` if one is of minutes of no series.
+        """Check the series against the *paths* of the listed day files; ``ValueError`` if minutes are of no series.
 
-        Series are never taken out: one whose files are listed and that is not there had another name.
+        Series are never taken out of the ledger: where one is missing whose files are listed, its name was damaged.
         """
         folders = {series.path for series in self._all}
         for path in paths:
@@ -114,7 +117,7 @@ class Entries:
                 self._db.execute("UPDATE series SET expected = ? WHERE id = ?", (entry.expected, entry.id))
 
     def expected(self, venue: str, only: Iterable[Series] | None = None) -> Iterator[tuple[Series, Entry]]:
-        """The expected series of *venue* and their entries; of *only* some, if they are given."""
+        """The expected series of *venue*, or those of *only* if it is given, and their entries."""
         some = self._all.items() if only is None else [(one, self._all[one]) for one in only]
         return ((one, entry) for one, entry in some if entry.expected and one.venue == venue)
 
@@ -135,12 +138,12 @@ class Entries:
             self._db.execute("UPDATE series SET last_candle_ms = ? WHERE id = ?", (minute, entry.id))
 
     def count_in_gaps(self, entry: Entry, length: int) -> None:
-        """So many ms more of *entry* are in open gaps; or fewer, below zero."""
+        """Note that *length* ms more of *entry* are in open gaps; fewer if *length* is negative."""
         self._changing(entry).in_gaps += length
 
 
 def _own_folder(series: Series) -> str | None:
-    """*series*' folder, where its symbol does not tell."""
+    """*series*' folder, if it is not the one that its symbol shows; else ``None``."""
     try:
         return None if canonical_symbol(series.symbol) == series.folder else series.folder
     except ValueError:
@@ -148,7 +151,7 @@ def _own_folder(series: Series) -> str | None:
 
 
 def _is_of_minutes(path: str) -> bool:
-    """Whether a day file of minutes may lie at *path*, whatever its series; what is not so is itself damaged."""
+    """Whether *path* is well-formed as that of a day file of minutes, of any series; a malformed path is damaged."""
     match = _DAY_FILE.fullmatch(path)
     try:
         return match is not None and canonical_symbol(match[1]) == match[1] and bool(date.fromisoformat(match[2]))

@@ -6,8 +6,8 @@ digests are noted as pending in the journal; they replace the old ones, and the 
 transaction makes the digests current and lets go of the journal's rows. Until that transaction either digest is
 valid, and rows that are in both places are equal.
 
-A day's aggregates are derived from its file of minutes in the same group, and go the same way; one that has no row
-left is removed as others are replaced. What of them is not durable stays noted as underived.
+A day's aggregates are derived from its file of minutes in the same group, and are replaced in the same steps; a file
+of aggregates without a row left is removed instead. A day whose files are not all durable stays noted as underived.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Flushed:
     saved: dict[str, int] = attrs.field(factory=dict)
     """Rows newly in the day files of minutes, by venue."""
     error: str | None = None
-    """The system's own text for what went wrong first; what is not in day files stays in the journal."""
+    """The system's own text of the first error; candles that are not in day files stay in the journal."""
     failed: list[str] = attrs.field(factory=list)
     """Day files that were not written because of an error; the others of the group were."""
     held: list[str] = attrs.field(factory=list)
@@ -66,9 +66,9 @@ class _Replacement:
     """``None``: the file goes, and *digest* is :data:`~trio_candles.store.schema.ABSENT`."""
     digest: str
     minutes: list[Millis]
-    """Those that wait for it; of an aggregate, none."""
+    """The waiting minutes that the file takes in; none for a file of aggregates."""
     new: int = 0
-    """How many of them are not in the file that it replaces."""
+    """How many of *minutes* are not in the file that is replaced."""
 
 
 @attrs.define
@@ -76,10 +76,10 @@ class _Day:
     """One day of one series in a flush."""
 
     file: DayFile
-    """Of its minutes."""
+    """The day's file of minutes."""
     replacements: list[_Replacement] = attrs.field(factory=list)
     derived: bool = False
-    """Whether every aggregate that has to change is among them."""
+    """Whether every aggregate that has to change is among the replacements."""
 
 
 class Flusher:
@@ -91,12 +91,15 @@ class Flusher:
         self._disk = disk
         self._catalog = catalog
         self.timeframes: list[Timeframe] = []
-        """Those that are derived."""
+        """The timeframes that are configured to be derived."""
         self.older: set[Timeframe] = set()
-        """Others of which there are day files: these follow their minutes as long as they are there."""
+        """Other timeframes of which there are day files: a file of theirs is kept up to date as long as it is there."""
 
     def flush(self, files: Sequence[DayFile], flushed: Flushed) -> None:
-        """A file that cannot be written stands back, and the others go on; the journal's errors end it for all."""
+        """Bring the days of *files* up to date, and add to *flushed* what was done.
+
+        A file that cannot be written is left for a later flush, and the others go on; the journal's errors are raised.
+        """
         days: list[_Day] = []
         moved: dict[Path, list[_Replacement]] = {}
         durable: list[_Replacement] = []
@@ -139,7 +142,7 @@ class Flusher:
                         self._disk.remove(one.temporary)
 
     def _prepare(self, day: _Day, flushed: Flushed) -> None:
-        """Make durable, beside their places, the files of *day* as they should be; those that stay are not touched."""
+        """Write, durably beside their places, those files of *day* that have to change."""
         file, table = day.file, None
         self._settle_first(file, flushed)
         candles = self._journal.waiting(file.series, file.day)
@@ -152,7 +155,7 @@ class Flusher:
         day.derived = self._derive(day, table, minutes, flushed)
 
     def _beside(self, file: DayFile, table: pa.Table, minutes: list[Millis], *, anew: bool) -> _Replacement:
-        """*table*, durable beside the place of *file*; *anew*: where there is none yet."""
+        """Write *table* durably beside the place of *file*; *anew*: there is no such file yet."""
         content = dayfiles.encode(table, file.series)
         if not dayfiles.read(content, file).equals(table):
             raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
@@ -165,7 +168,7 @@ class Flusher:
         return _Replacement(file, temporary, digest_of(content), minutes)
 
     def _derive(self, day: _Day, table: pa.Table | None, waiting: Sequence[Millis], flushed: Flushed) -> bool:
-        """Prepare the aggregates that follow from *day*'s minutes; whether none had to stand back.
+        """Prepare the aggregates that follow from *day*'s minutes; ``False`` if one was left for a later flush.
 
         *table* are the minutes as they will be, with those that are *waiting*; ``None`` if they are as on disk.
         """
@@ -173,9 +176,9 @@ class Flusher:
         timeframes, whole = self._timeframes_of(file, flushed)
         ledger = self._journal.day_ledger(file.series, file.day)
         behind = aggregates.outdated(file, ledger, waiting, timeframes)
-        if table is None and any(one.stands for one in behind):
+        if table is None and any(one.has_rows for one in behind):
             table = self._catalog.believed(file)
-            # If that was given up, its minutes are gaps now.
+            # If the file was given up, its minutes are gaps now.
             ledger = self._journal.day_ledger(file.series, file.day)
             behind = aggregates.outdated(file, ledger, (), timeframes)
         minutes = aggregates.Minutes.of(dayfiles.table_of([]) if table is None else table, ledger)
@@ -187,7 +190,7 @@ class Flusher:
         return whole
 
     def _timeframes_of(self, file: DayFile, flushed: Flushed) -> tuple[list[tuple[Timeframe, bool]], bool]:
-        """The timeframes to derive of *file*'s day, and whether there is a file of each; and whether these are all."""
+        """The timeframes to derive of *file*'s day, each with whether it has a file; and whether these are all."""
         found, whole = [], True
         for timeframe in (*self.timeframes, *sorted(self.older - {*self.timeframes}, key=lambda one: one.length)):
             one, settled = file.of(timeframe.name), False
@@ -203,7 +206,7 @@ class Flusher:
         return found, whole
 
     def _derive_one(self, day: _Day, one: aggregates.Outdated, minutes: aggregates.Minutes) -> bool:
-        """Prepare one aggregate if it has to change; ``False`` if its file had to be given up: all of it is behind."""
+        """Prepare one file of aggregates if it has to change; ``False`` if it was given up, and its day noted anew."""
         try:
             old = self._catalog.read(one.file)
         except DayFileBroken as broken:
@@ -217,7 +220,7 @@ class Flusher:
         return True
 
     def _settle_first(self, file: DayFile, flushed: Flushed) -> None:
-        """The last flush may have failed half way. The ledger knows two digests, so that one is settled first."""
+        """Settle *file* if the last flush failed half way: the ledger has room for one pending digest only."""
         if self._journal.digest(file.path)[1] is not None:
             flushed.count(self._catalog.settle(file))
 

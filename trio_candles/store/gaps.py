@@ -9,15 +9,15 @@ When REST may be asked about a gap again is kept with the gap, in the transactio
                    │ │ └ the venue was not well      │
                    │ └───────────────────────────────┘ not_before_ms has come
 
-*Due* is a gap whose ``not_before_ms`` is not ahead of the clock. One that is longer than a question reaches is asked
-about piece by piece, newest first, before it waits: ``rest_since_ms`` to ``rest_until_ms`` is what is left. (After
-a few pieces in vain the next ones wait, too: a closed market has a long gap without anything in it.) A gap that
-grows while it waits goes on waiting: else every minute of a closed market would be a question. The wait doubles with
-the attempts (:func:`wait_after`). What failed because the venue was not well waits for nothing here: the asking task
-backs off by itself, and all of it is due once the venue is well. So a new start keeps the waits: none is longer than
-ten minutes, and while the way to a venue is broken none begins.
+A gap is *due* if its ``not_before_ms`` is not ahead of the clock. A gap that is longer than a question reaches is asked
+about piece by piece, newest first, before it waits: ``rest_since_ms`` to ``rest_until_ms`` is what is left to ask.
+(After a few pieces in vain each further piece waits, too: a closed market has a long gap without anything in it.) A
+gap that grows while it waits goes on waiting: else every minute of a closed market would be a question. The wait
+doubles with the attempts (:func:`wait_after`). A question that failed because the venue was not well lets no gap wait:
+the asking task backs off by itself, and the gaps are due once the venue is well. So a new start can keep the waits:
+none is longer than ten minutes, and while the way to a venue is broken none begins.
 
-The invariant: of each expected series with something due there is a page to ask for, whatever else there is.
+Invariant: each expected series with a due gap has a page to ask for, whatever other gaps there are.
 
 Works inside the journal's transactions, on its connection; spans are whole minutes, which the journal has checked.
 """
@@ -42,24 +42,25 @@ __all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
 OLD_ENOUGH = Millis(60 * MINUTE)
-"""Only of minutes that ended this long ago is an absence taken down: a record may be late (OKX's history is)."""
+"""An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
 SPACED = Millis(10 * MINUTE)
-"""How far apart the two observations are that make a minute unfillable."""
+"""How many ms apart the two observations are at least that make a minute unfillable."""
 
 FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
-"""Ms until a gap that an answer did not close is asked about again: doubling, each time."""
+"""Ms until a gap that an answer did not close is asked about again: doubled each time, up to the longest."""
 LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
-"""The same for a gap that ended less than so many ms ago: no minute is to stay open longer than five minutes while the
-venue answers, and the first minute of them passes before it may be asked about."""
+"""The longest wait of a gap that ended less than ``YOUNG`` ms ago: no minute is to stay open longer than five minutes
+while the venue answers, and the first of the five passes before the minute may be asked about."""
 PIECES_AT_ONCE = 4
-"""So many pieces of a long gap in vain, and each further one waits as well, as long as a young gap does at most."""
+"""How many pieces of a long gap are asked about at once; after these, in vain, each further piece waits as well, as
+long as a young gap does at most."""
 LOOKED_AT = 8
-"""Due gaps of one series that a look reads: a few, nearly always. Of thousands, the newest and the oldest will do."""
+"""How many due gaps of one series a look reads, nearly always all. Of thousands, the newest and the oldest will do."""
 
 
 @attrs.frozen
 class Due:
-    """The page of *series* that is best asked for next: the newest part of a due gap, and older ones that fit in."""
+    """The page of *series* to ask for next: the newest part of a due gap, and older due gaps that fit into the page."""
 
     series: Series
     since: Millis
@@ -88,7 +89,7 @@ class _Row(NamedTuple):
         return self.rest_since, self.rest_until
 
     def is_due(self, now: Millis) -> bool:
-        """Also further ahead than the longest wait: then the clock was set back meanwhile."""
+        """Whether the gap waits no more; one that waits beyond the longest wait is due, for the clock was set back."""
         return not now < self.not_before <= now + LONGEST_WAIT
 
 
@@ -112,7 +113,7 @@ class Gaps:
     # --- what there is
 
     def read_through(self) -> None:
-        """Read every word that the collector goes by; ``ValueError`` where that makes no sense."""
+        """Read every value that the collector goes by; ``ValueError`` where one makes no sense."""
         for state, reason in self._db.execute("SELECT DISTINCT state, reason FROM gap"):
             Reason(reason)
             if state not in ("open", "unfillable"):
@@ -148,7 +149,7 @@ class Gaps:
     # --- opened and closed
 
     def open(self, entry: Entry, unsure: Unsure, now: Millis) -> None:
-        """Let ``[since, until)`` be a gap; one that touches it and says the same grows."""
+        """Make the span of *unsure* a gap; an open gap before it of the same reason grows instead, if the two touch."""
         if unsure.since >= unsure.until:
             return
         self._entries.count_in_gaps(entry, unsure.until - unsure.since)
@@ -172,7 +173,7 @@ class Gaps:
         )
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
-        """Take ``[since, until)`` out of the gaps; the spans that were gaps, oldest first."""
+        """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first."""
         closed = []
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until)
@@ -185,7 +186,7 @@ class Gaps:
         return closed
 
     def _cut(self, row: _Row, low: int, high: int, now: Millis) -> None:
-        """Let what *row* has outside of ``[low, high)`` be gaps of their own, and *row* end there."""
+        """Shrink the gap *row* to ``[low, high)``, and make its parts outside gaps of their own."""
         self._db.execute(
             "UPDATE gap SET since_ms = ?, until_ms = ?, rest_since_ms = NULL, rest_until_ms = NULL WHERE id = ?",
             (low, high, row.id),
@@ -205,10 +206,10 @@ class Gaps:
     # --- asked about
 
     def due(self, history: History, now: Millis, only: Collection[Series] | None = None) -> dict[Series, Due]:
-        """What of each expected series of *history*'s venue is best asked about now; of *only* some, if they are given.
+        """The page to ask for now, of each expected series of *history*'s venue that has a due gap; if *only* is given,
+        of those series only.
 
-        Costs a search in an index for each series, and a few more for each that has something due, however many gaps
-        there are.
+        Costs a search in an index for each series, and a few more for each with a due gap, however many gaps there are.
         """
 
         def newest(since: int, until: int) -> tuple[Millis, Millis] | None:
@@ -235,7 +236,7 @@ class Gaps:
             )  # fmt: skip
         due = "state = 'open' AND (not_before_ms <= :now OR not_before_ms > :far)"
         many = len(rows) >= LOOKED_AT
-        if many:  # any of them, by that index; by the other one, the newest
+        if many:  # gap_due gave any of them; gap_span gives the newest
             rows = self._rows(
                 f"INDEXED BY gap_span WHERE series_id = :id AND {due} AND since_ms < :now"
                 f" ORDER BY since_ms DESC LIMIT {LOOKED_AT}",
@@ -257,14 +258,14 @@ class Gaps:
                 id=entry.id, since=lowest, until=until, now=now, far=far,
             )  # fmt: skip
         fitting = [row for row in rows if row.rest[0] < until and row.rest[1] > lowest]
-        # As far back as there is something due. Not to what waits: a venue that is asked about the oldest holes first
-        # would never come to the others.
+        # The page reaches back to its oldest due gap, and not to one that waits: a venue that is asked about the oldest
+        # gaps first would never come to the others.
         begin = max(lowest, min([since, *(row.rest[0] for row in fitting)]))
         return Due(series, Millis(begin), until, not row.attempts, any(row.attempts for row in fitting))
 
     def attempted(self, entry: Entry, attempt: Attempt, now: Millis) -> None:
-        """Count *attempt*, and let what it was about wait; minutes whose absence was observed before, long enough ago,
-        become unfillable.
+        """Count *attempt* for the open gaps that it touches, and let them wait; minutes whose absence was observed
+        before, at least :data:`SPACED` ago, become unfillable.
         """
         for row in self._touching(entry, attempt.since, attempt.until):
             if row.state == "open":
@@ -284,7 +285,7 @@ class Gaps:
     def _waiting(self, row: _Row, attempt: Attempt, now: Millis) -> tuple[int, tuple[int | None, int | None]]:
         """``not_before_ms`` and what is left to ask of *row* after *attempt* in vain.
 
-        What is newer than the attempt is left only if it is no end that is still growing.
+        A part newer than the attempt is left to ask only if it ended :data:`YOUNG` ago: a younger end may still grow.
         """
         left = [
             (since, until)
@@ -297,7 +298,7 @@ class Gaps:
         return now + wait_after(row.attempts + 1, row.until, now), (None, None)
 
     def _observed_absent(self, entry: Entry, since: Millis, until: Millis, error: str, now: Millis) -> None:
-        # Only what is not known to be absent is noted as such, so these events are disjoint.
+        # Only minutes without an absent event get one, so these events are disjoint.
         earlier = self._db.execute(
             "SELECT max(since_ms, :since), min(until_ms, :until), at_ms, detail FROM gap_event INDEXED BY"
             f" gap_event_absent WHERE {touching('gap_event', _ABSENT)} ORDER BY since_ms",

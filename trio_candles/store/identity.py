@@ -1,4 +1,4 @@
-"""What a data directory remembers about itself, also when its journal is lost: whose it is, and how late it was."""
+"""What a data directory remembers about itself, even if its journal is lost: whose it is, and its latest time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ __all__ = ["remembered_meta"]
 
 
 def remembered_meta(data_dir: Path) -> dict[str, str]:
-    """What *data_dir* remembers about itself: what its journal says, and for what that does not say (it is lost, or
-    was just made anew) ``identity.json``, and as the latest time the newest that its day files prove.
+    """What *data_dir* remembers about itself, as its journal's ``meta`` has it.
+
+    What the journal does not have (it is lost, or was just made anew) comes from ``identity.json``, and the latest time
+    from the newest candle in the day files.
     """
     meta = _meta_in_journal(data_dir)
     with suppress(OSError, ValueError):
@@ -48,7 +50,7 @@ _NUMBERS: Mapping[str, type] = MappingProxyType({"seed": int, "speed": float, "p
 
 
 def _is_number(text: str, kind: type) -> bool:
-    """Whether *text* is one; SQLite has no checksums, and a flipped bit must not keep a collector from starting."""
+    """Whether *text* is a number of *kind*; SQLite has no checksums, and a flipped bit must not prevent a start."""
     try:
         return math.isfinite(kind(text))
     except (ValueError, OverflowError):
@@ -90,7 +92,7 @@ def _day_in(name: str) -> Millis | None:
 
 def _last_close(path: Path, day: Millis) -> Millis:
     """When the last candle in *path*, a file of *day*, ended; the day's first instant if that cannot be read."""
-    # Imported late: whoever has a journal, which is everybody but once, should not wait for it.
+    # Imported late: only a directory whose journal is lost needs pyarrow, and no other should wait for the import.
     import pyarrow as pa
     import pyarrow.parquet as pq
 

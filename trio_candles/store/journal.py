@@ -4,7 +4,7 @@ Accepted candles that are not yet in a day file, and for every series what each 
 mark, a minute is a stored candle, in ``empty``, or in ``gap``; and never two of these. Everything that one
 batch of verdicts changes is one transaction (WAL, ``synchronous=FULL``).
 
-Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the store knows what it means.
+Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the store decides what the error means.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trio_candles.candles.model import (
 )
 from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
-from trio_candles.store.opening import JournalBroken, OtherFormat, is_of_the_moment, prepare
+from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
@@ -44,12 +44,13 @@ __all__ = [
     "LedgerBroken",
     "OtherFormat",
     "StoredElsewhere",
-    "is_of_the_moment",
+    "is_temporary",
 ]
 
 
 LEDGER_LOST = "ledger_lost"
-"""Remembered (in ``meta``) from a rebuilding of the ledger until the next start has said why minutes are missing."""
+"""A key of ``meta``: set by a rebuilding of the ledger, and removed by the next :meth:`Journal.expect`, which gives the
+minutes since the last stored one this reason."""
 
 
 class Journal:
@@ -78,7 +79,7 @@ class Journal:
             journal._read_through()
         except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, LedgerBroken) as error:
             database.close()
-            if is_of_the_moment(error):
+            if is_temporary(error):
                 raise
             raise JournalBroken(str(error)) from error
         except BaseException:
@@ -90,7 +91,7 @@ class Journal:
         """Read what the collector relies on; ``ValueError`` or the like where that makes no sense.
 
         SQLite has no checksums, and only candles have one of ours: a flipped bit in another value is seen here, if
-        anywhere. (It makes no whole minutes of a time: no power of two is a multiple of 60,000.)
+        anywhere. (A time with a flipped bit is no whole minute any more: no power of two is a multiple of 60,000.)
         """
         for series, entry in self._entries.items():
             if entry.first > entry.mark or entry.first % MINUTE or entry.mark % MINUTE:
@@ -153,8 +154,8 @@ class Journal:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
     def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
-        """Let the tools see what the collector's table shows: rows of ``venue_state`` without the time, and what the
-        store cannot do, by part.
+        """Record for the tools what the collector's table shows: *states* are rows of ``venue_state`` without the time,
+        *errors* what the store cannot do, by part.
         """
         with self._transaction():
             self._db.executemany(
@@ -171,7 +172,7 @@ class Journal:
 
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
         was first started ``not_collected``; those since its mark ``collector_down``, or ``ledger_lost`` at the
-        first start after a rebuilding, when nobody knows what was heard of them. What is old is forgotten.
+        first start after a rebuilding, when nobody knows what was heard of them. Old history is deleted (:meth:`tidy`).
         """
         until = floor_to(now, MINUTE)
         asked = floor_to(min(earliest, until), MINUTE)
@@ -209,12 +210,12 @@ class Journal:
         latest: Millis,
         days: Iterable[tuple[Series, Millis]] = (),
     ) -> int:
-        """Begin the ledger anew from what day files hold: their digests, and of each series the first minute to
-        account for and the spans that are stored, oldest first; the *latest* time that they prove to have been reached;
-        and the *days* there are files of, whose aggregates may stand on minutes that were called empty. How many
-        minutes in between are gaps now.
+        """Begin the ledger anew from what day files hold; return how many minutes between stored ones are gaps now.
 
-        The next :meth:`expect` accounts for the minutes since the last stored one.
+        *digests* are those of the files; *stored* has of each series the first minute to account for and the stored
+        spans, oldest first; *latest* is the latest time that the files prove; *days* are those that have files, whose
+        aggregates may be derived from minutes that were called empty. The next :meth:`expect` accounts for the minutes
+        since the last stored one.
         """
         lost = 0
         with self._transaction():
@@ -263,7 +264,7 @@ class Journal:
             )
 
     def stored(self, series: Series, minute: Millis) -> Candle | None:
-        """The stored candle of *minute*, wherever it is."""
+        """The stored candle of *minute*, from the journal or a day file; ``None`` if there is none."""
         return self._verdicts.stored(series, minute)
 
     def gaps_of(self, series: Series) -> list[Interval]:
@@ -303,8 +304,8 @@ class Journal:
         return (None, None) if row is None else (row[0], row[1])
 
     def replacing(self, pending: dict[str, str], minutes: Iterable[tuple[Series, Millis, Millis]] = ()) -> None:
-        """Day files are about to be replaced by ones with these digests; of *minutes*, the first and the last one of a
-        day, candles come into them.
+        """Note that day files are about to be replaced: *pending* has each path's new digest, *minutes* the first and
+        the last minute of the candles that each file takes in.
         """
         with self._transaction():
             self._db.executemany(
@@ -319,8 +320,8 @@ class Journal:
         files: Iterable[tuple[str, str, Series, Sequence[Millis]]],
         derived: Iterable[tuple[Series, Millis]] = (),
     ) -> None:
-        """Day files (path, digest, series, minutes) are durable: those minutes need wait no longer. Of the *derived*
-        days so is every aggregate.
+        """Note that *files*, as (path, digest, series, minutes), are durable: those minutes wait no longer. Of the days
+        in *derived* every file of aggregates is durable, too.
         """
         with self._transaction():
             for path, digest, series, minutes in files:
@@ -342,7 +343,7 @@ class Journal:
             self._db.execute("DELETE FROM day_file WHERE path = ? AND digest IS NULL", (path,))
 
     def lose(self, path: str, series: Series, day: Millis, now: Millis, detail: str) -> int:
-        """The day file *path* is gone or not to be believed: its minutes become gaps; how many."""
+        """The day file *path* is gone or not to be believed: its minutes become gaps; return how many."""
         entry = self._entries[series]
         until = min(Millis(day + DAY), entry.mark)
         since = max(day, entry.first)

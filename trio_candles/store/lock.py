@@ -41,8 +41,8 @@ else:
 def hold_lock(path: Path, attempts: int = 10) -> Iterator[None]:
     """Hold *path*'s lock for the block; :class:`Locked` if somebody else does.
 
-    A tool that looks whether a collector runs holds it for an instant, so a few attempts are made, a tenth of
-    a second apart.
+    A tool that looks whether a collector runs holds the lock for an instant, so a few *attempts* are made, a tenth
+    of a second apart.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

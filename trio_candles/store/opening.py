@@ -12,11 +12,11 @@ from contextlib import closing
 
 from trio_candles.store.schema import FORMAT, TABLES, UPGRADES, candle_checksum
 
-__all__ = ["JournalBroken", "OtherFormat", "is_of_the_moment", "prepare"]
+__all__ = ["JournalBroken", "OtherFormat", "is_temporary", "prepare"]
 
 
 class JournalBroken(Exception):
-    """The file is no sound journal; what it said is lost, and the day files are not."""
+    """The file is no sound journal; what the journal held is lost, and the day files are not."""
 
 
 class OtherFormat(Exception):
@@ -27,23 +27,27 @@ log = logging.getLogger(__name__)
 
 ATTEMPT_MS = 500
 ATTEMPTS = 60
-"""Half a minute for a reader that was there first. Between two attempts we can be stopped, and other readers begin."""
+"""Half a minute in all for a reader that came first. Between two attempts we can be stopped, and readers can begin."""
 
 LOG_BYTES = 64 * 1024 * 1024
-"""What the write-ahead log keeps of its size once it has been copied: it grows for as long as somebody reads."""
+"""To how many bytes the write-ahead log shrinks once it has been copied: it grows for as long as somebody reads."""
 
 _READ_FAILED = re.compile(r"error code=([0-9]+)")
-"""A disk that fails under ``integrity_check`` is told by it in words, as if it were damage."""
+"""``integrity_check`` reports a failing disk in its text, as if the file were damaged."""
 
 
-def is_of_the_moment(error: Exception) -> bool:
-    """Whether *error* may pass: a disk that is full or failing, another's lock; not a statement without sense."""
+def is_temporary(error: Exception) -> bool:
+    """Whether *error* may pass by itself: a full or failing disk, another process's lock; not a faulty statement."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
 
 
 def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int = ATTEMPTS) -> None:
-    """Make a new file a journal; ``sqlite3.DatabaseError`` if it holds something else."""
+    """Make a new file a journal, and an older format this one; check that the file is sound.
+
+    ``sqlite3.DatabaseError`` if the file is damaged or holds something else, ``OSError`` if the disk cannot be read,
+    :class:`OtherFormat` if another version made it.
+    """
     fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     _write_ahead(database, go_on, attempts)
     database.execute("PRAGMA synchronous = FULL")
@@ -74,7 +78,7 @@ def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts:
 
 
 def _write_ahead(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int) -> None:
-    """Take the journal, which lies at rest, to where readers are in nobody's way: for that step they all are.
+    """Switch the journal to a write-ahead log, beside which readers are in nobody's way; any reader blocks the switch.
 
     *go_on* is called between two attempts, and may raise.
     """

@@ -1,11 +1,11 @@
-"""Opening the journal when there is none to open: what was lost with it, and what the day files still prove.
+"""Opening the journal; and if it is lost, a new ledger from what the day files still prove.
 
 A journal that is missing or unsound is set aside, never deleted, and a new ledger is begun from the day files.
-They prove candles and nothing else: which minutes were empty or unfillable, and which candles had not reached a
-day file yet, is gone, so that every other minute is a gap (``ledger_lost``) and is asked for again.
+They prove candles and nothing else. Which minutes were empty or unfillable, and which candles were not in a day file
+yet, is lost, so every minute without a stored candle becomes a gap (``ledger_lost``) and is asked for again.
 
-A new journal is empty until one transaction fills it; a ledger without any series beside day files is one that
-was lost, or one whose rebuilding was cut short, which comes to the same.
+A new journal is empty until one transaction fills it. So a ledger without any series beside day files is new after a
+loss, or its rebuilding was cut short; in both cases it is filled.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[
         try:
             journal = Journal.open(path, stored_elsewhere, go_on)
         except JournalBroken as error:
-            # Damage stays; what a disk misread once does not, and is no reason to lose a ledger.
+            # Damage is still there at a second reading; an error of one reading is not, and is no reason to rebuild.
             log.warning("the journal seems to be broken (%s); it is read once more", error)
             journal = Journal.open(path, stored_elsewhere, go_on)
     except JournalBroken as error:
@@ -53,10 +53,10 @@ def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[
 
 
 def _set_journal_aside(root: Path) -> list[str]:
-    """Move what there is of the journal to quarantine, itself first; where to.
+    """Move the journal to quarantine, and then the files that belong to it; return their new paths.
 
-    If a crash comes in between, there is a log without a journal, and that is set aside at the next start. The
-    other way round there would be a journal without its log, which is sound and wrong.
+    A crash in between leaves a log without a journal, which is set aside at the next start. In the other order it
+    would leave a journal without its log, which is sound and wrong.
     """
     parts = [JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm"]
     return [dayfiles.set_aside(LOCAL_DISK, root, part) for part in parts if (root / part).exists()]
@@ -67,7 +67,8 @@ class _Stored:
     """What the day files in one folder say."""
 
     first: Millis
-    """The oldest file's day, readable or not. What of it was expected is not known; asking again is harmless."""
+    """The day of the oldest file, readable or not. Which of its minutes were expected is not known; asking for all is
+    harmless."""
     series: Series | None = None
     spans: list[intervals.Interval] = attrs.field(factory=list)
     """The stored minutes, oldest first; over midnight neighbours are not joined."""
@@ -82,7 +83,7 @@ class _Stored:
 def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], object]) -> None:
     """Fill *journal* from the day files if it is empty and there are any.
 
-    *go_on* is called before each file and may raise: the next start begins anew.
+    *go_on* is called before each file and may raise; then the next start begins the filling anew.
     """
     if journal.spans() or journal.digests():
         return

@@ -8,9 +8,9 @@ A candle that differs from the stored one is a *revision*::
                         └── two answers of REST, a minute apart, say the same other thing ─────────▶ replaced
 
 REST is asked about two kinds of things: the minutes of open revisions (:class:`Doubtful`), and of each series the
-live candles from its mark on (:class:`Unconfirmed`). Both are listed by when they are due, ``not_before_ms``, which
-moves in the transaction that records an answer, whatever it was worth: so what cannot be settled, and a record that
-is empty, come behind all that has been due for longer, and hide nothing.
+live candles from its mark on (:class:`Unconfirmed`). Both are listed in the order in which they are due, by
+``not_before_ms``, which moves in the transaction that records an answer, even one that settles nothing. So a revision
+that cannot be settled, and a series with an empty record, are listed behind everything that has been due for longer.
 
 Works inside the journal's transactions, on its connection.
 """
@@ -30,21 +30,21 @@ from trio_candles.venues.history import SETTLED
 __all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
 
 APART = Millis(60_000)
-"""Between two REST answers that replace a stored candle if they are the same: no cache keeps one that long."""
+"""Ms between two equal REST answers that replace a stored candle: no cache keeps an answer that long."""
 ASKED_APART = Millis(APART + 1000)
-"""Between the questions; the second is for rounding."""
+"""Ms between the two questions; the additional second is for rounding."""
 UNSETTLED_FOR = Millis(2 * 86_400_000)
-"""After which a revision that REST never settled is kept as it is: nobody is asked for ever."""
+"""Ms after which the outcome of a revision that REST has not settled is ``kept``: REST is not asked for ever."""
 
 RIPE = Millis(10 * MINUTE)
-"""A live candle is asked about at this age, with all that came after it: one page for ten minutes of a series."""
+"""The age in ms at which a live candle is asked about, with all later ones: one page for ten minutes of a series."""
 WAIT, OLD = Millis(120_000), Millis(180 * MINUTE)
-"""Ms until a minute, or a series, that an answer did not settle is asked about again; and how old it is when it may
-never be settled, as of a market that is closed."""
+"""Ms until a minute, or a series, that an answer did not settle is asked about again; and the age in ms from which it
+may never be settled, as in a market that is closed."""
 WAIT_OF_OLD_DOUBT, WAIT_OF_OLD_SERIES = Millis(1_800_000), Millis(600_000)
-"""The same of such a minute, or such a series."""
+"""Ms until a minute, or a series, older than :data:`OLD` is asked about again."""
 LISTED = 50
-"""Of each kind, those that have been due for longest: more than is asked about until the next look."""
+"""How many of each kind are listed, those due for longest: more than are asked about before the next listing."""
 
 
 @attrs.frozen
@@ -75,7 +75,7 @@ class Revisions:
     # --- what differs
 
     def read_through(self) -> None:
-        """Read what may be read again; ``ValueError`` or the like where that makes no sense."""
+        """Read every revision that is read later on, too; ``ValueError`` or the like where one makes no sense."""
         rows = self._db.execute("SELECT open_ms, stored, offered FROM revision WHERE outcome IN ('open', 'kept')")
         for minute, stored, offered in rows:
             try:
@@ -87,14 +87,15 @@ class Revisions:
     def add(
         self, series_id: int, minute: Millis, stored: CandleDocument | EmptyDocument, offered: Candle, now: Millis
     ) -> bool:
-        """Something else than what is stored was heard; ``False`` if it was heard before, and is still open."""
-        said = to_json(CandleDocument.of(offered))
+        """Open a revision: *offered* is not what is *stored*; ``False`` if the same is open from the same source."""
+        offered_json = to_json(CandleDocument.of(offered))
         for id_, before in self._open(series_id, minute):
             same = _same(before, offered) and before.source is offered.source
             if same:
                 if before.ingest_time_ms > offered.ingest_time:
-                    # The clock was set back: how long ago that was nobody can tell, so the minute begins anew.
-                    self._db.execute("UPDATE revision SET offered = ? WHERE id = ?", (said, id_))
+                    # The clock was set back, and nobody can tell how long ago the first answer was: the minute between
+                    # two answers begins anew.
+                    self._db.execute("UPDATE revision SET offered = ? WHERE id = ?", (offered_json, id_))
                     self._wait(series_id, minute, offered)
                 return False
             if before.source is offered.source:
@@ -102,7 +103,7 @@ class Revisions:
         self._db.execute(
             "INSERT INTO revision (at_ms, series_id, open_ms, stored, offered, outcome, not_before_ms)"
             " VALUES (?, ?, ?, ?, ?, 'open', ?)",
-            (now, series_id, minute, to_json(stored), said, minute + MINUTE + SETTLED),
+            (now, series_id, minute, to_json(stored), offered_json, minute + MINUTE + SETTLED),
         )
         self._wait(series_id, minute, offered)
         return True
@@ -116,7 +117,7 @@ class Revisions:
             )
 
     def is_second(self, series_id: int, offered: Candle) -> bool:
-        """Whether an earlier REST answer, at least a minute before this one, said the same."""
+        """Whether an earlier REST answer, at least a minute before this one, had the candle *offered*."""
         return any(
             before.source is Source.REST
             and _same(before, offered)
@@ -125,19 +126,19 @@ class Revisions:
         )
 
     def was_kept(self, series_id: int, offered: Candle) -> bool:
-        """Whether the same was offered before by the same side, and REST settled that it does not replace anything."""
+        """Whether the candle was offered before by the same source, and did not replace what is stored."""
         rows = self._db.execute(
             "SELECT offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'kept'",
             (series_id, offered.open_time),
         )
-        said = [from_json(before, CandleDocument) for (before,) in rows]
-        return any(_same(before, offered) and before.source is offered.source for before in said)
+        kept = [from_json(before, CandleDocument) for (before,) in rows]
+        return any(_same(before, offered) and before.source is offered.source for before in kept)
 
     def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
-        """REST has the last word on *minute*; whether anything was open."""
+        """End the open revisions of *minute*, as REST decided; ``True`` if there was one."""
         rows = self._open(series_id, minute)
         for id_, before in rows:
-            # Only the word that was followed is "replaced"; what else was heard is history.
+            # Only REST's candle, which was followed, is "replaced"; the feed's becomes "kept".
             self._settle(id_, outcome if outcome == "kept" or before.source is Source.REST else "kept")
         return bool(rows)
 
@@ -161,9 +162,7 @@ class Revisions:
         return {Millis(minute) for (minute,) in rows}
 
     def doubtful(self, venue: str, now: Millis) -> list[Doubtful]:
-        """The :data:`LISTED` stored minutes of *venue*'s expected series with an open revision that are due the
-        longest.
-        """
+        """The minutes of *venue*'s expected series with an open revision: the :data:`LISTED` due longest."""
         rows = self._db.execute(
             "SELECT series_id, open_ms,"
             " max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
@@ -188,30 +187,30 @@ class Revisions:
     # --- what is confirmed
 
     def begin(self, series_id: int, mark: Millis) -> None:
-        """Confirm live candles from *mark* on, unless it is known already where to go on."""
+        """Confirm live candles from *mark* on, unless the series has a confirmed mark already."""
         self._db.execute("INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", (series_id, mark, mark + RIPE))
 
     def mark(self, series_id: int) -> Millis | None:
-        """Every live candle that opens before it was compared, or cannot be."""
+        """The confirmed mark, before which every live candle was compared or cannot be; ``None`` without one."""
         row = self._db.execute("SELECT mark_ms FROM confirmed WHERE series_id = ?", (series_id,)).fetchone()
         return None if row is None else Millis(row[0])
 
     def advance(self, series_id: int, mark: Millis) -> None:
-        """Every live candle that opens before *mark* was compared, or cannot be."""
+        """Move the confirmed mark forward to *mark*: every earlier live candle was compared, or cannot be."""
         self._db.execute(
             "UPDATE confirmed SET mark_ms = ?1, not_before_ms = ?1 + ?2 WHERE series_id = ?3 AND mark_ms < ?1",
             (mark, RIPE, series_id),
         )
 
     def go_back(self, series_id: int, minute: Millis) -> None:
-        """A live candle came late, of *minute*: it is still to be compared, whatever was."""
+        """Move the confirmed mark back to *minute*: a late live candle of this minute is still to be compared."""
         self._db.execute(
             "UPDATE confirmed SET mark_ms = ?1, not_before_ms = ?1 + ?2 WHERE series_id = ?3 AND mark_ms > ?1",
             (minute, RIPE, series_id),
         )
 
     def compared(self, series_id: int, since: Millis, until: Millis, now: Millis) -> None:
-        """REST was asked about ``[since, until)``: what that has not settled waits, doubts and the series' mark."""
+        """REST was asked about ``[since, until)``: the open revisions and the mark in it that are still due wait."""
         self._db.execute(
             "UPDATE revision SET not_before_ms = :now + iif(open_ms < :old, :wait_of_old, :wait)"
             " WHERE series_id = :id AND open_ms >= :since AND open_ms < :until AND outcome = 'open'"
@@ -231,7 +230,7 @@ class Revisions:
         )  # fmt: skip
 
     def unconfirmed(self, venue: str, now: Millis) -> list[Unconfirmed]:
-        """The :data:`LISTED` expected series of *venue* whose candles have been due the longest for being compared."""
+        """The expected series of *venue* with live candles to be compared: the :data:`LISTED` due longest."""
         rows = self._db.execute(
             "SELECT series_id, confirmed.mark_ms FROM confirmed JOIN series ON series.id = series_id"
             " WHERE expected = 1 AND venue = :venue AND last_candle_ms >= confirmed.mark_ms"

@@ -62,7 +62,7 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
 COLUMNS = pa.schema(_FIELDS)
 """A day file's columns, in order, exactly."""
 STRINGS = ("venue", "symbol", "timeframe", "source")
-"""Those of them with few words, again and again."""
+"""Those of the columns that have few different values."""
 SERIES_KEY = b"trio_candles.series"
 """In a day file's own metadata: venue, symbol and folder as JSON, for when the ledger that knows them is lost."""
 
@@ -201,7 +201,7 @@ TABLES += TABLES_SINCE_2
 def _remade(table: str, statements: str, values: str) -> str:
     """SQL that gives *table* the shape of *statements*, and fills it with *values* of each row that it had.
 
-    Not by ALTER TABLE, which writes a text of its own into the schema: that is held against ours at each start.
+    Not by ALTER TABLE, which writes a text of its own into the schema: the text is compared with ours at each start.
     """
     return (
         f"CREATE TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
@@ -236,13 +236,13 @@ UPGRADES = {
 
 
 def candle_checksum(row: Sequence[object]) -> int:
-    """Of a row of ``candle``, its columns in order but the last: CRC-32 of the values as Python writes them.
+    """The checksum of a row of ``candle``, given its other columns: CRC-32 of the values as Python writes them.
 
-    A row waits there for minutes, or as long as a disk is full. What a bit flipped in it is seen before it is believed.
+    A row waits there for minutes, or as long as a disk is full; a flipped bit in it is noticed before it is believed.
     """
     series_id, open_ms, o, h, low, c, volume, quote, vwap, count, source, ingest_ms = row
-    # SQLite gives back 5 as 5.0 and -0.0 as 0.0, in a column of reals. Nearly always they are floats; written out,
-    # because every minute of a backfill comes here three times.
+    # SQLite gives back 5 as 5.0 and -0.0 as 0.0, in a column of reals. Nearly always all are floats; the sums are written
+    # out, without a loop, because every minute of a backfill comes here three times.
     reals: tuple[object, ...]
     try:
         reals = (
@@ -256,7 +256,10 @@ def candle_checksum(row: Sequence[object]) -> int:
 
 
 def digest_of(content: bytes | memoryview | pa.Buffer) -> str:
-    """The whole-file digest kept in ``day_file``: BLAKE2b, 32 bytes, as hex."""
+    """The digest of a whole day file, kept in the table ``day_file``: BLAKE2b, 32 bytes, as hex.
+
+    A flush notes it (:mod:`.flushing`); whether a file is believed by it is decided in ``Catalog.read``.
+    """
     return hashlib.blake2b(content, digest_size=32).hexdigest()
 
 
@@ -266,12 +269,12 @@ def identity_content(kind: str, seed: object, speed: object, pivot: object) -> b
 
 
 def identity_in(content: bytes) -> dict[str, str]:
-    """What ``identity.json`` says, worded as in ``meta``; ``ValueError`` if it says nothing that we would."""
-    said = json.loads(content)
-    if not isinstance(said, dict) or not isinstance(said.get("kind"), str):
+    """The values in ``identity.json``, as ``meta`` has them; ``ValueError`` if they are none that we would write."""
+    values = json.loads(content)
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise ValueError("it names no kind")
     kinds: dict[str, type | tuple[type, ...]] = {"kind": str, "seed": int, "speed": (int, float), "pivot": (int, float)}
-    found = {key: said[key] for key in kinds if said.get(key) is not None}
+    found = {key: values[key] for key in kinds if values.get(key) is not None}
     for key, value in found.items():
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise ValueError(f"{key} is {value!r}")

@@ -51,7 +51,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _begin(database: sqlite3.Connection) -> None:
-    """Begin to read: a transaction holds from its first look on, and fails there if it fails."""
+    """Begin a read transaction and read once: its snapshot is that of the first read, which is also what may fail."""
     database.execute("BEGIN")
     try:
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()

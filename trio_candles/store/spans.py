@@ -1,4 +1,4 @@
-"""Asking for the spans of a table that touch a span, without reading all that are older."""
+"""A condition in SQL: the spans of a table that touch a given span, found without reading all older spans."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["touching"]
 def touching(table: str, only: str = "") -> str:
     """A condition: rows of *table* (``gap``, ``empty``...) of the series ``:id`` that touch ``[:since, :until)``.
 
-    Spans of a series are disjoint, so of those that begin before, only the last can reach into it. Asked for by their
-    ends alone, all older ones would be read, and a thin pair has 100,000 a year. Where that holds of some rows only,
-    *only* is the condition that they meet (``event = 'absent'``), as their index has it.
+    Spans of a series are disjoint, so of the spans that begin before ``:since``, only the last can reach beyond it. A
+    search by ends alone would read all older spans, and a thin pair has 100,000 a year. Where only some rows are
+    disjoint, *only* is the condition that those rows meet (``event = 'absent'``), as their index has it.
     """
     also = f" AND {only}" if only else ""
     return (

@@ -20,7 +20,7 @@ from trio_candles.store.catalog import Catalog
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
 from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
-from trio_candles.store.journal import Journal, Judged, OtherFormat, is_of_the_moment
+from trio_candles.store.journal import Journal, Judged, OtherFormat, is_temporary
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
@@ -57,19 +57,19 @@ class Store:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Around what the journal is asked for itself: its disk's errors become :class:`StoreUnavailable`."""
+        """Around direct calls of the journal: errors of its disk become :class:`StoreUnavailable`."""
         with _system_errors(self._root):
             yield
 
     def ask(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
-        """``work(*args)``, of the journal, :meth:`guarded`: for whoever hands it to a thread."""
+        """``work(*args)``, a method of the journal, :meth:`guarded`, as one call that can be handed to a thread."""
         with self.guarded():
             return work(*args)
 
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
-        """Make the directory remember that it is *kind* and its clock; :class:`WrongDirectory` if it is not."""
+        """Record the directory's *kind* and *identity*; :class:`WrongDirectory` if it is of another kind."""
         with self.guarded():
             content = self._identity()
             found = self.journal.meta().get("kind") or self._kind_in(content)
@@ -98,7 +98,7 @@ class Store:
             return None
 
     def _write_identity(self, content: bytes) -> None:
-        """Make ``identity.json`` say *content*, durably, before the journal does: it is for when that is lost."""
+        """Make *content* the content of ``identity.json``, durably: the file is read if the journal is lost."""
         temporary = self._root / TMP / IDENTITY
         dayfiles.write_temporary(self._disk, temporary, content)
         try:
@@ -120,13 +120,13 @@ class Store:
     def commit(
         self, verdicts: Sequence[Verdict | Finding], now: Millis, rejected: Mapping[tuple[str, str], int] | None = None
     ) -> Judged:
-        """Make *verdicts* durable, and counted what was *rejected* before; else :class:`StoreUnavailable`."""
+        """Make *verdicts* durable, and count what was *rejected* before; both, or :class:`StoreUnavailable`."""
         with self.guarded():
             while True:
                 try:
                     return self.journal.commit(verdicts, now, rejected)
                 except DayFileBroken as broken:
-                    # Found when a minute was looked up; the verdicts meet its minutes as gaps.
+                    # Found when a minute was looked up; judged again, the verdicts find the file's minutes to be gaps.
                     self._catalog.give_up(broken)
 
     def stopped(self, now: Millis) -> None:
@@ -164,7 +164,8 @@ class Store:
     def flush(self, files: Sequence[DayFile]) -> Flushed:
         """Bring these days' files up to date: first the candles that wait, then what is derived from them.
 
-        Ends after the day that makes it :data:`FILES_AT_ONCE` files, at most as many days; see ``Flushed.rest``.
+        Ends after the day with which it has written :data:`FILES_AT_ONCE` files, and after as many days at most; the
+        days that are left are in ``Flushed.rest``.
         """
         flushed = Flushed()
         try:
@@ -204,11 +205,11 @@ def _make_root(root: Path) -> None:
 
 @contextmanager
 def _system_errors(root: Path) -> Iterator[None]:
-    """Full disks and failing ones become :class:`StoreUnavailable`: where, and in the system's own words."""
+    """Errors of a full or failing disk become :class:`StoreUnavailable`, with *root* and the system's own words."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, OSError) or is_of_the_moment(error):
+        if isinstance(error, OSError) or is_temporary(error):
             closed = is_closed(error) if isinstance(error, OSError) else _is_closed_journal(root / JOURNAL, error)
             raise StoreUnavailable(f"{root}: {type(error).__name__}: {error}", closed=closed) from error
         raise
@@ -225,8 +226,8 @@ def _is_closed_journal(path: Path, error: sqlite3.OperationalError) -> bool:
 def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] = lambda: None) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
 
-    *go_on* is called while a reader is waited for, and at every step of a recovery, which reads every day file; what
-    it raises ends that and passes through, with the directory in one piece as well.
+    *go_on* is called while a reader is waited for, and at every step of a recovery, which reads every day file; an
+    error that it raises ends the opening and passes through, with the directory in one piece as well.
 
     Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
     another version of this program made it or *root* is no directory, and :class:`StoreUnavailable` if the disk
@@ -236,7 +237,7 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] 
         with _system_errors(root):
             _make_root(root)
             stack.enter_context(hold_lock(root / LOCK))
-        # The journal asks the day files, and the day files are the store's, which has the journal.
+        # The journal looks minutes up in the day files, through the store, which is made after it and has it.
         elsewhere: list[Callable[[Series, Millis], Candle | None]] = []
         with _system_errors(root):
             disk.make_folder(root / TMP)

@@ -1,9 +1,9 @@
-"""Which days' aggregates are behind their minutes, durably: the ledger's table ``underived``; and what the ledger says
-of a day's minutes as far as aggregates are concerned.
+"""The ledger's table ``underived``: which days' aggregates are behind their minutes; and what the ledger says of a
+day's minutes as far as aggregates are concerned.
 
-A minute that changes and leaves a row in ``candle`` needs none here: the row brings its day up. Every other change
-is noted in the transaction that makes it, and a day file of minutes that is about to be replaced is, too; the notes
-of a day go when all its files are durable. So a crash leaves a day noted or done.
+A minute that changes and leaves a row in ``candle`` needs no note here: the row brings its day into a flush. Every
+other change is noted in the transaction that makes it, and so are the minutes that a replacement brings into a day
+file; the notes of a day are deleted when all its files are durable. So after a crash a day is either noted or done.
 
 Works inside the journal's transactions, on its connection.
 """
@@ -62,8 +62,8 @@ class DayLedger:
         return kinds
 
     @property
-    def anew(self) -> bool:
-        """Whether nothing is known about the day's aggregates."""
+    def wholly_underived(self) -> bool:
+        """Whether the whole day is noted: nothing is known about its aggregates."""
         return (self.day, self.day + DAY) in self.underived
 
 
@@ -74,7 +74,7 @@ class Underived:
         self._db = database
 
     def add(self, series_id: int, since: int, until: int) -> None:
-        """Something of ``[since, until)`` has changed; neighbours within a day are joined."""
+        """Note that minutes of ``[since, until)`` have changed; neighbours within a day are joined."""
         for day in range(floor_to(since, DAY), until, DAY):
             low, high = max(since, day), min(until, day + DAY)
             before = self._db.execute(
@@ -90,7 +90,7 @@ class Underived:
                 self._db.execute("UPDATE underived SET until_ms = ? WHERE id = ?", (high, before[0]))
 
     def add_days(self, days: Iterable[tuple[int, Millis]]) -> None:
-        """Nothing is known any more about the aggregates of these (series id, day)."""
+        """Note whole days, as (series id, day): nothing is known any more about their aggregates."""
         self._db.executemany(
             "INSERT INTO underived (series_id, since_ms, until_ms) VALUES (?, ?, ?)",
             [(series_id, day, day + DAY) for series_id, day in days],
@@ -104,7 +104,7 @@ class Underived:
         return [(series_id, Millis(day)) for series_id, day in rows]
 
     def forget(self, series_id: int, day: Millis) -> None:
-        """All of *day*'s aggregates are as its minutes are."""
+        """Delete the notes of *day*: all its aggregates are derived from its minutes as they are."""
         self._db.execute(
             "DELETE FROM underived WHERE series_id = ? AND since_ms >= ? AND since_ms < ?", (series_id, day, day + DAY)
         )

@@ -1,7 +1,22 @@
-"""What a verdict makes of the ledger: every minute of a series below its mark is one thing, whatever comes.
+"""What a verdict or a finding changes in the ledger.
 
-Judges inside the journal's transactions, on its connection: first verdicts in order, later proof that closes a gap,
-duplicates and contradictions, and what the venue's REST record says of minutes that are stored.
+Invariant: every minute of a series from ``first`` to its mark is exactly one of stored, empty, and gap (open or
+unfillable); the mark never goes back. What a minute becomes, by what it is::
+
+    offered                 at the mark        gap           stored                    empty
+    a candle of the feed    stored             stored        duplicate, or conflict    conflict
+    a candle of a page      -                  stored        agreed, differed, or      differed, or
+                                                             replaced                  replaced
+    Empty                   empty              empty         -                         -
+    Unsure                  gap                -             -                         -
+    Attempt                 -                  waits, or     -                         -
+                                               unfillable
+
+(-: nothing changes.) A conflict or a difference is kept as a revision (see :mod:`.revisions`); how a gap waits is in
+:mod:`.gaps`. Before ``first`` a candle of the feed is out of order. A verdict that begins beyond the mark would
+leave a hole: :class:`LedgerBroken`.
+
+Judges inside the journal's transactions, on its connection.
 """
 
 from __future__ import annotations
@@ -50,7 +65,7 @@ StoredElsewhere = Callable[[Series, Millis], Candle | None]
 """Looks a minute up in the day files."""
 
 MAY_BE_LATE = 30 * MINUTE
-"""So long a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
+"""How many ms a stored candle waits for its row in the venue's record; then confirmation goes on without it."""
 
 CANDLE = (
     "series_id, open_ms, open, high, low, close, volume, quote_volume, vwap, trades_count, source, ingest_ms, checksum"
@@ -87,10 +102,10 @@ class Verdicts:
     _stored_elsewhere: StoredElsewhere
 
     def judge(self, verdict: Verdict | Finding, now: Millis, judged: Judged) -> None:
-        """Take *verdict* into the ledger, and what became of it into *judged*.
+        """Record *verdict* in the ledger, and in *judged* what became of it.
 
         A first verdict must begin at its series' mark, and a span must be whole minutes: the assemblers promise
-        it, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
+        both, and a ledger with a hole would be a silent gap, so anything else is :class:`LedgerBroken`.
         """
         match verdict:
             case Candle():
@@ -113,7 +128,7 @@ class Verdicts:
     def _judge_candle(self, candle: Candle, now: Millis, judged: Judged) -> None:
         rule = broken_rule(candle, now)
         if rule is not None:
-            # The assembler has judged it before; only a clock that stepped back in between can bring it here.
+            # The assembler has checked the candle; only a clock that stepped back since can make it break a rule here.
             judged.rejected.append((candle, rule))
             if not candle.open_time % MINUTE:
                 until = Millis(candle.open_time + MINUTE)
@@ -132,7 +147,7 @@ class Verdicts:
         self._store(entry, [candle], judged)
 
     def _store(self, entry: Entry, candles: Sequence[Candle], judged: Judged) -> None:
-        """Accept *candles*, ascending; whatever their minutes were before, they are nothing else now."""
+        """Store *candles* (ascending), whose minutes the caller has taken out of gaps and empty spans."""
         rows = [
             (
                 entry.id, candle.open_time, candle.open, candle.high, candle.low, candle.close, candle.volume,
@@ -159,7 +174,7 @@ class Verdicts:
             judged.rejected.append((candle, Rule.CONFLICT))
 
     def _differs(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
-        """Keep on record that *offered* is not what is stored; whether that is news."""
+        """Keep a revision, because *offered* is not what is stored; ``True`` if the revision is new."""
         before: CandleDocument | EmptyDocument
         if stored is not None:
             before = CandleDocument.of(stored)
@@ -171,17 +186,18 @@ class Verdicts:
             if empty is None:
                 raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
             before = EmptyDocument(empty[0])
-        news = self._revisions.add(entry.id, offered.open_time, before, offered, now)
-        if news:
+        is_new = self._revisions.add(entry.id, offered.open_time, before, offered, now)
+        if is_new:
             judged.conflicts.append((stored, offered))
-        return news
+        return is_new
 
     # --- what REST says
 
     def _judge_page(self, page: Page, now: Millis, judged: Judged) -> None:
         """Close gaps by what *page* proves, and compare the rest of it with what is stored.
 
-        A page that does not name its market is not believed if it mostly differs from what is stored.
+        A page that does not name its market is refused if most of its minutes differ from what is stored, or if nothing
+        is stored that could agree and the page was not answered twice.
         """
         entry = self._entries[page.series]
         known = [candle for candle in page.candles if entry.first <= candle.open_time < entry.mark]
@@ -218,7 +234,7 @@ class Verdicts:
             rule = broken_rule(candle, now)
             if rule is None:
                 good.append(candle)
-            else:  # as above: only a clock that stepped back since the answer was read can bring it here
+            else:  # only a clock that stepped back since the answer was read can make it break a rule here
                 judged.rejected.append((candle, rule))
         for since, until in intervals.touching(candle.open_time for candle in good):
             self._gaps.close(entry, since, until, "stored", good[0].source.value, now)
@@ -229,7 +245,7 @@ class Verdicts:
     def _compare(
         self, entry: Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
     ) -> None:
-        """*offered* is what REST says of a minute that is stored, or called empty."""
+        """Compare *offered*, REST's candle, with what is *stored* of its minute (``None``: called empty)."""
         venue = offered.series.venue
         live = stored is None or stored.source is Source.WEBSOCKET
         if stored is not None and stored.same_as(offered):
@@ -240,7 +256,7 @@ class Verdicts:
             self._replace(entry, stored, offered, judged)
             judged.compared[venue, "replaced"] += 1
         elif not page.conclusive and self._revisions.was_kept(entry.id, offered):
-            pass  # that has been said before, and settled
+            pass  # the same was offered before, and settled
         elif self._differs(entry, stored, offered, now, judged):
             judged.compared[venue, "differed"] += live
 
@@ -261,8 +277,9 @@ class Verdicts:
             self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
 
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
-        """Stored minutes are confirmed up to the first one for which *page* has no answer; if it was asked for to
-        compare, the first young one. (A page for a gap is silent, too, about what row and trades say two things of.)
+        """Move the confirmed mark over the stored minutes of *page*, up to the first that the page has no candle of. If
+        the page was asked for to compare, only a young minute without a candle ends this; an older one counts as
+        unanswered. (A page for a gap also leaves out a minute of which row and trades differ.)
         """
         mark = self._revisions.mark(entry.id)
         until = min(page.until, entry.mark)
@@ -278,8 +295,10 @@ class Verdicts:
         self._revisions.advance(entry.id, until)
 
     def _judge_listing(self, entry: Entry, page: Page, now: Millis) -> None:
-        """Minutes before the listing are not expected, unless it is still to come, or something is known about one of
-        them, or the page itself has one: then it has told nothing about those that were asked for.
+        """Let the series begin at the listing that *page* gives: earlier minutes are not expected.
+
+        The listing is not believed if it is beyond the mark, if an earlier minute is stored or empty, or if the page
+        itself has an earlier candle; then the page proves nothing about the earlier minutes that were asked for.
         """
         if page.listed is None:
             return
@@ -294,11 +313,11 @@ class Verdicts:
             self._gaps.close(entry, entry.first, since, "unlisted", evidence, now)
             self._entries.begin_at(entry, since)
         day = floor_to(since, DAY)
-        self._underived.add(entry.id, day, day + DAY)  # what reaches over the beginning may be complete now
+        self._underived.add(entry.id, day, day + DAY)  # one over the beginning may be complete
         self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, since, evidence))
 
     def _judge_empty(self, empty: Empty, now: Millis) -> list[intervals.Interval]:
-        """Take *empty* into the ledger; what of it was a gap."""
+        """Record the minutes of *empty* that are gaps or beyond the mark; return the spans that were gaps."""
         entry = self._entries[empty.series]
         if empty.until > entry.mark:
             since = max(empty.since, entry.mark)
@@ -312,7 +331,7 @@ class Verdicts:
         return closed
 
     def unsure(self, unsure: Unsure, now: Millis) -> None:
-        """Minutes that have a verdict already keep it: doubt never undoes what was proven."""
+        """Make the minutes of *unsure* beyond the mark a gap; the others keep their verdict: doubt undoes no proof."""
         entry = self._entries[unsure.series]
         since = max(unsure.since, entry.mark)
         if since >= unsure.until:
@@ -321,16 +340,17 @@ class Verdicts:
         self._gaps.open(entry, attrs.evolve(unsure, since=since), now)
 
     def advance(self, entry: Entry, series: Series, since: Millis, until: Millis) -> None:
+        """Move the mark from *since* to *until*; :class:`LedgerBroken` if the mark is elsewhere."""
         if since != entry.mark:
             raise LedgerBroken(f"{series}: verdict on {since}, but the ledger stands at {entry.mark}")
         self._entries.advance(entry, until)
 
     def _add_empty(self, entry: Entry, since: int, until: int, evidence: str) -> None:
-        """Neighbours that touch are joined if they say the same but for the numbers in it: ids and times only
-        grow, so the newer evidence covers the older."""
+        """Add an empty span, joined to the span that ends at its begin if their evidence differs in numbers only: ids
+        and times only grow, so the newer evidence covers the older."""
         self._underived.add(entry.id, since, until)
-        # Spans are disjoint, so the last that begins before is the only one that can end here. Asked by its end, the
-        # table would be read through for every quiet minute: a thin pair has 100,000 spans a year.
+        # Spans are disjoint, so only the last one that begins earlier can end at *since*. A search by ends would read
+        # the whole table for every quiet minute: a thin pair has 100,000 spans a year.
         before = self._db.execute(
             "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
@@ -345,7 +365,7 @@ class Verdicts:
             self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, since, until, evidence))
 
     def stored(self, series: Series, minute: Millis) -> Candle | None:
-        """The stored candle of *minute*, wherever it is."""
+        """The stored candle of *minute*, from the journal or a day file; ``None`` if there is none."""
         row = self._db.execute(
             f"SELECT {CANDLE} FROM candle WHERE series_id = ? AND open_ms = ?", (self._entries[series].id, minute)
         ).fetchone()
@@ -373,7 +393,7 @@ class Verdicts:
 
 
 def candle_of(series: Series, row: Sequence[object]) -> Candle:
-    """The columns :data:`CANDLE` as what they say; :class:`LedgerBroken` if they are not what was written."""
+    """A row of the columns :data:`CANDLE` as a candle; :class:`LedgerBroken` if its checksum does not match."""
     if candle_checksum(row[:-1]) != row[-1]:
         raise LedgerBroken(f"{series}: the row that waits of {row[1]!r} does not match its checksum")
     _, open_ms, o, h, low, c, v, quote, vwap, count, source, ingest, _ = row

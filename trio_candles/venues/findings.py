@@ -1,4 +1,4 @@
-"""What the answers of one fill prove, minute by minute: rows that state, trades whose ids prove.
+"""What the answers of one fill prove about each minute: rows state a candle, trades with contiguous ids build one.
 
 ::
 
@@ -8,11 +8,11 @@
     a broken rule, two rows that differ ► doubted, whatever else is said of the minute
     none of these ► open, and at last missing: with the first reason (:meth:`Findings.excuse`) that covers the minute
 
-A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. Of a minute
-that is both stated and built the candle is the built one. Invariant of :meth:`Findings.filled`: every minute that was
+A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. A minute
+that is both stated and built takes the built candle. Invariant of :meth:`Findings.filled`: every minute that was
 asked for is in exactly one of candles, empties and missing, and no minute that is doubted or not settled is in the
-first two. Where more rows differ from what was said before, or from the trades, than agree, the answers are of two
-markets, and nothing is believed.
+first two. If more rows differ than agree, with earlier rows of their minutes or with the trades, the answers are of
+two markets, and nothing is believed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Span = tuple[Millis, Millis]
 
 @attrs.define
 class Findings:
-    """Collects what is said about one series; :meth:`filled` is the sum of it.
+    """Collects what the answers of one fill say about one series; :meth:`filled` is the result.
 
     The methods before :meth:`open` take what answers say, in any order; the others draw conclusions.
     """
@@ -47,37 +47,40 @@ class Findings:
     until: Millis
     now: Millis
     why: str = Why.NO_ROW
-    """Of minutes about which nothing was found out and nothing better is known."""
+    """Why a minute is missing that has neither a doubt nor an excuse."""
     understood: bool = False
     """Whether an answer has been understood."""
     _rows: dict[Millis, Candle | None] = attrs.field(factory=dict)
-    """What the venue states; ``None``: that nothing traded."""
+    """The first row of each minute; ``None``: it states that nothing traded."""
     _alike: int = 0
-    """Rows that were stated before, and said the same then."""
+    """How many rows repeated a minute, and equalled its first row."""
     _unlike: int = 0
-    """Rows that were stated before, and said something else."""
+    """How many rows repeated a minute, and differed from its first row."""
     _doubts: dict[Millis, str] = attrs.field(factory=dict)
-    """Minutes that are not believed, whatever else is said about them."""
+    """Minutes that are not believed, whatever else is said about them, and why."""
     _excuses: list[tuple[Millis, Millis, str]] = attrs.field(factory=list)
+    """(since, until, why): why minutes of the span are missing, if they are; the first that covers a minute counts."""
     _built: dict[Millis, Candle] = attrs.field(factory=dict)
+    """The candles built from trades."""
     listed: tuple[Millis, str] | None = None
-    """When the market began, and how that is known."""
+    """The minute in which the market began, and how that is known."""
     _rejected: dict[Millis, tuple[Candle, Rule]] = attrs.field(factory=dict)
+    """The first candle of each minute that breaks a rule, and the rule."""
     _blanks: list[Empty] = attrs.field(factory=list)
     """Spans without a trade, by ids; ascending and disjoint, as the trades prove them."""
 
     settled: Millis = attrs.field(init=False)
-    """Minutes from here on are not believed yet."""
+    """Minutes from this one on are too young to be believed."""
 
     def __attrs_post_init__(self) -> None:
         if self.since % MINUTE or self.until % MINUTE:
             raise ValueError(f"[{self.since}, {self.until}) are no whole minutes")
         self.settled = settled_until(self.now)
 
-    # --- what is said
+    # --- what answers say
 
     def row(self, candle: Candle) -> None:
-        """The venue states *candle*; unsettled it is ignored, against the rules it is rejected."""
+        """Take a row that states *candle*: ignored if its minute is not settled, rejected if it breaks a rule."""
         minute = floor_to(candle.open_time, MINUTE)
         if minute >= self.settled:
             return
@@ -92,7 +95,7 @@ class Findings:
         return rule is not None
 
     def zero_row(self, minute: Millis) -> None:
-        """The venue states that nothing traded in *minute*."""
+        """Take a row that states that nothing traded in *minute*."""
         if minute < self.settled:
             self._state(minute, None)
 
@@ -106,7 +109,9 @@ class Findings:
             self.doubt(minute, Why.ROWS_DIFFER)
 
     def leaves_out(self, since: Millis, until: Millis) -> None:
-        """The venue serves a row for every minute of ``[since, until)``: one that it does not have, it left out."""
+        """Excuse the minutes of ``[since, until)`` between the oldest and the newest row as left out: the venue serves
+        a row for every minute.
+        """
         first, last = self.first_row(), max(self._rows, default=None)
         if first is not None and last is not None:
             self.excuse(max(since, first), min(until, last), Why.LEFT_OUT)
@@ -120,18 +125,18 @@ class Findings:
         self._doubts.setdefault(minute, why)
 
     def excuse(self, since: Millis, until: Millis, why: str) -> None:
-        """Say *why* of those minutes that turn out to be missing; the first excuse counts."""
+        """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts."""
         self._excuses.append((since, until, why))
 
     def trades(self, known: Iterable[Trade]) -> None:
-        """All trades that are known: they replace those given before."""
+        """Take all trades that are *known*; they replace the trades given before."""
         verdicts = list(proven(self.series, known, self.now))
         self._built = {verdict.open_time: verdict for verdict in verdicts if isinstance(verdict, Candle)}
         self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=_since)
         for minute, candle in self._built.items():
             self._rejects(minute, candle)
 
-    # --- what it comes to
+    # --- conclusions
 
     def open(self) -> list[Span]:
         """The settled spans that were asked for and have neither a verdict nor a doubt, ascending."""
@@ -151,12 +156,13 @@ class Findings:
         return any(_since(verdict) < self.until and self.since < _until(verdict) for verdict in verdicts)
 
     def rows_agree_with(self, known: Iterable[Trade]) -> bool:
-        """Whether the rows say what the *known* trades say: then both are of the same market."""
+        """Whether more rows agree with the *known* trades than differ: then both are of the same market."""
         trial = Findings(self.series, self.since, self.until, self.now, rows=self._rows)
         trial.trades(known)
         return trial._most_agree() is True
 
     def _most_agree(self) -> bool | None:
+        """Whether more rows agree with the trades than differ; ``None`` if no minute has both."""
         if not self._built and not self._blanks:
             return None
         verdicts = [self._agree(minute) for minute in self._rows]
@@ -164,13 +170,13 @@ class Findings:
         return None if yes == no == 0 else yes > no
 
     def filled(self) -> Filled:
-        """Every minute that was asked for, once; and whatever else was proved."""
+        """Every minute that was asked for, once, and the other minutes that were proved."""
         rejected = tuple(pair for _, pair in sorted(self._rejected.items()))
         if self._unlike > self._alike:
-            # The same as below: of two answers to one fill one may be of another market, and its other rows with it.
+            # One of the answers to this fill may be of another market, and then its other rows are, too.
             return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),), rejected=rejected)
         if self._most_agree() is False:
-            # No answer names its market at some venues: one of the two is of another, and nobody can tell which.
+            # At some venues no answer names its market: rows or trades are of another one, and nobody can tell which.
             return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
         candles: list[Candle] = []
         zeros: list[Millis] = []
@@ -235,7 +241,11 @@ def _spans(minutes: Iterable[Millis]) -> list[Span]:
 
 
 def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
-    """Run *steps*, which tell *findings* what they learn, and sum up; what was proved survives what goes wrong."""
+    """Run *steps*, which give *findings* what they learn, and return the result.
+
+    What earlier answers proved survives an error: a :class:`Refusal` is raised with ``proven``, and a
+    :class:`Misunderstood` after an answer that was understood ends the fill, with its text as why minutes are missing.
+    """
     try:
         yield from steps
     except Refusal as refusal:
@@ -257,16 +267,16 @@ class _Run:
 
     trades: list[Trade]
     since: Millis
-    """The first minute that began after a trade of the run."""
+    """The first minute that the run can prove: it began :data:`GRACE` after the first trade, or has trade 1."""
     until: Millis
-    """The end of the last minute that ended before one."""
+    """The end of the last minute that the run can prove: settled, and over :data:`GRACE` before the newest trade."""
 
 
 def proven(series: Series, known: Iterable[Trade], now: Millis) -> Iterator[Candle | Empty]:
-    """What contiguous ids among the *known* trades prove about settled minutes.
+    """What contiguous ids among the *known* trades prove about settled minutes: candles and spans without a trade.
 
-    Ids ascend with time up to :data:`~trio_candles.venues.history.GRACE`, so the trades on either side must be that far
-    from the minute; where a time goes back further, nothing is proven across. Before trade 1 there was none.
+    Times ascend with ids up to :data:`~trio_candles.venues.history.GRACE`, so the trades on either side must be that
+    far from the minute; a time that goes back further ends the run of trades. Before trade 1 there was no trade.
     """
     trades = sorted((trade for trade in known if trade.time <= now), key=lambda trade: trade.trade_id)
     by_minute: dict[Millis, list[Trade]] = {}
@@ -282,7 +292,7 @@ def proven(series: Series, known: Iterable[Trade], now: Millis) -> Iterator[Cand
             if since < minute:
                 yield Empty(series, since, minute, f"no trade between the ids {before} and {before + 1}")
             since = Millis(minute + MINUTE)
-            # A trade of another run says that the minute is not what this run believes: no verdict.
+            # A trade of another run in the minute contradicts this run, which does not have it: no verdict.
             if minute < run.until and all(lo <= trade.trade_id <= hi for trade in by_minute[minute]):
                 yield fold_trades(series, minute, by_minute[minute], Source.REST, now)
                 before = max(trade.trade_id for trade in by_minute[minute])
@@ -308,7 +318,7 @@ def _contiguous(trades: Iterable[Trade]) -> Iterator[list[Trade]]:
 
 
 def _without_overlaps(runs: Iterable[_Run]) -> list[_Run]:
-    """Those *runs* (by id) that prove anything; none of two that claim the same minute."""
+    """Those of *runs* (by id) that prove anything; of two that claim the same minute neither."""
     kept: list[_Run] = []
     reached = 0
     for run in runs:

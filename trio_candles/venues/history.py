@@ -1,14 +1,14 @@
 """What a venue's REST history must be able to ask and answer: requests, answers, rates, findings, errors.
 
 A fill is a generator that yields :class:`Request`\\ s and is sent :class:`Answer`\\ s, so that paging, the second
-endpoint and the proof stay together, and pure: it opens nothing, waits for nothing, reads no clock::
+endpoint and the proof stay together and pure: a fill opens nothing, waits for nothing, reads no clock::
 
     fill = history.fill(series, since, until, now)
     request = next(fill)
     while True:
         request = fill.send(await ask(request))     # StopIteration carries the Filled
 
-What goes wrong on the way to an answer is thrown into it (``fill.throw(Unavailable("no answer in 10 s"))``).
+An error on the way to an answer is thrown into the fill (``fill.throw(Unavailable("no answer in 10 s"))``).
 
 ::
 
@@ -60,17 +60,17 @@ __all__ = [
 ]
 
 SETTLED = Millis(60_000)
-"""How long after its end a minute is believed: late trades have come, caches have let go of the old answer."""
+"""How many ms after its end a minute is believed: late trades have come, and caches have dropped old answers."""
 
 GRACE = Millis(1_000)
 """Ids follow time, but not to the instant: a trade this far from a minute certainly lies before or after it."""
 
 BESIDE = Millis(30 * MINUTE)
-"""Of older minutes, asked for besides where the answer does not name its market."""
+"""How many ms of older minutes are asked for in addition where the answer does not name its market."""
 
 
 def settled_until(now: Millis) -> Millis:
-    """Every minute before it ended at least :data:`SETTLED` ago."""
+    """The first minute that is not settled at *now*: all before it ended at least :data:`SETTLED` ago."""
     return floor_to(now - SETTLED, MINUTE)
 
 
@@ -88,7 +88,7 @@ class Request:
     path: str
     """Below the host's URL."""
     params: Mapping[str, str]
-    """The query's."""
+    """The query's parameters."""
     bucket: str
     """Which of the venue's rates the question counts against: a key of :attr:`History.rates`."""
     method: str = "GET"
@@ -119,7 +119,8 @@ class Rate:
     per_second: float
     burst: int
     empty_at_start: bool = True
-    """A new process does not know what the one before it has spent; empty, the two together keep the limit."""
+    """Whether the bucket has no tokens at first: a new process does not know how many the process before it has spent,
+    and so the two together keep the limit."""
 
 
 @attrs.frozen
@@ -131,7 +132,7 @@ class Penalty:
 
 
 class Why(StrEnum):
-    """Why an answer proves nothing about a minute; besides these, a broken rule's or a Misunderstood's own word."""
+    """Why an answer proves nothing about a minute. Others: a broken rule's value, a Misunderstood's text."""
 
     UNSETTLED = "not settled yet"
     NO_ROW = "no row, which proves nothing"
@@ -148,11 +149,11 @@ class Why(StrEnum):
     NO_TRADE_BEFORE = "no trade before it is served"
     BEFORE_FIRST = "before the first trade"
     NOT_REACHED = "trades not reached"
-    """The requests of this fill are used up: ask again for what is missing, something else will be reached."""
+    """The requests of this fill are used up: another fill for the missing minutes will reach other trades."""
 
 
 class Using(Enum):
-    """What of a venue's record to ask."""
+    """Which part of a venue's record to ask."""
 
     ALL = "rows, and trades where those leave something open"
     ROWS = "rows alone"
@@ -160,12 +161,12 @@ class Using(Enum):
 
 
 ABSENT = frozenset({Why.LEFT_OUT, Why.NO_ROW_YET, Why.ID_HOLE, Why.NO_TRADE_BEFORE})
-"""Words that say: the venue has answered well, shows what lies around these minutes, and not them."""
+"""The reasons which mean that the venue gave a good answer, with what lies around these minutes and without them."""
 
 
 @attrs.frozen
 class Missing:
-    """A fill did not prove ``[since, until)``, and why."""
+    """A span that a fill did not prove, and why."""
 
     since: Millis
     until: Millis
@@ -174,7 +175,7 @@ class Missing:
 
 @attrs.frozen
 class Filled:
-    """What a fill found out: each minute that was asked for is in exactly one of the three."""
+    """What a fill found out: each minute that was asked for is in exactly one of candles, empties and missing."""
 
     candles: tuple[Candle, ...]
     """Ascending. Also of minutes nobody asked for: whatever the answers carried and proved."""
@@ -185,21 +186,21 @@ class Filled:
     listed: tuple[Millis, str] | None = None
     """The minute in which the venue's market of the series began, and how that is known."""
     rejected: tuple[tuple[Candle, Rule], ...] = ()
-    """Settled candles that break a rule, and which: to be counted and logged. One of a minute at most."""
+    """Settled candles that break a rule, and the rule, to be counted and logged; at most one of each minute."""
 
 
 Fill = Generator[Request, Answer, Filled]
 
 
 class Refusal(VenueError):
-    """The venue has no answer for us; says nothing about the minutes."""
+    """The venue has no answer for us, which proves nothing about the minutes."""
 
     def __init__(self, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.retry_after = retry_after
         """Seconds, where the venue says how long it wants to be left alone."""
         self.proven: Filled | None = None
-        """What the fill had proved before; ``None`` if nothing."""
+        """What the fill had proved before the refusal; ``None`` if no answer had been understood."""
 
 
 class Throttled(Refusal):
@@ -246,27 +247,27 @@ class History(Protocol):
         ...
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
-        """By what of the record a stored candle of *minute* may be replaced."""
+        """Which part of the record may replace a stored candle of *minute*."""
         ...
 
     def reach(self, now: Millis) -> Millis:
-        """Rows are served from here on; 0 where that goes far enough back."""
+        """The first minute of which rows are served (Unix ms); 0 where rows go far enough back."""
         ...
 
     def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
         """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
 
-        Raises :class:`Misunderstood`,
-        :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing else, whatever it is sent.
+        Raises :class:`Misunderstood`, :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing
+        else, whatever the fill is sent.
         """
         ...
 
     def server_time(self) -> Request:
-        """The question what time it is there."""
+        """The request for the venue's time."""
         ...
 
     def read_time(self, answer: Answer) -> Millis:
-        """The venue's time; the same errors."""
+        """The venue's time in the *answer* to :meth:`server_time`, in Unix ms; raises the errors of :meth:`fill`."""
         ...
 
 
@@ -282,13 +283,15 @@ def pages(since: Millis, until: Millis, size: int) -> Iterator[tuple[Millis, Mil
 # --- reading answers --------------------------------------------------------------------------------------
 
 _REFUSING = (401, 403, 407, 408, 425, 451)
-"""Proxies, firewalls and regional blocks say these: they are about us, not about what we ask."""
+"""HTTP statuses of proxies, firewalls and regional blocks: they are about us, not about what we ask."""
 
 T = TypeVar("T")
 
 
 def judge_status(answer: Answer, spoken: tuple[int, ...] = ()) -> None:
-    """Raise what the HTTP status alone says; for 200, and where the venue itself has *spoken*, the body decides."""
+    """Raise the error that the HTTP status alone shows; nothing for 200 and the statuses in *spoken*, which the venue
+    itself uses: there the body decides.
+    """
     status = answer.status
     if status == 429:
         raise Throttled("HTTP 429", answer.retry_after)
@@ -300,7 +303,7 @@ def judge_status(answer: Answer, spoken: tuple[int, ...] = ()) -> None:
 
 
 def read_body(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
-    """The body as what it should be; :class:`Unavailable` for a page of HTML, else :class:`Misunderstood`."""
+    """The answer's body, decoded; :class:`Unavailable` for a page of HTML, :class:`Misunderstood` for the rest."""
     try:
         return decoder.decode(answer.body)
     except msgspec.ValidationError as error:

@@ -1,4 +1,4 @@
-"""What all listings share: which symbols a venue lists and trades, how it writes them, which one was meant."""
+"""What all listings share: which symbols a venue lists and trades, how it writes them, what a misspelt one may mean."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Listed:
     """One symbol as the venue lists it."""
 
     symbol: str
-    """As its feed writes it, which is as the configuration does."""
+    """As the venue's feed and the configuration write it."""
     trading: Trading
     state: str
     """The venue's own words."""
     since: Millis | None = None
     """When it was listed, where the venue says."""
     alias_of: str | None = None
-    """The symbol of the same market that the venue means by it: collecting both would store the same twice."""
+    """The symbol of which this one is another name, where it is: collecting both would store the same candles twice."""
 
 
 @attrs.frozen
@@ -68,13 +68,16 @@ class Listing:
 
 
 def nearest(symbol: str, listed: Mapping[str, Listed], most: int = 3) -> list[str]:
-    """Up to *most* symbols that may have been meant by *symbol*, the likeliest first; only such that can be used."""
+    """Up to *most* symbols that may have been meant by *symbol*, the likeliest first; none that is closed or an alias.
+
+    ``ValueError`` if *symbol* has no ``-`` or ``/``.
+    """
     usable = [one for one, entry in listed.items() if entry.trading is not Trading.CLOSED and entry.alias_of is None]
     base, separator, quote = re.split("([-/])", symbol, maxsplit=1)
     today = OLDER_NAMES.get(base, base), OLDER_NAMES.get(quote, quote)
     sure = [name for name in (separator.join(today), separator.join(reversed(today))) if name in usable]
     close = get_close_matches(symbol, usable, n=most + 1, cutoff=0.6)
-    # Of names that are as close, those of the same base: BTC-USDX is BTC and something, not something and USDT.
+    # Of the close names, those of the same base come first: BTC-USDX is BTC and something, not something and USDT.
     close.sort(key=lambda name: not name.startswith(base + separator))
     same_base = [] if close else sorted(name for name in usable if name.startswith(base + separator))
     return list(dict.fromkeys([*sure, *close, *same_base]))[:most]

@@ -1,9 +1,9 @@
 """What all probes share: questions that show whether a venue's REST still does what our code takes for granted.
 
-A probe asks about one symbol, preferably a busy one, and gives a finding for each assumption. What differs from what
-was measured once is no fault where the code handles both ways; where the code does not, it is: better known before a
-start than from gaps that stay open. Like a fill, a probe is a generator that yields requests and is sent answers; it
-reads the rows by decoders of its own, not by those whose assumptions it tests.
+A probe asks about one symbol, preferably a busy one, and gives a finding for each assumption. A difference from what
+was once measured passes if the code handles both ways, and fails if it does not: better to learn of it before a start
+than from gaps that stay open. Like a fill, a probe is a generator that yields requests and is sent answers; it decodes
+rows with decoders of its own, not with the decoders whose assumptions it tests.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class Finding:
 
 
 Clock = Callable[[], Millis]
-"""What time it is at the venue: handed in, and looked at when an answer has come."""
+"""Returns the time at the venue in Unix ms; handed in, and called when an answer has come."""
 Probe = Generator[Request, Answer, list[Finding]]
-"""Raises what :mod:`~trio_candles.venues.history` names."""
+"""Raises the errors of :mod:`~trio_candles.venues.history`."""
 
 
-# --- what is asked of rows and trades, whoever wrote them --------------------------------------------------
+# --- checks of rows and trades that all venues share -------------------------------------------------------
 
 
 @attrs.frozen
 class ProbedRow:
-    """A row in the columns that we assume; the time is the row's beginning, in Unix ms."""
+    """A row in the columns that we assume; *time* is its open time in Unix ms."""
 
     time: int
     open: float
@@ -85,19 +85,19 @@ def check_columns(rows: Sequence[ProbedRow]) -> Finding:
 
 
 def order_of(times: Sequence[int]) -> str:
-    """Of rows that begin at *times*, in words."""
+    """The order of rows that open at *times*, in words."""
     steps = {(later > earlier) - (later < earlier) for earlier, later in pairwise(times)}
     return {1: "oldest first", -1: "newest first"}.get(steps.pop(), "with repetitions") if len(steps) == 1 else "mixed"
 
 
 def as_assumed(name: str, found: str, assumed: str) -> Finding:
-    """What differs, and does not matter, is a note."""
+    """A pass, with a note if *found* is not what was *assumed*: the code handles both."""
     note = ", as assumed" if found == assumed else f" ({assumed} was assumed; the code handles both)"
     return Finding(name, "pass", found + note)
 
 
 def must_hold(name: str, holds: bool, assumed: str, found: str) -> Finding:
-    """What the code cannot do without: *found* is what there is instead of what was *assumed*."""
+    """A pass if the assumption *holds*, else a failure, because the code relies on it; *found* says what was seen."""
     return Finding(name, "pass", f"{assumed}, as assumed") if holds else Finding(name, "fail", found)
 
 
@@ -110,7 +110,7 @@ def check_forming_row(newest: int, now: Millis) -> Finding:
 
 
 def check_trade_ids(trades: Iterable[tuple[int, int]]) -> Finding:
-    """Whether the ids of *trades* (id, time in ms) have no hole, and follow time as far as we rely on it."""
+    """Whether the ids of *trades* (id, time in ms) have no hole, and their times go back by no more than ``GRACE``."""
     name, by_id = "trade ids", sorted(trades)
     if len(by_id) < 2:
         return Finding(name, "warn", f"not seen: {len(by_id)} trades")

@@ -1,4 +1,4 @@
-"""What a venue must be able to say and to read: its limits, its events, its errors.
+"""What a venue's live feed gives: its limits, its events, its errors.
 
 A venue is a description of a wire protocol: text in, events out. It opens nothing, waits for nothing and
 keeps no state, so one instance serves every connection. What a stream of events proves is decided in
@@ -59,9 +59,9 @@ class VenueError(Exception):
 
 
 class Misunderstood(VenueError):
-    """A message that cannot be what it claims; costs that message, never the process, never becomes a row.
+    """A message that cannot be what it claims to be: it is skipped and counted, and never becomes a row.
 
-    ``reason`` is one of a few words, fit for a counter; the text may quote what was said.
+    ``reason`` is one of a few words, fit for a counter; the text may quote the message.
     """
 
     def __init__(self, reason: str, text: str = "") -> None:
@@ -120,7 +120,7 @@ class Heartbeat:
 
 @attrs.frozen
 class Forming:
-    """*symbol*'s current minute moved, at a venue that states its closes: a sign of life, never a number."""
+    """*symbol*'s current minute changed, at a venue that states its closes: a sign of life, without its numbers."""
 
     symbol: str
 
@@ -128,8 +128,8 @@ class Forming:
 class Row(msgspec.Struct, frozen=True, gc=False):
     """A candle as the venue states it. Numbers are as stated, not yet validated.
 
-    A msgspec record where its neighbours are attrs: rows are what a busy feed consists of, and this one is
-    built in a fifth of the time.
+    A msgspec record where the other events are attrs: a busy feed consists of rows, and msgspec builds one in
+    a fifth of the time.
     """
 
     symbol: str
@@ -144,7 +144,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     vwap: float | None
     trades_count: int | None
     closed: bool
-    """Whether the venue said so; a row of a venue that never says is ``False``."""
+    """Whether the venue said that the minute is closed; ``False`` at a venue that never says so."""
 
 
 @attrs.frozen
@@ -198,7 +198,7 @@ class Proof(Enum):
 
 @attrs.frozen
 class Limits:
-    """A venue's published limits, and what its heartbeats make knowable. Seconds are the service's."""
+    """A venue's published limits, and how long a silence may last there. Seconds are on the service's clock."""
 
     connects_per_second: float
     """Sustained; every attempt counts, successful or not."""
@@ -206,23 +206,24 @@ class Limits:
     symbols_per_connection: int
     symbols_per_message: int
     messages_per_second: float
-    """What we send."""
+    """Messages that we send on one connection."""
     changes_per_hour: float | None
-    """Subscriptions and their ends on one connection; ``None``: no more than the rate a second."""
+    """Subscriptions and unsubscriptions on one connection; ``None``: limited by ``messages_per_second`` alone."""
     too_fast: str
-    """What the venue's complaint about our pace contains."""
+    """A text in the message by which the venue complains about our pace."""
     silence: float
     """No frame at all for this long: the connection is dead, whatever TCP believes."""
     ping_after: float | None
-    """Ask (:attr:`FeedProtocol.ping`) after this much silence; ``None``: the venue beats by itself."""
+    """Send :attr:`FeedProtocol.ping` after this much silence; ``None``: the venue sends heartbeats unasked."""
     symbol_silence: float | None
     """No frame about one symbol for this long is a fault; ``None``: silence of a symbol is legitimate."""
     symbol_remedy: str
-    """``reconnect`` where a heartbeat per symbol proves the fault, ``resubscribe`` where it is a suspicion."""
+    """What to do then: ``reconnect`` where a heartbeat per symbol proves the fault, ``resubscribe`` where silence only
+    suggests a fault."""
 
 
 class FeedProtocol(Protocol):
-    """One venue's protocol; see the module for what it must not do."""
+    """One venue's protocol; what it must not do is in the module's docstring."""
 
     @property
     def name(self) -> str: ...
@@ -249,7 +250,7 @@ class FeedProtocol(Protocol):
 
     def unsubscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]: ...
     def read(self, text: str) -> Sequence[Event]:
-        """What *text* says; :class:`Misunderstood` if it is not what the protocol promises."""
+        """The events in *text*; :class:`Misunderstood` if *text* is not what the protocol promises."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""All that the program knows of one venue, as one record: what a venue's folder gives, and nothing else does."""
+"""All that the program knows of one venue, as one record, which the venue's folder makes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class Grade(StrEnum):
 class Venue:
     """One venue: how its feed, its REST and its symbols are read, and how far it is believed.
 
-    The venue's limits lie where they are kept: ``feed.limits`` for connections, ``history.rates`` for REST.
+    The venue's limits are ``feed.limits`` for connections and ``history.rates`` for REST, with ``history.penalty``
+    after the venue complained.
     """
 
     feed: FeedProtocol
     proof: Proof
     """What in the feed's events proves a minute."""
     grade: Grade
-    """No more than the venue's facts carry."""
+    """No higher than the venue's *proof* and answers support."""
     history: History
     listing: Listing
     probe: Callable[[str, Clock], Probe]
@@ -52,8 +53,8 @@ class Venue:
     def rest_urls(self, configured: str | None) -> RestUrls:
         """Where the venue's REST is: the venue's own hosts, or *configured* in place of every one of them.
 
-        What is configured stands for the whole venue: a simulated exchange, a proxy. Did it replace the main host
-        alone, a run that was promised to stay on loopback would ask the real venue on the others.
+        A configured URL stands for the whole venue: a simulated exchange, a proxy. If it replaced the main host alone,
+        a run that was promised to stay on loopback would ask the real venue on its other hosts.
         """
         own = self.history.rest_urls
         return own if configured is None else dict.fromkeys(own, configured)

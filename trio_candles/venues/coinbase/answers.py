@@ -1,4 +1,4 @@
-"""The envelope of Coinbase's REST answers: there is none, and what went wrong is the HTTP status and a message."""
+"""Coinbase's REST answers have no envelope: an error is an HTTP status and a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPLAINT = msgspec.json.Decoder(_Complaint)
 
 
 def judge(answer: Answer) -> None:
-    """Raise what the answer complains of (the errors of :mod:`~trio_candles.venues.history`); else its body is data."""
+    """Raise the error that *answer* reports (of :mod:`~trio_candles.venues.history`); if none, its body is data."""
     judge_status(answer, spoken=(400, 404))
     if answer.status != 200:
         message = read_body(_COMPLAINT, answer).message[:200]

@@ -3,7 +3,7 @@
 Source: the Exchange WebSocket documentation (channels ``matches`` and ``heartbeat``), checked against a
 recorded session. The venue has no 1-minute candle channel, so :class:`~trio_candles.assembly.FromTrades`
 builds candles. Trades may be dropped by the venue although TCP loses nothing; ``trade_id`` is contiguous per
-product, and ``heartbeat.last_trade_id`` says once a second what the newest one is.
+product, and ``heartbeat.last_trade_id`` gives the newest id once a second.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Coinbase:
         yield from self._messages("subscribe", symbols)
 
     def unsubscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
-        """The same, reversed."""
+        """The messages that end what :meth:`subscribe` began."""
         yield from self._messages("unsubscribe", symbols)
 
     def _messages(self, what: str, symbols: Sequence[str]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _traded(message: _Match) -> Traded:
 
 
 def _other(text: str, error: Exception) -> Skipped:
-    """Name what the typed decoder refused: a type that we do not know, or a message that is broken."""
+    """Judge a message that the typed decoder refused: skipped if we do not know its type, else ``Misunderstood``."""
     try:
         message = msgspec.json.decode(text)
     except UNREADABLE:

@@ -1,9 +1,9 @@
 """Coinbase Exchange, REST: rows where there were trades, and trades by id to prove the rest.
 
 Source: the Exchange documentation of ``GET /products/{id}/candles`` and ``/products/{id}/trades``, and measurements
-of its bounds. A minute without trades has no row, but a minute without a row may have had trades: only ids that are
-contiguous across it prove that it had none. No answer names its product; where rows and trades speak of the same
-minute they are compared.
+of its bounds. A minute without trades has no row, but a minute without a row may have had trades: only trade ids that
+are contiguous across the minute prove that it had none. No answer names its product; rows and trades of the same
+minute are compared.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ __all__ = ["CoinbaseHistory"]
 _PUBLIC = "public"
 
 _ROWS = 300
-"""Measured: one more is answered, two more are refused with HTTP 400."""
+"""Rows of a page. Measured: one more is answered, two more are refused with HTTP 400."""
 _AHEAD = Millis(10 * MINUTE)
-"""Of later minutes, asked for besides: any row of theirs but the first shows that the venue had settled the last."""
+"""How many ms of later minutes are asked for in addition: any row of them but the first shows that the venue had
+settled the last minute of the span."""
 _WINDOW = Millis((_ROWS - 2) * MINUTE - _AHEAD)
-"""A row before it is asked for, too: no edge is lost."""
+"""How many ms of minutes a page is asked for; the row before them is asked for too, so that no edge is lost."""
 _TRADES = 1_000
 """Documented: the most that one page has."""
 _REQUESTS = 40
-"""The most that one fill asks: five seconds of the budget."""
+"""The most requests of one fill: five seconds of the budget."""
 
 
 # [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), LOW, HIGH, open, close, volume; newest first;
-# the forming minute's is among them, and nothing marks it. Volumes are sums of doubles: 14.697630010000001.
+# the forming minute's row is among them, and nothing marks it. Volumes are sums of doubles: 14.697630010000001.
 _Row = tuple[Id, float, float, float, float, float]
 
 
@@ -91,23 +92,23 @@ class CoinbaseHistory:
     has_trades = True
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
-        """Rows have differed from the trades they are made of: only trades, read again, replace a candle."""
+        """Trades: rows have differed from the trades that they are made of, so only trades, read again, may replace."""
         return Using.TRADES
 
     def reach(self, now: Millis) -> Millis:
-        """Commonly reported: since the listing."""
+        """0: it is commonly reported that rows go back to the listing."""
         return Millis(0)
 
     def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """One request for the rows, and up to 39 for the trades around those that are missing.
+        """One request for rows, and up to 39 for the trades around missing rows.
 
-        By trades alone every candle is built from trades that were read again.
+        *using* trades alone, every candle is built from trades that are read again.
         """
         findings = Findings(series, since, until, now)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
-        """In milliseconds."""
+        """The request for the venue's time, which is answered to the millisecond."""
         return Request("/time", {}, _PUBLIC)
 
     def read_time(self, answer: Answer) -> Millis:
@@ -131,7 +132,8 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         for after in walk.doubtful(findings):
             answer = yield _ask_trades(product, after)
             walk.add_page(answer, after)
-        for since, end in reached:  # said only now: trades that nobody vouched for for want of an answer are no holes
+        # Not before each page to be confirmed was read again: trades unconfirmed for want of an answer are no holes.
+        for since, end in reached:
             findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
             findings.excuse(since, end, Why.ID_HOLE)
     finally:
@@ -147,7 +149,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
 
 def _ask_rows(product: str, since: Millis, until: Millis, now: Millis) -> Request:
     # Both ends are inclusive; given only one of them, the venue ignores it.
-    # A small page is filled up with older minutes: what is stored of them shows which market the answer is about.
+    # A small page is filled up with older minutes: comparing them with stored candles shows which market it is about.
     start = min(since - MINUTE, max(since - BESIDE, until - _WINDOW))
     end = max(until + MINUTE, min(until + _AHEAD, floor_to(now, MINUTE)))
     bounds = {"start": str(start // 1000), "end": str(end // 1000)}
@@ -158,9 +160,10 @@ def _take_rows(findings: Findings, answer: Answer) -> None:
     judge(answer)
     rows = read_body(_ROW_LIST, answer)
     findings.understood = True
-    # An answer may come out of a cache, where a minute was forming that is settled now: nothing marks it. A row a
-    # minute later than its end says that the venue had settled it, too. The newest row's age says nothing: it is our
-    # clock that would say how old it is, and that may be wrong; the trades after it tell.
+    # An answer may come out of a cache, with the row of a minute that was forming then and is settled now: nothing
+    # marks that row. A row that opens at least a minute after the minute's end shows that the venue had settled the
+    # minute. The age of the newest row shows nothing, because our clock, which measures it, may be wrong; the minutes
+    # of the newest rows are settled by the trades after them.
     seen_settled = max((row[0] for row in rows), default=0) * 1000 - MINUTE
     for row in rows:
         candle = _candle(findings, row)
@@ -183,7 +186,7 @@ def _candle(findings: Findings, row: _Row) -> Candle:
 def _search(
     findings: Findings, walk: _Walk, product: str, spans: Sequence[tuple[Millis, Millis]]
 ) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
-    """Read the trades of *spans*, newest first, and one trade on either side of each; which were reached."""
+    """Read the trades of *spans*, newest first, and one trade on either side of each; return the spans reached."""
     answer = yield _ask_trades(product, None)
     walk.add_page(answer, None)
     findings.understood = True
@@ -215,12 +218,12 @@ def _ask_trades(product: str, after: int | None) -> Request:
 
 @attrs.frozen
 class _Stretch:
-    """Trades that are all there are from the id ``lo`` to the id ``hi``; a ``lo`` of 0: none is served below."""
+    """All trades that exist from the id ``lo`` to the id ``hi``; ``lo`` is 0 if no trade is served below."""
 
     lo: int
     hi: int
     twice: bool
-    """Whether two answers had one of the trades, alike: no answer names its product, but two do not both err."""
+    """Whether two answers had one of the trades, and equal: no answer names its product, but two do not both err."""
 
 
 @attrs.define
@@ -230,7 +233,7 @@ class _Walk:
     now: Millis
     known: dict[int, Trade] = attrs.field(factory=dict)
     _ids: set[int] = attrs.field(factory=set)
-    """Of every trade that was answered, of one that could not be read too."""
+    """The ids of all trades in the answers, also of those that could not be read."""
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
 
@@ -239,7 +242,7 @@ class _Walk:
         return max((trade.time for trade in self.known.values()), default=Millis(0))
 
     def first_minute(self) -> Millis:
-        """The minute of the first trade of all, if that has been reached; 0 otherwise."""
+        """The minute of the first trade of all, if that trade has been reached; 0 otherwise."""
         reached = self._stretches[0].lo <= 1
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
@@ -247,7 +250,7 @@ class _Walk:
         """Remember a page: all trades that there are between its lowest id and *after*."""
         judge(answer)
         rows = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
-        # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
+        # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
         rows = [(id, trade) for id, trade in rows if trade is None or trade.time <= self.now]
         ids = {id for id, _ in rows}
         if after is not None and max(ids, default=0) != after - 1:
@@ -274,7 +277,7 @@ class _Walk:
         return [trade for id, trade in self.known.items() if stretch.lo <= id <= stretch.hi]
 
     def doubtful(self, findings: Findings) -> list[int]:
-        """Cursors of pages to read again: they matter, and nothing vouches for them yet."""
+        """Cursors of the pages to read again: their trades prove something, and nothing confirms them yet."""
         return [
             stretch.hi + 1
             for stretch in self._stretches
@@ -284,7 +287,7 @@ class _Walk:
         ]
 
     def believed(self, findings: Findings) -> list[Trade]:
-        """The trades that two answers had, or an answer with which the rows agree."""
+        """The trades of stretches that two answers had, or with which the rows agree."""
         return [
             trade
             for stretch in self._stretches
@@ -295,28 +298,28 @@ class _Walk:
     def next(self, since: Millis, until: Millis, step: int) -> int | None:
         """The cursor of the page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
 
-        A page repeats a trade that is known wherever it is to be joined to others.
+        A page that is to be joined to known trades begins with one of them.
         """
         early, late = since - GRACE, until + GRACE
         above = min(id for id, trade in self.known.items() if trade.time >= late)
-        here = next(stretch for stretch in self._stretches if stretch.lo <= above <= stretch.hi)
-        earliest = min(trade.time for trade in self._within(here))
-        if earliest < early or here.lo <= 1:
+        upper = next(stretch for stretch in self._stretches if stretch.lo <= above <= stretch.hi)
+        earliest = min(trade.time for trade in self._within(upper))
+        if earliest < early or upper.lo <= 1:
             return None
-        below = max((stretch.hi for stretch in self._stretches if stretch.hi < here.lo), default=0)
-        if earliest < late or here.lo - below < _TRADES:
-            return here.lo + 1
-        return min(here.lo + 1, max(self._guess(below, here, late, step) + _TRADES // 2, below + _TRADES))
+        below = max((stretch.hi for stretch in self._stretches if stretch.hi < upper.lo), default=0)
+        if earliest < late or upper.lo - below < _TRADES:
+            return upper.lo + 1
+        return min(upper.lo + 1, max(self._guess(below, upper, late, step) + _TRADES // 2, below + _TRADES))
 
-    def _guess(self, below: int, here: _Stretch, time: int, step: int) -> int:
-        """Which id may be the first at *time*, between *below* and *here*."""
-        lowest = min(trade.trade_id for trade in self._within(here))
-        if step % 3 == 2:  # trades do not come evenly: interpolation alone may creep
+    def _guess(self, below: int, upper: _Stretch, time: int, step: int) -> int:
+        """An estimate of the first id at *time*, between the id *below* and the stretch *upper*."""
+        lowest = min(trade.trade_id for trade in self._within(upper))
+        if step % 3 == 2:  # trades do not come evenly: interpolation alone may take many steps
             return (below + lowest) // 2
         anchor = self.known.get(below)
         if anchor is None:
-            # Nothing is known below: as dense as the page above.
-            highest = max(trade.trade_id for trade in self._within(here))
+            # No trade is known at *below*: trades are taken to be as dense there as in *upper*.
+            highest = max(trade.trade_id for trade in self._within(upper))
             span = self.known[highest].time - self.known[lowest].time
             return max(lowest // 2, lowest - (self.known[lowest].time - time) * (highest - lowest) // max(span, 1))
         rise = self.known[lowest].time - anchor.time

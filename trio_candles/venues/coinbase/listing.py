@@ -20,7 +20,7 @@ SYMBOLS = Symbols("-", example="BTC-USD")
 
 # {"id":"BTC-USD","base_currency":"BTC",...,"post_only":false,"limit_only":false,"cancel_only":false,
 #  "status":"online","status_message":"","trading_disabled":false,"auction_mode":false,...}
-# Of the other API of the venue: "alias":"BTC-USD" (of BTC-USDC), "alias_to":["BTC-USDC"] (of BTC-USD).
+# In the venue's other API: "alias":"BTC-USD" (of BTC-USDC), "alias_to":["BTC-USDC"] (of BTC-USD).
 class _Product(msgspec.Struct):
     id: str
     status: str
@@ -49,11 +49,11 @@ def _product(product: _Product, products: Mapping[str, _Product]) -> Listed:
     if product.status != "online" or product.trading_disabled:
         trading = Trading.CLOSED
     else:
-        # limit_only is how many small markets are run for ever; the others are passing states of any market.
+        # Many small markets are limit_only for ever; the other flags are passing states of any market.
         trading = Trading.LIMITED if set(flags) - {"limit_only"} else Trading.OPEN
-    words = [product.status, *flags, *(["trading_disabled"] if product.trading_disabled else [])]
+    states = [product.status, *flags, *(["trading_disabled"] if product.trading_disabled else [])]
     return Listed(
-        product.id, trading, ", ".join([*words, *filter(None, [product.status_message])]),
+        product.id, trading, ", ".join([*states, *filter(None, [product.status_message])]),
         alias_of=_alias(product, products),
     )  # fmt: skip
 

@@ -35,12 +35,14 @@ class _Trade(msgspec.Struct):
 # [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume
 _ROWS = msgspec.json.Decoder(list[tuple[int, float, float, float, float, float]])
 _SPAN = 290 * MINUTE
-"""Of a page, which has at most 300 minutes."""
+"""How many ms of rows the second page is asked for; a page has at most 300 minutes."""
 _TRADES = msgspec.json.Decoder(list[_Trade])
 
 
 def probe(symbol: str, now: Clock) -> Probe:
-    """Rows newest first, both ends inclusive, the forming one among them; trades by id, the cursor exclusive."""
+    """Whether rows come newest first, the forming one among them, with both ends inclusive; whether trade ids have no
+    hole, and the cursor is exclusive.
+    """
     product, bucket = f"/products/{symbol}", "public"
 
     def rows_of(answer: Answer) -> list[ProbedRow]:
@@ -49,11 +51,11 @@ def probe(symbol: str, now: Clock) -> Probe:
         return [ProbedRow(row[0] * 1000, row[3], row[2], row[1], row[4], row[5]) for row in rows]
 
     rows = rows_of((yield Request(f"{product}/candles", {"granularity": "60"}, bucket)))
-    heard = now()
+    got_at = now()
     times = [row.time for row in rows]
     found = [check_columns(rows)]
     if len(times) > 2:
-        found += [as_assumed("row order", order_of(times), "newest first"), check_forming_row(max(times), heard)]
+        found += [as_assumed("row order", order_of(times), "newest first"), check_forming_row(max(times), got_at)]
         last = sorted(times)[-2]
         known = [time for time in sorted(times)[-50:] if last - _SPAN <= time <= last]
         first = known[0]

@@ -1,4 +1,4 @@
-"""The envelope of Kraken's REST answers: what went wrong is a list of errors, with HTTP 200."""
+"""The envelope of Kraken's REST answers: an error is a text in the list ``error``, with HTTP 200."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 def result_of(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
-    """The parts of the answer's result, by name; raises what the answer complains of.
+    """The parts of the answer's result, by name; raises the error that the answer reports.
 
-    *now* makes seconds of the time until which we are throttled.
+    Kraken gives the time until which we are throttled; *now* (Unix ms) turns that time into seconds to wait.
     """
     judge_status(answer)
     body = read_body(_BODY, answer)
@@ -40,7 +40,7 @@ def result_of(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
 
 
 def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
-    """``EService: Throttled: 1762820224`` and its like as what they mean."""
+    """The error that Kraken's *text* means, as in ``EService: Throttled: 1762820224``."""
     until = _THROTTLED_UNTIL.match(text)
     if until is not None:
         return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))

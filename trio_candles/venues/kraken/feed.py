@@ -1,8 +1,8 @@
 """Kraken, WebSocket v2: rows that never say they are closed, and trade ids that prove when they are.
 
 Source: the v2 documentation of the channels ``ohlc``, ``trade``, ``status`` and ``heartbeat``, checked against
-captured frames. A row is sent after each trade and counts its ``trades``; a minute without trades says nothing
-at all. ``trade_id`` is contiguous per book, so the first trade after a minute tells how many were in it:
+captured frames. A row is sent after each trade and counts its ``trades``; for a minute without trades nothing is
+sent at all. ``trade_id`` is contiguous per book, so the first trade after a minute shows how many were in it:
 :class:`~trio_candles.assembly.FromCountedRows`.
 """
 
@@ -43,7 +43,7 @@ class _Result(msgspec.Struct):
 #    "success":true,"time_in":"...","time_out":"...","req_id":1}
 # Refused: {"error":"Currency pair not supported XBT/USDT","method":"subscribe","success":false,
 #           "symbol":"XBT/USDT",...}
-# Said too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
+# Sent too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
 class _Frame(msgspec.Struct):
     channel: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
@@ -52,7 +52,7 @@ class _Frame(msgspec.Struct):
     result: _Result | None = None
     error: str | None = None
     symbol: str | None = None
-    shouted: str | None = msgspec.field(default=None, name="Error")
+    rate_error: str | None = msgspec.field(default=None, name="Error")
 
 
 # {"symbol":"BTC/USD","open":77420.1,"high":77420.1,"low":77420.1,"close":77420.1,"trades":1,"volume":0.00064,
@@ -116,11 +116,11 @@ class Kraken:
     )
 
     def subscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
-        """Rows and trades, with snapshots: those prove minutes from before the connection."""
+        """The messages for rows and trades, with snapshots, which prove minutes from before the connection."""
         yield from self._messages("subscribe", symbols, request)
 
     def unsubscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
-        """The same, reversed."""
+        """The messages that end what :meth:`subscribe` began."""
         yield from self._messages("unsubscribe", symbols, request)
 
     def _messages(self, method: str, symbols: Sequence[str], request: int) -> Iterator[str]:
@@ -178,17 +178,17 @@ def _positive(trade_id: int) -> int:
 
 
 def _answer(frame: _Frame) -> Sequence[Event]:
-    """What a frame without a channel answers to something that we said."""
+    """The events of a frame without a channel, which answers a request of ours."""
     if frame.method == "subscribe" and frame.error == _ALREADY and frame.symbol:
-        # To a request that was repeated because its answer was late. It does not say to which channel; one that is not
-        # there after all proves nothing, and its minutes stay gaps.
+        # The answer to a request that was repeated because the first answer was late. It does not name the channel, so
+        # all count as acknowledged; one that is not subscribed after all proves nothing, and its minutes stay gaps.
         return [Acked(frame.symbol, channel) for channel in Kraken.channels]
     return (_event(frame),)
 
 
 def _event(frame: _Frame) -> Event:
-    if frame.shouted is not None:
-        return Notice(frame.shouted)
+    if frame.rate_error is not None:
+        return Notice(frame.rate_error)
     if frame.method == "pong":
         return Alive()
     if frame.method == "subscribe" and frame.success and frame.result is not None and frame.result.symbol:

@@ -2,7 +2,7 @@
 
 Source: the documentation of ``GET /0/public/OHLC`` and ``/0/public/Trades``, captured answers, and measurements of
 their bounds. A minute without trades has a row of zeros, which proves it empty, or (as of 2019) none, which proves
-nothing. A row never says that it is closed, but the newest is the forming one. What went wrong is said with HTTP 200.
+nothing. A row never says that it is closed, but the newest row is the forming one. Errors come with HTTP 200.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ __all__ = ["KrakenHistory"]
 _PUBLIC = "public"
 
 _REACH = Millis(720 * MINUTE)
-"""Documented: /OHLC has so many rows before the forming one, whatever it is asked."""
+"""Documented: /OHLC has this many ms of rows before the forming one, whatever is asked for."""
 _MARGIN = Millis(20 * MINUTE)
-"""A question that near to the end of the reach may find it moved."""
+"""Minutes that near to the end of the reach may be out of reach by the time they are asked for."""
 _DAY_OF_TRADES = Millis(1_440 * MINUTE)
 """A quiet pair's day is one page, a thin pair's a fraction of one; a busy pair's takes several fills."""
 _TRADES = 1_000
 """Documented: the most that one page has."""
 _PAGES = 10
-"""Of trades, the most that one fill asks for: ten seconds of the budget."""
+"""The most pages of trades that one fill asks for: ten seconds of the budget."""
 _PAGES_FOR_HOLES = 3
-"""The same where rows were answered, and some were left out."""
+"""The most pages of trades where rows were answered, and some were left out."""
 _LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
-"""How far before a minute to look for a trade: there is no way to ask for the one before."""
+"""How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
 
 _SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
 _NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
@@ -98,12 +98,12 @@ class KrakenHistory:
 
     name = "kraken"
     rest_urls: RestUrls = MappingProxyType({None: "https://api.kraken.com"})
-    # Not documented; one a second and IP is what others found safe, with a burst of about thirty.
+    # Not documented; others found one request a second and IP safe, with a burst of about thirty.
     rates: Mapping[str, Rate] = MappingProxyType({_PUBLIC: Rate(per_second=1.0, burst=10)})
     penalty = Penalty(Rate(per_second=1 / 3, burst=1), seconds=120.0)
 
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
-        """All that the rows reach, in one piece; before it, days of trades."""
+        """All that rows reach in one piece; before that, a day of trades in each piece."""
         until = min(until, settled_until(now))
         reach = self.reach(now)
         yield from pages(max(since, reach), until, _REACH)
@@ -113,23 +113,23 @@ class KrakenHistory:
     has_trades = True
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
-        """By rows as far as they reach, by trades before that."""
+        """Rows as far as they reach, trades before that."""
         return Using.ROWS if minute >= self.reach(now) else Using.TRADES
 
     def reach(self, now: Millis) -> Millis:
-        """Rows end twelve hours ago."""
+        """Twelve hours ago, less a margin."""
         return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
 
     def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """One request for rows and up to three for trades where rows are missing; beyond their reach, ten for trades.
+        """One request for rows, and up to three for trades where rows are missing; beyond the reach of rows, up to ten.
 
-        Trades come oldest first: what is not reached is at the newer end.
+        Trades are served oldest first, so what a fill does not reach is at the newer end.
         """
         findings = Findings(series, since, until, now)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
-        """In seconds."""
+        """The request for the venue's time, which is answered in seconds."""
         return Request("/0/public/Time", {}, _PUBLIC)
 
     def read_time(self, answer: Answer) -> Millis:
@@ -170,7 +170,7 @@ def _ask(findings: Findings, what: str, **params: str) -> Request:
 
 
 def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
-    """The rows of the pair that was asked for, which the venue may call by another of its names; and ``last``."""
+    """The answer's part on the pair that was asked for, by whichever of its names; and the part ``last``."""
     result = result_of(answer, findings.now)
     last = part_of(answer, result, "last")
     keys = [key for key in result if key != "last"]
@@ -183,10 +183,13 @@ def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
 
 
 def _take_rows(findings: Findings, answer: Answer) -> Millis:
-    """Up to where the answer itself shows that the venue had settled its minutes: a cache may have kept it."""
+    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows.
+
+    By our clock more minutes may be settled, but a cache may have kept an old answer.
+    """
     listed, last = _of_pair(findings, answer)
     rows = read_body(_ROW_LIST, listed)
-    # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than any closed one.
+    # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than a closed row.
     newest = max([read_body(_WHOLE, last), *(row[0] for row in rows)])
     seen_settled = Millis(floor_to(newest * 1000, MINUTE) - MINUTE)
     findings.understood = True
@@ -229,7 +232,7 @@ def _search(
         leads = list(_LEADS)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
-                if step.repeats is not None:  # what lies before was read, and is not proven
+                if step.repeats is not None:  # the trades before this page were read, and prove nothing
                     passed = floor_to(Millis(step.since // 10**6 - GRACE), MINUTE)
                     findings.excuse(since, min(passed, walk.first_minute()), Why.BEFORE_FIRST)
                     findings.excuse(since, passed, Why.ID_HOLE)
@@ -246,7 +249,7 @@ def _search(
 
 @attrs.frozen
 class _PageTrade:
-    """A row of a page of trades; the ``trade`` is ``None`` where it cannot be read, which is a hole among the ids."""
+    """A row of a page of trades; ``trade`` is ``None`` if the row cannot be read, which is a hole among the ids."""
 
     trade_id: int
     trade: Trade | None
@@ -275,7 +278,7 @@ def _page_trade(row: _TradeRow) -> _PageTrade:
 
 @attrs.frozen
 class _Step:
-    """A page to ask for: trades from *since* (ns) on, which must repeat the trade *repeats*, if that is given."""
+    """A page to ask for: trades from *since* (ns) on; the page must repeat the trade of the id *repeats*, if given."""
 
     since: int
     repeats: int | None
@@ -283,13 +286,14 @@ class _Step:
 
 @attrs.frozen
 class _Stretch:
-    """All trades that there are from the id ``lo`` to ``hi``, as a page had them, or several that overlap."""
+    """All trades that exist from the id ``lo`` to the id ``hi``, from one page or from several that overlap."""
 
     lo: int
     hi: int
     since: Millis
+    """The time of the earliest trade, in milliseconds."""
     until: int
-    """The time of the last one, in nanoseconds."""
+    """The time of the latest trade, in nanoseconds."""
 
 
 @attrs.define
@@ -308,7 +312,7 @@ class _Walk:
         return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
 
     def end(self, until: Millis) -> Millis:
-        """How much of what lies before *until* can be proven at all: no more than up to the newest trade."""
+        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade."""
         if not self._ended:
             return until
         newest = max((trade.time for trade in self.known.values()), default=GRACE)
@@ -317,27 +321,27 @@ class _Walk:
     def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
         """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
 
-        *leads*: those not tried yet.
+        *leads* are those of :data:`_LEADS` that were not tried yet; one that is used is removed.
         """
         until = self.end(until)
         if until <= since:
             return None
         begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
         if begun:
-            here = begun[-1]
-            if here.until >= (until + GRACE) * 10**6:
+            newest = begun[-1]
+            if newest.until >= (until + GRACE) * 10**6:
                 return None
-            if not leads or here.until >= (since - leads[0]) * 10**6:
-                # The last trades are asked for again: times are rounded, others may share it, and since may exclude.
-                # (The answer's own "last" lies beyond the rows where a page was cut.)
-                return _Step(here.until - 10_000, repeats=here.hi)
+            if not leads or newest.until >= (since - leads[0]) * 10**6:
+                # The last trades are asked for again: times are rounded, other trades may share the last time, and the
+                # parameter since may exclude it. (The answer's "last" lies beyond the rows where a page was cut.)
+                return _Step(newest.until - 10_000, repeats=newest.hi)
         return _Step((since - leads.pop(0)) * 10**6, repeats=None) if leads else None
 
     def add_page(self, step: _Step, page: Sequence[_PageTrade]) -> None:
         """Remember the *page* that answers *step*."""
-        # What happened after the moment at which all this is judged is not heard: it would prove minutes to come.
-        page = [one for one in page if one.time <= self.now * 10**6]
-        ids = {one.trade_id for one in page}
+        # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
+        page = [row for row in page if row.time <= self.now * 10**6]
+        ids = {row.trade_id for row in page}
         if not ids:
             self._ended = True
             return
@@ -347,10 +351,10 @@ class _Walk:
             if len(page) >= _TRADES:
                 raise Misunderstood("no_progress", f"{len(page)} trades at the time of trade {step.repeats}")
             self._ended = True
-        for one in page:
-            if one.trade is not None and self.known.setdefault(one.trade_id, one.trade) != one.trade:
-                raise Misunderstood("trades_differ", f"trade {one.trade_id} is told in two ways")
-        newest, oldest = max(one.time for one in page), min(one.time for one in page)
+        for row in page:
+            if row.trade is not None and self.known.setdefault(row.trade_id, row.trade) != row.trade:
+                raise Misunderstood("trades_differ", f"trade {row.trade_id} is told in two ways")
+        newest, oldest = max(row.time for row in page), min(row.time for row in page)
         self._join(_Stretch(min(ids), max(ids), Millis(oldest // 10**6), newest))
 
     def _join(self, new: _Stretch) -> None:

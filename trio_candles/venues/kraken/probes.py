@@ -38,7 +38,9 @@ _DEPTH = 720
 
 
 def probe(symbol: str, now: Clock) -> Probe:
-    """Rows oldest first, 720 of them and the forming one, since inclusive; trades by id, a page repeats its first."""
+    """Whether rows come oldest first, 720 and the forming one, from *since* on; whether trade ids have no hole, and a
+    page since a trade repeats that trade.
+    """
 
     def ask(what: str, **params: str) -> Request:
         return Request(f"/0/public/{what}", {"pair": altname(symbol), **params}, "public")
@@ -51,17 +53,17 @@ def probe(symbol: str, now: Clock) -> Probe:
         return part_of(answer, result, names[0])
 
     answer = yield ask("OHLC", interval="1")
-    heard = now()
+    got_at = now()
     rows = [_row(row) for row in read_body(_ROWS, part(answer))]
     times = [row.time for row in rows]
     last = read_body(_LAST, part(answer, last=True)) * 1000
     found = [check_columns(rows)]
     if len(times) > 5:
-        found += [as_assumed("row order", order_of(times), "oldest first"), check_forming_row(max(times), heard)]
+        found += [as_assumed("row order", order_of(times), "oldest first"), check_forming_row(max(times), got_at)]
         lasts = {max(times): "the forming row", max(times) - MINUTE: "the newest closed row"}
         status: Status = "pass" if last in lasts else "warn"
         found.append(Finding("last", status, f"is {lasts.get(last, 'neither the newest nor the row before it')}"))
-        found.append(_depth(times, heard))
+        found.append(_depth(times, got_at))
         since = sorted(times)[-4]
         answer = yield ask("OHLC", interval="1", since=str(since // 1000))
         found.append(_since([row[0] * 1000 for row in read_body(_ROWS, part(answer))], since))
@@ -70,7 +72,7 @@ def probe(symbol: str, now: Clock) -> Probe:
     found.append(check_trade_ids((id, int(time * 1000)) for id, time in trades))
     if len(trades) > 1:
         id, time = sorted(trades)[len(trades) // 2]
-        # As the fill does: the time is rounded, and others may share it.
+        # Asked as a fill asks: the trade's time is rounded, and other trades may share it.
         answer = yield ask("Trades", since=str(int(time * 10**6) * 1000 - 10_000), count="1000")
         repeated = id in {row[6] for row in read_body(_TRADES, part(answer))}
         assumed, otherwise = "a page since a trade tells it again", f"a page since trade {id} does not tell it"
@@ -96,5 +98,5 @@ def _since(page: Sequence[int], since: int) -> Finding:
     first = min(page, default=0)
     if not since - MINUTE * (_DEPTH + 2) <= first <= since + MINUTE:
         return Finding("since", "fail", "rows that were asked for are not told")
-    words = {since: "inclusive", since + MINUTE: "exclusive"}
-    return as_assumed("since", words.get(Millis(first), "more rows than asked for"), "inclusive")
+    kinds = {since: "inclusive", since + MINUTE: "exclusive"}
+    return as_assumed("since", kinds.get(Millis(first), "more rows than asked for"), "inclusive")

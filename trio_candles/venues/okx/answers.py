@@ -1,4 +1,4 @@
-"""The envelope of OKX's REST answers: what went wrong is a ``code`` that is not "0", mostly with HTTP 200."""
+"""The envelope of OKX's REST answers: an error is a ``code`` other than "0", mostly with HTTP 200."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BODY = msgspec.json.Decoder(_Body)
 
 
 def data_of(answer: Answer) -> Answer:
-    """The answer's data, as an answer of its own; raises what the answer complains of."""
+    """The answer's data, as an answer of its own; raises the error that the answer reports."""
     judge_status(answer, spoken=(400, 404))
     body = read_body(_BODY, answer)
     if body.code == "0" and answer.status == 200:

@@ -2,8 +2,8 @@
 
 Source: the v5 documentation of the ``candle1m`` channel, checked against recorded frames of the same protocol.
 A minute's row is pushed at most once a second with ``confirm`` "0", and once with "1" when it has closed:
-:class:`~trio_candles.assembly.FromStatedCloses`. There is no sequence number, so a minute without its "1" is
-not known, whatever else was heard.
+:class:`~trio_candles.assembly.FromStatedCloses`. There is no sequence number, so a minute whose row with "1" did not
+arrive is not known, whatever else arrived.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ __all__ = ["Okx"]
 
 _CHANNEL = "candle1m"
 _LEAVING = "64008"
-# 60018 carries no arg: "Wrong URL or channel:candle1m,instId:XX-USDT doesn't exist. Please use ..."
+# An error 60018 has no arg, and names the instrument in its text:
+# "Wrong URL or channel:candle1m,instId:XX-USDT doesn't exist. Please use ..."
 _NAMED = re.compile(r"instId:([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 
@@ -70,8 +71,8 @@ class Okx:
     limits = Limits(
         connects_per_second=1.5,  # documented: 3 a second and IP
         connects_burst=2,
-        symbols_per_connection=200,  # 480 requests an hour and connection leave room to subscribe each again
-        symbols_per_message=100,  # documented: 64 KB of arguments; a hundred take 6
+        symbols_per_connection=200,  # 480 requests an hour and connection leave room to subscribe each symbol again
+        symbols_per_message=100,  # documented: 64 KB of arguments; a hundred symbols take 6
         messages_per_second=2.0,
         changes_per_hour=480.0,  # documented, subscribe, unsubscribe and login together
         too_fast="60014 ",
@@ -86,7 +87,7 @@ class Okx:
         yield from self._messages("subscribe", symbols, request)
 
     def unsubscribe(self, symbols: Sequence[str], request: int) -> Iterator[str]:
-        """The same, reversed."""
+        """The messages that end what :meth:`subscribe` began."""
         yield from self._messages("unsubscribe", symbols, request)
 
     def _messages(self, op: str, symbols: Sequence[str], request: int) -> Iterator[str]:

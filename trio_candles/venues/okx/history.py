@@ -44,11 +44,11 @@ _PAGE = 300
 _WINDOW = Millis((_PAGE - 2) * MINUTE)
 """One row more is asked for on either side: whichever bound turns out to be inclusive, no minute is lost."""
 _AHEAD = Millis(10 * MINUTE)
-"""Of younger minutes, asked for besides."""
+"""How many ms of younger minutes are asked for in addition."""
 _DEPTH = Millis(1_440 * MINUTE)
 """Documented: how far /candles goes back, the forming row included."""
 _MARGIN = Millis(10 * MINUTE)
-"""A question that near to the end of /candles may find it moved."""
+"""Minutes that near to the end of /candles may be beyond it by the time they are asked for."""
 
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 
@@ -99,19 +99,19 @@ class OkxHistory:
         return Using.ROWS
 
     def reach(self, now: Millis) -> Millis:
-        """Documented: recent years."""
+        """0: the documented depth is recent years."""
         return Millis(0)
 
     def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """One request, and a second one where rows are missing that the other endpoint may have.
+        """One request for rows, and a second one where rows are missing that the other endpoint may have.
 
-        Where neither has any, the venue is asked when it listed the symbol.
+        If the oldest minutes are still missing, the venue is asked when it listed the symbol.
         """
         findings = Findings(series, since, until, now)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
-        """In milliseconds."""
+        """The request for the venue's time, which is answered in milliseconds."""
         return Request(_PUBLIC, {}, _PUBLIC)
 
     def read_time(self, answer: Answer) -> Millis:
@@ -123,7 +123,7 @@ class OkxHistory:
 
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
-    """/candles for what is young, /history-candles for what is old; then the other one, for what is missing."""
+    """/candles for young minutes, /history-candles for old ones; then the other endpoint for minutes still missing."""
     young = Millis(floor_to(findings.now, MINUTE) - _DEPTH + _MARGIN)
     paths = (_CANDLES, _HISTORY) if findings.since >= young else (_HISTORY, _CANDLES)
     for path in paths:
@@ -136,14 +136,15 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     findings.leaves_out(findings.since, findings.until)
     spans = findings.open()
     if using is Using.ALL and spans and spans[0][0] == findings.since:
-        # Nothing at the older end: it may be from before the market began.
+        # The oldest minutes are missing: they may be from before the market began.
         answer = yield Request(_INSTRUMENTS, {"instType": "SPOT", "instId": findings.series.symbol}, _INSTRUMENTS)
         _take_listing(findings, answer)
 
 
 def _take_listing(findings: Findings, answer: Answer) -> None:
-    """When the market began; nothing is served before, and nothing is expected."""
-    found = [one for one in read_body(_INSTRUMENT_LIST, data_of(answer)) if one.instId == findings.series.symbol]
+    """Take from *answer* when the market began; earlier minutes are neither served nor expected."""
+    instruments = read_body(_INSTRUMENT_LIST, data_of(answer))
+    found = [instrument for instrument in instruments if instrument.instId == findings.series.symbol]
     if len(found) != 1 or _MILLIS.fullmatch(found[0].listTime) is None:
         raise Misunderstood("bad_listing", repr(answer.body[:200]))
     time = Millis(int(found[0].listTime))
@@ -156,10 +157,10 @@ def _take_listing(findings: Findings, answer: Answer) -> None:
 
 
 def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) -> Request:
-    # Exclusive both, and named backwards: after=T asks for rows before T. The row before since and the one at until
-    # are asked for too. "before" alone would get the newest page, wherever it lies.
-    # A small page is filled up with minutes on both sides: what is stored of them shows which market the answer is
-    # about. Were it older ones only, a single one that the venue has changed its mind about would have the last word.
+    # Both bounds are exclusive, and named backwards: after=T asks for rows before T. The row before since and the row
+    # at until are asked for too. "before" alone would get the newest page, whatever its value.
+    # A small page is filled up with minutes on both sides: comparing them with stored candles shows which market the
+    # answer is about. With older minutes only, a single row that the venue has changed since could decide that alone.
     end = max(until, min(until + _AHEAD, since + _WINDOW, floor_to(now, MINUTE)))
     start = min(since - MINUTE, max(since - BESIDE, end - _WINDOW))
     bounds = {"after": str(end + MINUTE), "before": str(start - 1)}
@@ -176,7 +177,7 @@ def _take_rows(findings: Findings, answer: Answer) -> None:
     findings.understood = True
     for row in rows:
         time = Millis(int(row[0]))
-        if row[8] != "1":  # "0": it was forming when the venue wrote this
+        if row[8] != "1":  # "0": the minute was forming when the venue wrote the row
             findings.excuse(time, Millis(time + MINUTE), Why.NOT_CONFIRMED)
             continue
         try:

@@ -36,11 +36,11 @@ _MILLIS = re.compile(r"[0-9]{12,13}", re.ASCII)
 
 def _read(answer: Answer) -> dict[str, Listed]:
     listed = {}
-    for one in read_body(_INSTRUMENTS, data_of(answer)):
-        if one.listTime and _MILLIS.fullmatch(one.listTime) is None:
-            raise Misunderstood("bad_time", repr(one.listTime[:40]))
-        since = Millis(int(one.listTime)) if one.listTime else None
-        listed[one.instId] = Listed(one.instId, _STATES.get(one.state, Trading.CLOSED), one.state, since)
+    for found in read_body(_INSTRUMENTS, data_of(answer)):
+        if found.listTime and _MILLIS.fullmatch(found.listTime) is None:
+            raise Misunderstood("bad_time", repr(found.listTime[:40]))
+        since = Millis(int(found.listTime)) if found.listTime else None
+        listed[found.instId] = Listed(found.instId, _STATES.get(found.state, Trading.CLOSED), found.state, since)
     return listed
 
 

@@ -19,13 +19,13 @@ __all__ = ["probe"]
 _ROWS = msgspec.json.Decoder(list[list[str]])
 _MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 _SLACK = 2_000
-"""In ms: our notion of the venue's clock is not better than that."""
+"""How many ms our estimate of the venue's clock may be off."""
 _CANDLES = "/api/v5/market/candles"
 _HISTORY = "/api/v5/market/history-candles"
 
 
 def probe(symbol: str, now: Clock) -> Probe:
-    """Rows newest first, both bounds exclusive, the forming one marked "0" and every other one "1"."""
+    """Whether rows come newest first, both bounds are exclusive, and the forming row alone is marked "0", not "1"."""
 
     def ask(path: str, **params: str) -> Request:
         return Request(path, {"instId": symbol, "bar": "1m", **params}, path)
@@ -40,11 +40,11 @@ def probe(symbol: str, now: Clock) -> Probe:
 
     asked = now()
     newest = rows_of((yield ask(_CANDLES, limit="30")))
-    heard = now()
+    got_at = now()
     times = [int(row[0]) for row in newest]
     found = [check_columns([_row(row) for row in newest])]
     if len(times) > 2:
-        found += [as_assumed("row order", order_of(times), "newest first"), _flags(newest, asked, heard)]
+        found += [as_assumed("row order", order_of(times), "newest first"), _flags(newest, asked, got_at)]
         first, last = sorted(times)[-10], sorted(times)[-3]
         page = [int(row[0]) for row in rows_of((yield ask(_CANDLES, before=str(first), after=str(last))))]
         found.append(_page_ends(page, first, last))
@@ -62,16 +62,16 @@ def _row(row: Sequence[str]) -> ProbedRow:
     return ProbedRow(int(row[0]), first, high, low, last, volume, quote / volume if volume else None)
 
 
-def _flags(rows: Sequence[Sequence[str]], asked: Millis, heard: Millis) -> Finding:
+def _flags(rows: Sequence[Sequence[str]], asked: Millis, got_at: Millis) -> Finding:
     """Whether ``confirm`` is "0" for the forming minute and "1" for all that are over."""
     name = "closed flag"
     for row in rows:
         time, flag = int(row[0]), row[8]
-        early = flag == "1" and time + MINUTE > heard + _SLACK
-        # Of a minute that has just turned, "1" may be on its way.
+        early = flag == "1" and time + MINUTE > got_at + _SLACK
+        # The "1" of a minute that has just ended may be on its way.
         late = flag == "0" and time < floor_to(asked, MINUTE) - MINUTE
         if flag not in ("0", "1") or early or late:
-            return Finding(name, "fail", f"the row that opened {(heard - time) / 1000:.0f} s ago has confirm {flag!r}")
+            return Finding(name, "fail", f"the row that opened {(got_at - time) / 1000:.0f} s ago has confirm {flag!r}")
     if any(row[8] == "0" for row in rows):
         return Finding(name, "pass", '"0" for the forming row, "1" for the closed ones, as assumed')
     return Finding(name, "pass", '"1" for all rows; none is forming (the code handles both)')
