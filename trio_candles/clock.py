@@ -1,4 +1,4 @@
-"""The service's clock, and the only place that reads the machine's.
+"""The service's clock; the only module that reads the machine's clock.
 
 The service's time is ``T + X * (wall clock - T)``: X is the speed, T the pivot. Deadlines are trio's and run at
 the same speed, so a simulated hour at speed 60 is a minute of everything: sleeps, timeouts, intervals.
@@ -55,9 +55,10 @@ class WallTime:
 
     @classmethod
     def continuing(cls, old_speed: float, old_pivot: float, latest_ms: int, speed: float) -> WallTime:
-        """A clock at *speed* that goes on after *latest_ms* of an older one, as much later as the wall has moved.
+        """A clock at *speed* that continues an older clock, which was stopped when it showed *latest_ms* (Unix ms): it
+        begins there, plus the wall time that has passed since.
 
-        At speed 1 there is only one clock, the wall's; it may lie before *latest_ms*.
+        At speed 1 the clock is the wall's, and may show a time before *latest_ms*.
         """
         if speed == 1.0:
             return cls(1.0, time.time())
@@ -76,11 +77,11 @@ class SimulatedTime:
     speed: float = 1.0
 
     def now(self) -> Millis:
-        """*epoch* plus what trio's clock shows."""
+        """*epoch* plus trio's current time, in ms."""
         return Millis(self.epoch + round(trio.current_time() * 1000))
 
     def at(self, wall: float) -> Millis:
-        """The same: a log record made in a simulation is stamped with the simulation's time."""
+        """As :meth:`now`, whatever *wall* is: a log record made in a simulation has the simulation's time."""
         return self.now()
 
 
@@ -92,7 +93,7 @@ class ServiceClock(trio.abc.Clock):
         self._origin = time.perf_counter()
 
     def start_clock(self) -> None:
-        """Begin at zero."""
+        """Begin at zero; called by trio."""
         self._origin = time.perf_counter()
 
     def current_time(self) -> float:

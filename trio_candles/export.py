@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Misplaced(Exception):
-    """The output may not go where it is to go."""
+    """The output may not be written where the options put it."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,7 +201,7 @@ FORMATS = {
     "freqtrade-parquet": "{pair}-{timeframe}.parquet",
     "ccxt": "{venue}-{folder}-{timeframe}.json",
 }
-"""Format → the usual name of its file."""
+"""Format → the name of its file where the options name none."""
 
 _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
     "csv": _csv,
@@ -216,7 +216,7 @@ _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
 
 
 def _target(where: str, format_: str, reading: ReadResult, data_dir: Path) -> Path:
-    """The file to write; :class:`_Misplaced` if it would lie in the data directory, or in no directory."""
+    """The file to write; raises :class:`_Misplaced` if it would lie in the data directory, or in no directory."""
     series, output = reading.plan.series, Path(where)
     if where.endswith(("/", os.sep)) and not output.is_dir():
         raise _Misplaced(f"{output}: no such directory")
@@ -235,7 +235,7 @@ def _target(where: str, format_: str, reading: ReadResult, data_dir: Path) -> Pa
 
 
 def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """*target*, whole or as it was: written beside it, synced, put in its place."""
+    """Let *write* fill *target*, which is then whole or as it was: a file beside it is written, synced and renamed."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("xb") as sink:
@@ -248,12 +248,12 @@ def _write_beside(target: Path, write: Callable[[BinaryIO], None]) -> None:
         raise
 
 
-# --- what is said of it
+# --- what is printed about the export
 
 
 @attrs.frozen
 class ExportGap:
-    """Minutes of the range, half-open, that are not known."""
+    """Minutes ``[start_ms, end_ms)`` of the range that are not known; Unix ms."""
 
     start_ms: int
     end_ms: int
@@ -292,7 +292,7 @@ class RefusedDocument:
     ok: bool
     error: str
     gaps: tuple[ExportGap, ...]
-    """Those that refuse the export; none where it is damage or the disk."""
+    """Those for which the export was refused; none where damage or the disk is the reason."""
 
 
 def _report(reading: ReadResult, target: Path, options: argparse.Namespace) -> None:

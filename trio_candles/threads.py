@@ -23,7 +23,8 @@ class Offload(Protocol):
 
 
 async def in_thread(work: Callable[..., T], /, *args: Any) -> T:  # noqa: ANN401
-    """Run blocking *work* in a thread, which nobody waits for once the caller is cancelled: it may hang in a disk."""
+    """Run blocking *work* in a thread. A caller that is cancelled does not wait for the thread: it may hang in a
+    disk."""
     return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
 
 

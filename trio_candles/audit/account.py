@@ -1,4 +1,15 @@
-"""One day of one symbol: is every minute exactly one thing, and do the aggregates follow from the minutes?"""
+"""One day of one symbol: is every minute exactly one thing, and do the aggregates follow from the minutes?
+
+::
+
+    a row in the day file or the journal ──► stored ─────┐
+    a span in the ledger's table "empty" ──► empty ──────┤ exactly one: sound
+                      an open gap there ───► open gap ───┤ more than one: contradiction
+                an unfillable gap there ───► unfillable ─┘ none, though the minute is due: silent_gap
+
+An open gap and an unfillable one of the same minute are no contradiction here: they are gaps of one table that overlap,
+and :mod:`trio_candles.audit.ledger` reports these.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +37,7 @@ _GONE = "the ledger lists the file and it is gone"
 
 @attrs.define
 class Day:
-    """What was read of one cell, and what is found about it."""
+    """The rows that were read of one cell, and the findings about it. Minutes are bits."""
 
     cell: Cell
     symbol: str
@@ -54,7 +65,7 @@ class Day:
         return [*self.files.values(), *([] if self.journal is None else [self.journal])]
 
     def forget_rows(self) -> None:
-        """Let go of what was read."""
+        """Let go of the rows that were read."""
         self.files.clear()
         self.journal = None
 
@@ -83,7 +94,7 @@ class Day:
         return self.tallies.setdefault((self.cell.venue, self.symbol, timeframe), Tally())
 
     def minutes_of(self, by_day: Mapping[int, int]) -> int:
-        """This day's bits."""
+        """The bits of this day in *by_day*."""
         return by_day.get(self.cell.day, 0)
 
 
@@ -134,7 +145,7 @@ def _count_rows(count: Tally, piece: Piece, files: int) -> None:
 
 
 def _compare_with_journal(day: Day, both: int, replaced: Mapping[int, Sequence[float]]) -> None:
-    """A minute in the day file and in the journal has one candle, unless this very replacement is on record."""
+    """Note minutes of which the day file and the journal hold different candles, without a revision that says so."""
     file = day.files.get("1m")
     if not both or file is None or day.journal is None:
         return
@@ -168,8 +179,9 @@ _FOLDED = ("open", "high", "low", "close", "volume", "quote_volume", "vwap", "tr
 def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> None:
     """Derive every aggregate of *day* anew from its stored minutes (contract, 5.5); compare to the bit.
 
-    Nothing is said where it cannot be known: on minutes that are themselves in question, which have their own
-    violation, and on those whose aggregates are still to follow: in the journal, or noted as underived.
+    Aggregates are not judged where they cannot be: where their minutes are themselves in question, which have their own
+    violation, and where they are still to follow, the minutes being in the journal or noted as underived. *closed_by*
+    is the end, in Unix ms, of what must be accounted for.
     """
     for timeframe in day.gone - {"1m"}:
         end = day.cell.day + DAY
@@ -189,7 +201,7 @@ def check_aggregates(day: Day, timeframes: Sequence[str], closed_by: int) -> Non
 
 
 def _follows(day: Day, timeframe: str, minutes: _Minutes) -> bool:
-    """Whether the rows of *timeframe* are right and all there, as far as a quick look tells."""
+    """Whether the rows of *timeframe* are certainly right and all there; ``False`` decides nothing."""
     length = Timeframe.parse(timeframe).length
     return not minutes.doubtful and follows(
         day.files[timeframe].table,

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, gone without trace when the work is done."""
+"""A progress bar on a terminal, erased when the work is done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 __all__ = ["Bar", "bar_line"]
 
 EVERY_MS = 100
-"""Drawn at most this often: a terminal over a slow line must not slow the work."""
+"""Between two drawings, at least: a terminal over a slow line must not slow the work."""
 _FULL, _FREE = "█", "░"
 
 
@@ -50,7 +50,7 @@ class Bar:
             self._drawn_at = now
 
     def erase(self) -> None:
-        """Leave an empty line."""
+        """Leave an empty line where the bar was."""
         if self._drawn:
             self._write("\r" + " " * min(self._drawn, self.columns() - 1) + "\r")
             self._drawn = 0

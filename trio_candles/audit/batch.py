@@ -2,7 +2,7 @@
 
 The rules of :mod:`trio_candles.audit.rows` in as few passes as prove them: ``0 < low <= open <= high < inf``
 leaves no room for a NaN, and a run of rows one candle apart is in order, aligned, unique and of its day if its first
-and last are. What falls through is judged by the rules themselves, which say what is wrong and where.
+and last are. Files that fail this are judged by the rules themselves, which say what is wrong and where.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def judge(pieces: Sequence[Piece], now: Callable[[], int]) -> None:
 
 
 def _all_sound(pieces: Sequence[Piece], length: int, now: Callable[[], int]) -> bool:
-    """Whether certainly no rule is broken; then the minutes are noted."""
+    """Whether certainly no rule is broken; if so, the minutes of each piece are noted."""
     if not all(_strings_sound(piece) for piece in pieces):
         return False
     batch = pa.concat_tables([piece.table.select(_NUMBERS) for piece in pieces]).combine_chunks()
@@ -48,7 +48,7 @@ def _all_sound(pieces: Sequence[Piece], length: int, now: Callable[[], int]) -> 
 
 
 def _strings_sound(piece: Piece) -> bool:
-    """Whether every row names its place; a column of one word is as quick as one row."""
+    """Whether every row names its own series and a source; a column of one word is as quick as one row."""
     series = piece.series
     expected = ({series.venue}, {series.symbol}, {series.timeframe}, SOURCES[series.timeframe == "1m"])
     return all(_words(piece.table, name) <= words for name, words in zip(STRINGS, expected, strict=True))
@@ -63,7 +63,7 @@ def _words(table: pa.Table, name: str) -> set[object]:
 
 
 def _number_rules(c: Columns, length: int) -> Iterator[Any]:
-    """Per row, what must hold; null where it does not apply."""
+    """For each rule, whether every row keeps it; null where the rule does not apply to a row."""
     o, high, low, close = c["open"], c["high"], c["low"], c["close"]
     yield pc.equal(pc.subtract(c["close_time_ms"], c["open_time_ms"]), pa.scalar(length))
     yield pc.greater(low, _NOTHING)
@@ -92,7 +92,7 @@ def _times_sound(pieces: Sequence[Piece], columns: Columns, length: int, now: in
     apart = pc.not_equal(pc.subtract(opens[1:], opens[:-1]), pa.scalar(length))
     starts = sorted({*bounds[:-1], *(at + 1 for at in pc.indices_nonzero(apart).to_pylist())})
     begins = opens.take(pa.array(starts, pa.int64())).to_pylist()
-    # A run ends where the next one starts, so its last row is known without looking.
+    # A run ends where the next one starts, so the time of its last row follows from its length.
     found = iter(zip(begins, pairwise([*starts, bounds[-1]]), strict=True))
     for piece, end in zip(pieces, bounds[1:], strict=True):
         day = piece.cell.day

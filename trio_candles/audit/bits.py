@@ -1,8 +1,8 @@
 """A day's minutes as the bits of one integer: bit *i* is the minute that opens *i* minutes after midnight.
 
 Set algebra on 1,440 minutes is then one operation on 180 bytes, and "exactly one of" is readable: ``a & b`` is the
-contradiction, ``expected & ~(a | b)`` the silent gap. Everybody else counts in intervals
-(:mod:`trio_candles.candles.intervals`); the audit does not, so that no mistake is made in both.
+contradiction, ``expected & ~(a | b)`` the silent gap. All other rooms count in intervals
+(:mod:`trio_candles.candles.intervals`); the audit does not, so that it does not share their mistakes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from trio_candles.candles.model import DAY, MINUTE
 __all__ = ["LATEST", "days_of", "runs", "span_bits"]
 
 LATEST = 10_413_792_000_000
-"""The year 2300 (accelerated clocks run ahead): a time after it is a mistake, and a span is never followed further."""
+"""The year 2300 (accelerated clocks run ahead), in Unix ms: a later time is a mistake, and no span is followed
+further."""
 
 
 def span_bits(since: int, until: int, day: int) -> int:

@@ -14,7 +14,7 @@ __all__ = ["LETTERS", "STATES", "DayMap"]
 STATES = ("not expected", "stored", "empty", "gap", "unfillable", "unaccounted", "contradiction")
 """What a minute may be; the last two are violations."""
 LETTERS = "abcdefg"
-"""One for each of them."""
+"""A letter for each of :data:`STATES`."""
 _LETTER_OF = {tuple(f"{state:03b}"): letter for state, letter in enumerate(LETTERS)}
 _MINUTES = DAY // MINUTE
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -48,7 +48,7 @@ class DayMap:
     def as_code(self) -> str:
         """The day as text: runs (``b140`` is 1,440 stored minutes), or ``~`` and two minutes a character.
 
-        The second is for days so torn that the runs would be longer: 721 characters at most.
+        The second form is for days so torn that the runs would be longer: 721 characters at most.
         """
         planes = self._planes()
         changes = planes[0] ^ planes[0] >> 1 | planes[1] ^ planes[1] >> 1 | planes[2] ^ planes[2] >> 1
@@ -65,7 +65,7 @@ class DayMap:
         return four | five | six, two | three | six, one | three | five
 
     def _letters(self) -> str:
-        """A letter a minute. By way of digits, because asking 1,440 bits of a number one by one takes milliseconds."""
+        """A letter a minute. Made from digits: to ask a number for 1,440 bits one by one takes milliseconds."""
         digits = zip(*(f"{plane:0{_MINUTES}b}" for plane in self._planes()), strict=True)
         return "".join(map(_LETTER_OF.__getitem__, digits))[::-1]
 

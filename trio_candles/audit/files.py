@@ -1,8 +1,9 @@
 """What lies in a data directory, and one day file's rows and soundness.
 
-A file's bytes are read once, so that the digest speaks of the very rows that are judged, whatever a
-collector does to the path meanwhile. Rows come through ``BufferReader`` without threads: pyarrow 26 aborted
-1 process in 16 at exit after reading from memory with threads, and a tool's exit code is its answer.
+A file's bytes are read once, so that the digest is that of the very rows that are judged, whatever a
+collector does to the path meanwhile. Whether it is the ledger's digest is judged in :mod:`trio_candles.audit.walk`.
+Rows come through ``BufferReader`` without threads: pyarrow 26 aborted 1 process in 16 at exit after reading from memory
+with threads, and a tool's exit code is its answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trio_candles.store.schema import COLUMNS, QUARANTINE, STRINGS, TMP, digest_
 __all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]
 
 MOST_BYTES = 64 << 20
-"""A full day of minutes is about 100 kB; what is far beyond it is not read into memory."""
+"""A full day of minutes is about 100 kB; a file far larger than that is not read into memory."""
 MOST_ROWS = 50_000
 CODED = pa.schema(
     [
@@ -32,7 +33,7 @@ CODED = pa.schema(
         for field in COLUMNS
     ]
 )
-"""A day file's columns as they are read: 1,440 times the same word is one word."""
+"""A day file's columns as they are read, strings as dictionaries: 1,440 times the same word is one word."""
 _DAY_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet", re.ASCII)
 _VENUE = re.compile(r"[a-z][a-z0-9]*", re.ASCII)
 """What a venue's folder can be called."""
@@ -40,7 +41,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 
 class Cell(NamedTuple):
-    """One symbol's one day, in all its timeframes: what is audited, and read again, as one."""
+    """One day of one symbol, in all timeframes: the unit that is audited, and read again, as a whole."""
 
     venue: str
     folder: str
@@ -50,12 +51,12 @@ class Cell(NamedTuple):
 
 @attrs.define
 class Tree:
-    """Which files there are."""
+    """Which files lie in a data directory."""
 
     cells: dict[Cell, set[str]] = attrs.field(factory=dict)
     """The timeframes whose day file exists."""
     leftovers: list[str] = attrs.field(factory=list)
-    """Below a venue's folder, or in its place, and no day file."""
+    """Names below a venue's folder, or in its place, that are no day file's."""
     temporary: list[str] = attrs.field(factory=list)
     quarantined: int = 0
 
@@ -80,7 +81,7 @@ class DayFile:
 
 
 def day_file_path(cell: Cell, timeframe: str) -> str:
-    """Below the data directory, with ``/``."""
+    """The path of a day file, below the data directory, with ``/``."""
     return f"{cell.venue}/{cell.folder}/{timeframe}/{day_name(cell.day)}.parquet"
 
 
@@ -163,7 +164,9 @@ def _folders_called_like_files(folder: Path, name: str) -> Iterator[str]:
 
 
 def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
-    """Read *path*; whatever is wrong with it is told, not raised. Its digest should be one of *digests*."""
+    """Read *path*; whatever is wrong with it is in the result, not raised. *digests* are those that the ledger knows:
+    rows of a file with another digest are validated in full.
+    """
     try:
         with open(path, "rb") as file:
             # Python sets aside as much memory as is asked for: ask for the file and one byte, lest it grow meanwhile.
@@ -176,8 +179,8 @@ def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
     if len(content) > MOST_BYTES:
         return DayFile(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
     try:
-        # Not the reader's schema: it says dictionary where we ask for one, whatever the file says, and it cannot be
-        # opened where a column is not there of which we ask for one.
+        # The file's schema, not the reader's: the reader calls a column a dictionary if we ask for a dictionary,
+        # whatever the file says, and fails if such a column is missing.
         metadata = pq.read_metadata(pa.BufferReader(content))
         wrong = _schema_difference(metadata.schema.to_arrow_schema())
         if wrong is not None:
@@ -191,7 +194,7 @@ def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
         if not table.schema.equals(CODED):
             return DayFile(digest, wrong_schema="other columns")
         if digest not in digests:
-            table.validate(full=True)  # a tenth of the reading, and only what nobody vouches for needs it
+            table.validate(full=True)  # a tenth of the reading, which a known digest makes needless
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         return DayFile(digest, unreadable=" ".join(str(error).split()) or type(error).__name__)
     return DayFile(digest, table)

@@ -1,7 +1,8 @@
-"""The fold of a day's minutes into a higher timeframe, a column at a time: the quick answer whether all of it is right.
+"""The fold of a day's minutes into a higher timeframe, a column at a time: a quick proof that all aggregates are right.
 
-Nearly always it is, and then comparing whole columns is ten times as quick as asking row by row, which is left for
-days on which something is wrong. Sums are ``fsum`` either way: an aggregate is right to the bit or not at all.
+Nearly always they are, and then comparing whole columns is ten times as quick as going row by row, which is left for
+days on which something is wrong (:mod:`trio_candles.audit.account`). Sums are ``fsum`` either way: an aggregate is
+right to the bit or not at all.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def follows(
 ) -> bool:
     """Whether *table* holds exactly the aggregates of *length* ms that follow from a day's *stored* minutes.
 
-    *columns* are theirs, *opens* their open times; minutes are bits. ``False`` decides nothing.
+    *opens* and *columns* are the open times and values of the stored minutes; *stored* and *empty* are minutes as bits.
+    ``False`` decides nothing.
     """
     steps = length // MINUTE
     whole, known = (1 << steps) - 1, stored | empty
@@ -62,7 +64,7 @@ def _folded(columns: Mapping[str, Any], cuts: Sequence[tuple[int, int]]) -> Sequ
 
 
 def _where_whole(column: Sequence[Any], cuts: Sequence[tuple[int, int]], total: Any) -> list[Any]:  # noqa: ANN401
-    """The *total* of each part, ``None`` where a value of it is."""
+    """The *total* of each part of *column*, ``None`` for a part in which a value is ``None``."""
     if None not in column:
         return [total(column[a:b]) for a, b in cuts]
     return [None if None in column[a:b] else total(column[a:b]) for a, b in cuts]

@@ -1,4 +1,4 @@
-"""What the ledger remembers of gaps and revisions: not judged, only shown, so every value is taken as text."""
+"""What the ledger remembers of gaps and revisions. It is shown and not judged, so values of any type are taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirect
 from trio_candles.reading.ledger import Ledger, open_ledger
 from trio_candles.store.schema import QUARANTINE
 
-__all__ = ["MOST", "Event", "GapStory", "History", "Revision", "read_history"]
+__all__ = ["MOST", "Event", "GapRecord", "History", "Revision", "read_history"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ MOST = 2000
 
 
 def _number(value: object) -> int:
-    """*value* if it is one that can be a time or a count, else 0: what is wrong with it, the audit says."""
+    """*value* if it can be a time or a count, else 0: that it is wrong is for the audit to report."""
     return value if isinstance(value, int) and 0 <= value < 1 << 47 else 0
 
 
@@ -34,7 +34,7 @@ def _text(value: object) -> str:
 
 
 def _candle(noted: object) -> str:
-    """A candle of the revisions in one line; as it is, if it is not one."""
+    """A candle of a revision, in JSON, as one line; *noted* as it is if it is no candle."""
     try:
         candle = json.loads(str(noted))
         return "  ".join(f"{name} {value}" for name, value in candle.items() if name != "ingest_time_ms")
@@ -43,7 +43,7 @@ def _candle(noted: object) -> str:
 
 
 @attrs.frozen
-class GapStory:
+class GapRecord:
     """A known gap, with all that the ledger says of it."""
 
     series: str
@@ -59,7 +59,7 @@ class GapStory:
 
 @attrs.frozen
 class Event:
-    """Something that became of a gap."""
+    """Something that happened to a gap."""
 
     series: str
     start: int = attrs.field(converter=_number)
@@ -71,7 +71,7 @@ class Event:
 
 @attrs.frozen
 class Revision:
-    """Two closed candles of one minute."""
+    """Two different closed candles of one minute."""
 
     series: str
     start: int = attrs.field(converter=_number)
@@ -83,14 +83,14 @@ class Revision:
 
 @attrs.define
 class History:
-    """The newest of each first."""
+    """What the ledger remembers; each list begins with the newest entry."""
 
-    gaps: list[GapStory] = attrs.field(factory=list)
+    gaps: list[GapRecord] = attrs.field(factory=list)
     events: list[Event] = attrs.field(factory=list)
     revisions: list[Revision] = attrs.field(factory=list)
     quarantined: list[str] = attrs.field(factory=list)
     more: dict[str, int] = attrs.field(factory=dict)
-    """How many there are beyond those, by sort."""
+    """How many entries there are beyond those listed, by sort."""
     trouble: str = ""
     """Why the ledger could not be read."""
 
@@ -124,7 +124,7 @@ def _read(ledger: Ledger, selection: Selection, history: History) -> None:
         return found
 
     gaps = [gap for account in accounts for gap in ledger.gaps(account, since, until)]
-    history.gaps = newest("gaps", GapStory, sorted(gaps, key=lambda gap: _number(gap.until), reverse=True))
+    history.gaps = newest("gaps", GapRecord, sorted(gaps, key=lambda gap: _number(gap.until), reverse=True))
     history.events = newest("events", Event, ledger.gap_events(since, until))
     revisions = (one for one in ledger.revisions() if since <= _number(one.open_time) < until)
     history.revisions = newest("revisions", Revision, revisions)

@@ -1,6 +1,6 @@
-"""The journal and the ledger as the audit sees them: one consistent reading, believed in nothing.
+"""The journal and the ledger as the audit sees them: one consistent reading, of which nothing is taken for granted.
 
-SQLite checks no types, and whoever broke a ledger did not ask its constraints first: each value is looked at.
+SQLite checks no types, and a ledger that somebody broke need not keep its constraints: each value is checked.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ REASONS = frozenset(
         "suspect", "rejected", "overflow", "corrupt", "ledger_lost",
     )
 )  # fmt: skip
-"""The words for why a minute is a gap, spelt once more and not asked of who writes them."""
-_PLAIN_TROUBLE = 20
+"""The values of :class:`~trio_candles.candles.model.Reason`, spelt once more: the audit does not ask who writes
+them."""
+_LISTED_SINGLY = 20
 """Complaints of one sort about one series that are listed singly: a ruined table is not 1,000 findings."""
 
 
@@ -48,22 +49,22 @@ class Account:
     underived: dict[int, int] = attrs.field(factory=dict)
     """Minutes whose aggregates are to follow at a flush."""
     listed: int = 0
-    """When the market began: no minute before is expected, and to aggregates they are as good as empty."""
+    """When the market began: no minute before is expected, and aggregates count such minutes as empty."""
     journal: dict[int, pa.Table] = attrs.field(factory=dict)
     """Day -> accepted candles that are in no day file yet, shaped as a day file's rows."""
     replaced: dict[int, Sequence[float]] = attrs.field(factory=dict)
     """Minute -> open, high, low, close and volume that it is on record to have now, whatever the day file has."""
 
     def end(self, running: bool, now: int) -> int:
-        """The end of what must be accounted for: beside a collector two minutes ago, else its last word."""
+        """The end of what must be accounted for: the mark; beside a collector at least the time two minutes ago."""
         if not (running and self.expected):
             return self.mark
         return max(self.mark, min(now, LATEST) // MINUTE * MINUTE - 2 * MINUTE)
 
     def days(self, end: int) -> set[int]:
-        """Every day that this account says something about."""
-        told = (self.open_gap, self.unfillable, self.empty, self.journal)
-        return {*days_of(self.first, end), *(day for by_day in told for day in by_day)}
+        """Every day up to *end* that this account covers, and every other of which it holds anything."""
+        noted = (self.open_gap, self.unfillable, self.empty, self.journal)
+        return {*days_of(self.first, end), *(day for by_day in noted for day in by_day)}
 
 
 @attrs.define
@@ -97,14 +98,14 @@ class Ledger:
     @property
     def stopped_at(self) -> int | None:
         """When the last collector stopped; after a crash, how far it had accounted."""
-        told = self.meta.get("stopped_at_ms", "")
-        if told.isascii() and told.isdigit():
-            return int(told)
+        stopped = self.meta.get("stopped_at_ms", "")
+        if stopped.isascii() and stopped.isdigit():
+            return int(stopped)
         return max((account.mark for account in self.accounts.values()), default=None)
 
 
 def read_ledger(data_dir: Path) -> Ledger:
-    """Read it all in one transaction; what is wrong with it is in ``problems``, nothing is raised for it."""
+    """The whole ledger, read in one transaction; what is wrong with it is in its ``problems``, and never raised."""
     path = data_dir / JOURNAL
     if not path.exists():
         return Ledger(exists=False)
@@ -250,21 +251,21 @@ def _read_journal(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
 def _numbers_in(offered: object) -> Sequence[float] | None:
     """Open, high, low, close and volume of a candle in JSON."""
     try:
-        said = json.loads(offered) if isinstance(offered, str) else None
-        return tuple(float(said[name]) for name in ("open", "high", "low", "close", "volume"))  # type: ignore[index]
+        candle = json.loads(offered) if isinstance(offered, str) else None
+        return tuple(float(candle[name]) for name in ("open", "high", "low", "close", "volume"))  # type: ignore[index]
     except (ValueError, TypeError, LookupError):
         return None
 
 
 def _checksum(row: Sequence[object]) -> int:
-    """What a row's ``checksum`` should be, worked out once more and not asked of who writes it."""
+    """What a row's ``checksum`` should be, computed here once more: the audit does not ask who writes it."""
     # Prices and volumes are real, whatever SQLite has made of a whole number.
     values = [float(x) + 0.0 if 2 <= at <= 8 and isinstance(x, (int, float)) else x for at, x in enumerate(row)]
     return crc32(repr(tuple(values)).encode("utf-8"))
 
 
 def _read_derivation(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
-    """What a journal before format 2 does not know: the collector brings it up before it derives anything."""
+    """Read the tables that a journal of format 1 lacks: the collector upgrades it before it derives anything."""
     for id_, since, until in database.execute("SELECT series_id, since_ms, until_ms FROM underived"):
         account = _account_of(ledger, by_id, "underived", id_)
         if account is not None and _is_span(ledger, account.series, "underived", since, until):
@@ -323,7 +324,7 @@ def _is_minute(time: object) -> bool:
 
 
 def _is_span(ledger: Ledger, series: Series, table: str, since: object, until: object) -> bool:
-    """Whether it is a span that can be followed; if it is not one of whole minutes, that is blamed."""
+    """Whether ``[since, until)`` is a span of whole minutes; if not, that is noted as a problem of *table*."""
     if _is_minute(since) and _is_minute(until) and since < until:  # type: ignore[operator]
         return True
     ledger.blame(f"{table}: {since!r} to {until!r} is no span of minutes", series)
@@ -331,13 +332,13 @@ def _is_span(ledger: Ledger, series: Series, table: str, since: object, until: o
 
 
 def _check_disjoint(ledger: Ledger, series: Series, table: str, spans: Sequence[tuple[int, int]]) -> None:
-    """*spans* are sorted by their beginnings."""
+    """Note where *spans*, sorted by their beginnings, overlap."""
     reached, trouble = 0, 0
     for since, until in spans:
         if since < reached:
             trouble += 1
-            if trouble <= _PLAIN_TROUBLE:
+            if trouble <= _LISTED_SINGLY:
                 ledger.blame(f"{table}: two overlap", series, since, min(until, reached))
         reached = max(reached, until)
-    if trouble > _PLAIN_TROUBLE:
-        ledger.blame(f"{table}: {trouble - _PLAIN_TROUBLE} more overlap", series, spans[0][0], reached)
+    if trouble > _LISTED_SINGLY:
+        ledger.blame(f"{table}: {trouble - _LISTED_SINGLY} more overlap", series, spans[0][0], reached)

@@ -1,8 +1,8 @@
 """The report as one HTML file that needs nothing else: no network, no script but its own.
 
 The content policy names the digest of the one script, so that nothing a ledger may hold could run even if it were
-not escaped, and everything is. The heat-maps are drawn by that script from runs of minutes; the days in which
-something is missing are there as text, too.
+not escaped, and everything is escaped. The heat-maps are drawn by that script from runs of minutes; the days in which
+something is missing are listed as text, too.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from trio_candles.candles.model import MINUTE, day_name, utc_text
 __all__ = ["page", "write_whole"]
 
 MOST_DAYS = 1100
-"""Of a series' newest days that are drawn: three years."""
-TOLD_DAYS, TOLD_SPANS = 60, 8
-"""Of a series that are told as text, too, if something is missing in them; and how many spans of each."""
+"""How many of a series' newest days are drawn: three years."""
+TEXT_DAYS, TEXT_SPANS = 60, 8
+"""How many days of a series are listed as text if something is missing in them, and how many spans of each day."""
 OPEN_AT_FIRST = 4
-"""Heat-maps of sound series that stand open; those in which something is missing all do, up to thrice as many."""
+"""How many heat-maps of sound series are open at first; of those in which something is missing, thrice as many are."""
 
 DayMaps = Mapping[tuple[str, str], Mapping[int, DayMap]]
 Cell = tuple[str, str]
@@ -151,7 +151,7 @@ def _counts(days: Mapping[int, DayMap]) -> list[int]:
 
 
 def _percent(part: int, whole: int) -> str:
-    """Rounded down: 100 % is said of all and of nothing less."""
+    """The share as text, rounded down: 100 % means all and nothing less."""
     return "100 %" if part == whole else f"{part * 10_000 // whole / 100:.2f} %"
 
 
@@ -170,9 +170,9 @@ def _series(report: Report) -> Iterator[str]:
 
 def _bar(tally: Tally) -> str:
     parts = [(1, tally.candles), (2, tally.empty), (3, tally.open_gap), (4, tally.unfillable)]
-    said = ", ".join(f"{number:,} {STATES[state]}" for state, number in parts)
+    summary = ", ".join(f"{number:,} {STATES[state]}" for state, number in parts)
     inside = "".join(f'<i class="s{state}" style="flex:{number}"></i>' for state, number in parts if number)
-    return f'<span class="bar" role="img" aria-label="{said}" title="{said}">{inside}</span>'
+    return f'<span class="bar" role="img" aria-label="{summary}" title="{summary}">{inside}</span>'
 
 
 def _coverage(drawn: DayMaps, covers: DayMaps) -> Iterator[str]:
@@ -195,11 +195,11 @@ def _coverage(drawn: DayMaps, covers: DayMaps) -> Iterator[str]:
 def _map(number: int, name: str, days: Mapping[int, DayMap], older: int, is_open: bool) -> Iterator[str]:
     counts = _counts(days)
     due = sum(counts[1:])
-    said = ", ".join(f"{count:,} min {STATES[state]}" for state, count in enumerate(counts) if count and state)
+    summary = ", ".join(f"{count:,} min {STATES[state]}" for state, count in enumerate(counts) if count and state)
     tall = 18 if len(days) <= 14 else 10 if len(days) <= 62 else 5 if len(days) <= 200 else 3
     known = _percent(counts[1] + counts[2], due) if due else "nothing"
     yield f"<details class='series'{' open' * is_open}><summary><b>{_text(name)}</b>"
-    yield f"<span>{known} known</span><span class='soft'>{said}</span></summary>"
+    yield f"<span>{known} known</span><span class='soft'>{summary}</span></summary>"
     yield "<div class='map'><div class='hours'>" + "".join(f"<span>{hour:02}</span>" for hour in (0, 6, 12, 18, 24))
     yield "</div><div class='labels'>"
     every = max(1, -(-16 // tall))
@@ -208,17 +208,17 @@ def _map(number: int, name: str, days: Mapping[int, DayMap], older: int, is_open
             year, rest = day_name(day)[:5], day_name(day)[5:]
             place = row * tall + (tall - 15) // 2
             yield f'<span style="top:{place}px"><i class="year">{year}</i>{rest}</span>'
-    label = _text(f"{name}: {said}; a row a day, {len(days)} days. Arrow keys go from minute to minute.")
+    label = _text(f"{name}: {summary}; a row a day, {len(days)} days. Arrow keys go from minute to minute.")
     yield f'</div><div class="plot" style="height:{len(days) * tall}px">'
     yield f'<canvas data-series="{number}" tabindex="0" role="img" aria-label="{label}"></canvas>'
     yield "<div class='cursor'></div></div></div><p class='readout soft' role='status'>&nbsp;</p>"
     if older:
         yield f"<p class='more'>{older:,} older days are not drawn.</p>"
-    yield from _told(days)
+    yield from _missing_as_text(days)
     yield "</details>"
 
 
-def _told(days: Mapping[int, DayMap]) -> Iterator[str]:
+def _missing_as_text(days: Mapping[int, DayMap]) -> Iterator[str]:
     """The days in which something is missing, in words."""
     rows: list[list[Cell]] = []
     left = 0
@@ -226,12 +226,12 @@ def _told(days: Mapping[int, DayMap]) -> Iterator[str]:
         spans = list(cover.spans(LETTERS[3:]))
         if not spans:
             continue
-        if len(rows) == TOLD_DAYS:
+        if len(rows) == TEXT_DAYS:
             left += 1
             continue
-        words = [f"{STATES[state]} {_clock(low)} to {_clock(high)}" for low, high, state in spans[:TOLD_SPANS]]
-        if len(spans) > TOLD_SPANS:
-            words.append(f"and {len(spans) - TOLD_SPANS:,} more")
+        words = [f"{STATES[state]} {_clock(low)} to {_clock(high)}" for low, high, state in spans[:TEXT_SPANS]]
+        if len(spans) > TEXT_SPANS:
+            words.append(f"and {len(spans) - TEXT_SPANS:,} more")
         minutes = sum(high - low for low, high, _ in spans)
         rows.append([("", day_name(day)), ("number", f"{minutes:,}"), ("text", "; ".join(words))])
     if rows:
@@ -321,7 +321,7 @@ def _table(
     of: str = "",
     none: str = "",
 ) -> Iterator[str]:
-    """*rows* under *titles*, a # before those of numbers; *none* is said where there are no rows."""
+    """*rows* under *titles*, a # before those of numbers; *none* is the text where there are no rows."""
     rows = list(rows)
     if not rows and none:
         yield f"<p>{none}</p>"
@@ -351,7 +351,7 @@ def _clock(minute: int) -> str:
 
 
 def _span(start: int | None, end: int | None) -> str:
-    """``2026-01-10 12:00 to 13:00``; nothing where it is not about minutes."""
+    """``2026-01-10 12:00 to 13:00``; empty if a bound is missing."""
     if start is None or end is None:
         return ""
     low, high = (utc_text(time) if time % MINUTE else _minute(time) for time in (start, end))

@@ -46,13 +46,13 @@ class Violation:
     """Below the data directory, with ``/``."""
     start_ms: int | None = attrs.field(default=None, kw_only=True)
     end_ms: int | None = attrs.field(default=None, kw_only=True)
-    """The minutes concerned, half-open; ``None`` where it is not about minutes."""
+    """The minutes concerned, half-open; ``None`` where the violation is not about minutes."""
     detail: str
 
 
 @attrs.frozen
 class KnownGap:
-    """A gap that the ledger knows: no violation, but to be told; in the document as it stands here."""
+    """A gap that the ledger knows: no violation, but part of the report; in the document as it stands here."""
 
     venue: str
     symbol: str
@@ -68,7 +68,7 @@ class Totals:
     """All series together."""
 
     series: int
-    """Those with a file or a row."""
+    """How many series have a file or a row."""
     files: int
     candles: int
     empty_minutes: int
@@ -112,7 +112,7 @@ class AuditDocument:
 
 @attrs.define
 class Tally:
-    """What one series holds."""
+    """Counts of one series, or of many together; *first* and *last* are open times in Unix ms."""
 
     files: int = 0
     candles: int = 0
@@ -141,13 +141,13 @@ class Report:
     checked_at: int
     running: bool
     stopped_at: int | None
-    """When the collector stopped, ``None`` while one runs or where none ever did."""
+    """When the collector stopped; ``None`` while one runs, or where none has ever run."""
     series: dict[tuple[str, str, str], Tally]
     """By venue, symbol and timeframe."""
     gaps: tuple[KnownGap, ...]
     violations: tuple[Violation, ...]
     quarantined: int = 0
-    """Files in the quarantine: known, their minutes are gaps, so no violation."""
+    """Files in quarantine. They are no violation: the ledger has their minutes as gaps."""
 
     exists: bool = True
     """Whether there is a journal, or a day file."""

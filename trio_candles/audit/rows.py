@@ -3,7 +3,7 @@
 Written anew from the contract, not shared with the collector's own validation: what one of the two gets wrong
 the other finds. Checking one small table after another costs more than reading them, so the rows of a batch
 are put together first and each keeps the number of the piece that it came from. Nearly always nothing is wrong, and
-then nobody comes here: see :mod:`trio_candles.audit.batch`.
+then this module is not needed: see :mod:`trio_candles.audit.batch`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Columns = dict[str, Any]
 SOURCES = {True: frozenset({"websocket", "rest"}), False: frozenset({"aggregated"})}
 """Where rows may come from, by whether they are minutes."""
 MOST_RANGES = 20
-"""Of one kind in one file; more are told as one range from the first to the last."""
+"""Violations of one kind in one file; more are reported as one range from the first to the last."""
 
 
 @attrs.define
@@ -42,7 +42,7 @@ class Piece:
     path: str
     table: pa.Table
     violations: list[Violation] = attrs.field(factory=list)
-    """What the rules found; judging fills this and what follows."""
+    """What the rules found; this and the fields below are filled by judging."""
     bits: int = 0
     """The minutes of the day for which there is a 1m row."""
     first: int | None = None
@@ -50,7 +50,7 @@ class Piece:
 
     @property
     def orderly(self) -> bool:
-        """Whether one may look rows up by their time: each is of this day and series, once, in order."""
+        """Whether rows can be looked up by their time: each is of this day and series, once, in order."""
         return not any(v.kind in ("wrong_partition", "unsorted", "duplicate") for v in self.violations)
 
 
@@ -81,12 +81,12 @@ def judge_closely(filled: Sequence[Piece], now: Callable[[], int]) -> None:
         found.note(kind, words, broken)
     _note_disorder(found)
     _note_extent(found)
-    found.tell()
+    found.report()
 
 
 @attrs.frozen
 class _Expected:
-    """Per row, what its place says that it is."""
+    """What each row must be, by the folder and the file in which it lies."""
 
     venue: Any
     symbol: Any
@@ -155,14 +155,14 @@ def _row_rules(c: Columns, expected: _Expected, now: int) -> Iterator[tuple[Kind
     yield "invalid_candle", "vwap is not finite", pc.invert(pc.is_finite(vwap))
     yield "invalid_candle", "vwap is not above zero", pc.less_equal(vwap, pa.scalar(0.0))
     yield "invalid_candle", "trades_count is below zero", pc.less(c["trades_count"], pa.scalar(0))
-    told = pc.is_in(c["source"], pa.array(sorted(SOURCES[True])))
+    from_venue = pc.is_in(c["source"], pa.array(sorted(SOURCES[True])))
     derived = pc.is_in(c["source"], pa.array(sorted(SOURCES[False])))
-    wrong = pc.invert(pc.if_else(expected.base, told, derived))
+    wrong = pc.invert(pc.if_else(expected.base, from_venue, derived))
     yield "invalid_candle", "source is not one of this timeframe's", wrong
 
 
 def _note_disorder(found: _Found) -> None:
-    """Rows that come before or again after another of their piece."""
+    """Note rows that open before the row before them, or at the same time as another row of their piece."""
     opens, index = found.columns["open_time_ms"], found.columns["piece"]
     together = pc.equal(index[1:], index[:-1])
     back = pc.and_(together, pc.less(opens[1:], opens[:-1]))
@@ -179,7 +179,7 @@ def _note_disorder(found: _Found) -> None:
 
 
 def _note_extent(found: _Found) -> None:
-    """The minutes each piece has, run by run: a dense day is one run, however many rows."""
+    """Note which minutes each piece has, run by run: a dense day is one run, however many rows."""
     opens, index = found.columns["open_time_ms"], found.columns["piece"]
     step = pc.not_equal(pc.subtract(opens[1:], opens[:-1]), pa.scalar(int(MINUTE)))
     breaks = pc.indices_nonzero(pc.or_(step, pc.not_equal(index[1:], index[:-1]))).to_pylist()
@@ -197,7 +197,7 @@ def _note_extent(found: _Found) -> None:
 
 @attrs.define
 class _Found:
-    """Broken rules by piece and kind, until they are told as ranges."""
+    """Broken rules by piece and kind, until they become violations of ranges."""
 
     pieces: Sequence[Piece]
     columns: Columns
@@ -214,15 +214,15 @@ class _Found:
 
     def add(self, number: int, kind: Kind, time: int, words: str) -> None:
         """The row at *time* of piece *number* breaks a rule."""
-        told = self.rows.setdefault((number, kind), {}).setdefault(time, [])
-        if words not in told:
-            told.append(words)
+        broken = self.rows.setdefault((number, kind), {}).setdefault(time, [])
+        if words not in broken:
+            broken.append(words)
 
     def pieces_with(self, kind: Kind) -> list[int]:
         """The numbers of the pieces that have rows of this *kind*."""
         return [number for number, noted in self.rows if noted == kind]
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Put the violations into their pieces, neighbours joined."""
         for (number, kind), rows in self.rows.items():
             piece = self.pieces[number]

@@ -42,7 +42,7 @@ def command() -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Audit as *arguments* say and print what was found; the exit code."""
+    """Audit as *arguments* say and print what was found; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.since >= options.until:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.html is not None and (wrong := _no_place_for(options.html, data_dir)):
         print(f"--html {options.html}: {wrong}", file=sys.stderr)
         return 2
-    # Imported late: neither is needed to audit, and --help should not wait for trio.
+    # Imported late: --help should not wait for trio.
     from trio_candles.clock import WallTime
     from trio_candles.command.options import tool_clock
     from trio_candles.store.lock import is_locked
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _no_place_for(html: Path, data_dir: Path) -> str | None:
-    """Why the report cannot lie at *html*: said before an hour's audit, not after it."""
+    """Why the report cannot be written to *html*, so that an hour's audit is not begun; ``None`` if it can."""
     folder = html.absolute().parent
     if not os.path.isdir(folder):
         return f"{folder}: no such directory"

@@ -1,7 +1,15 @@
-"""The audit itself: ledger first, then the files, day by day; what looks wrong is read again.
+"""The audit itself: first the ledger, then the files, day by day; what looks wrong is read again.
 
-A flush beside us replaces files and then their digests, so a file read after the ledger may be newer than it.
-Such a day is clean in the next reading; a real fault stays. Only the last reading counts.
+::
+
+    every cell ──read, judged──► clean: counted, and not read again
+                   ▲    └──────► suspect ──pauses are left──┐
+                   └────────────────────────────────────────┤
+                                                            └──none is left──► reported
+
+A cell is a day of a symbol. A flush beside us replaces files and then their digests, so a file that is read after the
+ledger may be newer than the ledger. Such a cell is clean in the next reading; a real fault stays. Invariant: each cell
+is reported by its last reading, in which ledger and files were read in this order.
 """
 
 from __future__ import annotations
@@ -38,13 +46,13 @@ PAUSES = (0.2, 0.2)
 PAUSES_BESIDE = (0.2, 0.5, 1.5, 3.0)
 """Seconds before each further reading; longer beside a collector, which may be in the middle of a flush."""
 PAUSES_BEHIND = (3.0, 6.0, 12.0)
-"""And then, where all that is wrong is that a collector is late with its newest minutes. What is due does not move on
-meanwhile, so one that is merely slow (a sped-up clock on a busy machine) gets there, and one that is stuck does not."""
+"""And then, where nothing is wrong but that a collector is late with its newest minutes. Which minutes are due stays as
+it was, so a collector that is merely slow (a sped-up clock on a busy machine) catches up, and a stuck one does not."""
 
 
 @attrs.frozen
 class Selection:
-    """Which part of the directory is asked about; the ledger's own soundness always is."""
+    """Which part of the directory is to be audited (times in Unix ms); the ledger's own soundness always is."""
 
     venue: str | None = None
     symbol: str | None = None
@@ -53,12 +61,12 @@ class Selection:
     until: int = LATEST
 
     def takes(self, venue: str, folder: str) -> bool:
-        """Whether this symbol is asked about."""
+        """Whether this symbol is to be audited."""
         wanted = None if self.symbol is None else self.symbol.replace("/", "-", 1)
         return self.venue in (None, venue) and wanted in (None, folder)
 
     def takes_cell(self, cell: Cell) -> bool:
-        """Whether this day of this symbol is asked about."""
+        """Whether this day of this symbol is to be audited."""
         return self.takes(cell.venue, cell.folder) and self.since < cell.day + DAY and cell.day < self.until
 
 
@@ -77,8 +85,9 @@ def audit(
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
     at every reading, but what is due is due at the first. *timeframes* are aggregates that are expected beside those
-    that the collector derives; those on disk are verified in any case. *progress* is told how many days of how many
-    are done. *covers* is filled, by venue and symbol, with what the minutes of each day are.
+    that the collector derives; those on disk are verified in any case. *progress* is called with how many days of how
+    many are done. *covers* is filled, by venue and symbol, with what the minutes of each day are. ``OSError`` where a
+    folder or the lock cannot be opened; whatever else is wrong is in the report.
     """
     selection = selection or Selection()
     checked_at = now()
@@ -170,13 +179,13 @@ class _Reading:
         return listed
 
     def accounts(self) -> Iterator[Account]:
-        """Those asked about."""
+        """The accounts of the selection."""
         for (venue, folder), account in self.ledger.accounts.items():
             if self.selection.takes(venue, folder):
                 yield account
 
     def cells(self) -> list[Cell]:
-        """Every day of every symbol of which anybody knows: the files, the digests, the ledger."""
+        """Every day of every symbol that the files, the digests or the ledger know of, within the selection."""
         cells = {*self.tree.cells, *self.listed}
         for account in self.accounts():
             folder = canonical_symbol(account.series.symbol)
@@ -199,7 +208,7 @@ class _Reading:
                 yield from ahead.popleft().result()
 
     def _timeframes_of(self, cell: Cell) -> list[str]:
-        """Those of which there is a day file, or should be one; the minutes first."""
+        """The timeframes of which *cell* has a day file, or should have one; 1m first."""
         names = self.tree.cells.get(cell, set()) | self.listed.get(cell, set())
         return sorted(names, key=lambda name: (name != "1m", name))
 
@@ -228,7 +237,7 @@ class _Reading:
         account = day.account
         timeframes = tuple(dict.fromkeys((*self.timeframes, *self.ledger.timeframes)))
         check_aggregates(day, timeframes, 0 if account is None else self._end(account))
-        day.forget_rows()  # what was found is kept, and there may be many days on which something was
+        day.forget_rows()  # the findings are kept, and there may be many days with findings
 
     def _day(self, cell: Cell) -> Day:
         account = self.ledger.accounts.get((cell.venue, cell.folder))
@@ -242,7 +251,7 @@ class _Reading:
         return day
 
     def _note_file(self, day: Day, timeframe: str, file: DayFile) -> None:
-        """Put one day file into *day*, and tell what is wrong with it as a whole."""
+        """Put one day file into *day*, and note what is wrong with the file as a whole, its digest included."""
         path = day_file_path(day.cell, timeframe)
         listed = self.ledger.files.get(path)
         start, end = day.cell.day, day.cell.day + DAY
@@ -292,12 +301,12 @@ class _Reading:
         ]
 
     def leftovers(self) -> list[Violation]:
-        """Files that should not be there, at rest."""
+        """Files that should not be there; what is being written beside a collector is none."""
         found = []
         for path in self.tree.leftovers:
             venue = path.split("/")[0]
             if path in self.ledger.files and cell_of(path) is not None:
-                continue  # a folder where a day file should be, and unreadable as such
+                continue  # a folder in a day file's place, which is reported as unreadable
             if self.selection.venue in (None, venue):
                 found.append(Violation("leftover_file", path, "no day file belongs there", venue=venue))
         # A collector that was killed left what it was writing, and the next one removes it: that is as promised.
@@ -308,7 +317,7 @@ class _Reading:
 
 
 def _symbol_in(table: pa.Table, folder: str) -> str:
-    """How the venue writes the symbol, by the first row if that fits the folder: no ledger tells."""
+    """How the venue writes the symbol, where no ledger says so: as the first row, if that fits the folder."""
     for first in values(table.slice(0, 1), "symbol"):
         try:
             return str(first) if canonical_symbol(first) == folder else folder

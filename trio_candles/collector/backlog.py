@@ -1,8 +1,11 @@
-"""What of one venue REST is to be asked about, as the ledger has it: the writer fills it in, the askers read it.
+"""One venue's work for REST, as the ledger lists it: gaps to fill, and stored candles to compare.
 
-The writer looks at all of a venue every few seconds, and after each commit of answers at the series that they were
-about. From the question until that second look a series is *busy*: nobody asks about it before the ledger knows what
-the answer was worth. So an answer that a disk does not take yet holds up its own series, and no other.
+The writer reads the work from the ledger: all of a venue's every few seconds, and after each commit of answers that of
+the series in the answers. The gap-filler (:mod:`.gapfill`) and the comparer (:mod:`.confirm`) ask about it.
+
+From the question about a series until the writer has read the ledger after the answer's commit, the series is *busy*,
+and nobody asks about it: only then does the ledger know what the answer was worth. So an answer that a disk does not
+take yet holds up its own series, and no other.
 """
 
 from __future__ import annotations
@@ -23,31 +26,32 @@ __all__ = ["Backlog"]
 
 @attrs.define
 class Backlog:
-    """One venue's."""
+    """The work of one venue; :attr:`history` is what the venue can be asked."""
 
     history: History
     due: dict[Series, Due] = attrs.field(factory=dict)
-    """Of each series with a gap that may be asked about now, the page to ask for."""
+    """The page to ask for, of each series with a gap that may be asked about now."""
     doubtful: list[Doubtful] = attrs.field(factory=list)
     unconfirmed: list[Unconfirmed] = attrs.field(factory=list)
-    """What is to be compared, due the longest first."""
+    """Both are to be compared; each begins with what has been due the longest."""
     busy: set[Series] = attrs.field(factory=set)
-    """Series whose gaps were asked about, while the ledger does not know of the answer."""
+    """Series whose gaps were asked about, until the ledger knows of the answer."""
     comparing: set[Series] = attrs.field(factory=set)
-    """The same of series that were to be compared."""
-    news: trio.Event = attrs.field(factory=trio.Event)
-    """Set when the ledger has been looked at next."""
+    """Series whose stored candles were asked about, until the ledger knows of the answer."""
+    refreshed: trio.Event = attrs.field(factory=trio.Event)
+    """Set when the ledger has been read the next time."""
 
     def look(self, journal: Journal, now: Millis) -> None:
-        """Read everything that is due by *now*.
+        """Read everything that is due by *now* (Unix ms).
 
-        As :meth:`look_again` called in a thread: what the askers may be reading meanwhile is put in place of, whole.
+        Runs in a thread, as :meth:`look_again` does, beside tasks that read these fields: so each field is replaced as
+        a whole, and never changed in place.
         """
         self.due = journal.gaps.due(self.history, now)
         self._look_at_stored(journal, now)
 
     def look_again(self, journal: Journal, now: Millis, answers: Collection[Finding]) -> None:
-        """Read anew what *answers*, which have been committed, were about."""
+        """Read anew the work of the series in *answers*, which have been committed."""
         filled = {one.series for one in answers if not one.comparing}
         others = {series: page for series, page in self.due.items() if series not in filled}
         self.due = others | journal.gaps.due(self.history, now, filled)
@@ -59,8 +63,8 @@ class Backlog:
         self.unconfirmed = journal.revisions.unconfirmed(self.history.name, now)
 
     def release(self, answers: Collection[Finding]) -> None:
-        """What *answers* were about may be asked about again, and there is news."""
+        """Let the series in *answers* be asked about again, and wake whoever waits for that."""
         self.busy.difference_update(one.series for one in answers if not one.comparing)
         self.comparing.difference_update(one.series for one in answers if one.comparing)
-        self.news.set()
-        self.news = trio.Event()
+        self.refreshed.set()
+        self.refreshed = trio.Event()

@@ -1,16 +1,16 @@
 """Stored candles ↔ REST: every candle that came from a live feed is compared with the venue's own record.
 
-Two kinds of questions, by turns, at a tenth of the venue's pace (pages fetched for gaps confirm what they carry
-besides)::
+There are two kinds of questions, which take turns, at a tenth of the venue's pace. (A page fetched for a gap confirms
+the stored candles in it besides.) ::
 
     a live candle ──── ten minutes ────▶ due ── asked ──▶ in the ledger: agreed, the mark moves on
     a contradicted minute ── settled ──▶  ▲                              differs, a revision is open
                                           │                              settled: kept or replaced
                                           └──────── waits ◀───────────── or nothing that settles it
 
-What is due, and how long what was not settled waits, is the ledger's to say (:mod:`trio_candles.store.revisions`), and
-what an answer means as well. Asked about is what has been due the longest, so what can never be settled gets its
-turns and no more. A series that was asked about is asked about again once the ledger knows of the answer.
+The ledger decides (:mod:`trio_candles.store.revisions`) what is due, what an answer means, and how long a minute or a
+series waits that the answer did not settle. This module asks about what has been due the longest: so a minute that can
+never be settled has its turns and holds up no other. A series is asked about again once the ledger knows of the answer.
 """
 
 from __future__ import annotations
@@ -36,21 +36,28 @@ __all__ = ["keep_comparing"]
 log = logging.getLogger(__name__)
 
 SHARE = 0.1
-"""Of the venue's budget."""
+"""The share of the venue's pace that comparing takes."""
 BESIDE = Millis(60 * MINUTE)
-"""Of a doubtful minute's neighbours on either side: that they agree shows which market an answer is about."""
+"""Ms on either side of a doubtful minute that are asked for with it: that these neighbours agree with what is stored
+shows which market an answer is about."""
 IDLE_SECONDS = 5.0
+"""Until the backlog is looked at again when nothing in it can be asked about."""
 
 
 @attrs.frozen
 class Question:
+    """What the venue is asked about stored candles of *series*. Times are Unix ms."""
+
     series: Series
     since: Millis
-    """What the answer is about, for the ledger; a part may be out of the record's reach."""
+    """``[since, until)`` is what the answer is about, for the ledger; its beginning may be out of the record's
+    reach."""
     until: Millis
     asked_since: Millis
+    """Where the span begins that is asked for, which the record reaches; it ends at ``until``."""
     using: Using
     conclusive: bool
+    """Whether the answer may replace a stored candle, if an earlier answer was the same."""
 
 
 @attrs.define
@@ -68,32 +75,32 @@ class Comparer:
         return self.backlog.history
 
     def next_question(self) -> Question | None:
-        """What has been due the longest, of the kind whose turn it is."""
-        kinds = (self._doubts(), self._onwards()) if self.doubts_next else (self._onwards(), self._doubts())
+        """A question about what has been due the longest, of the kind whose turn it is; ``None`` if nothing is due."""
+        kinds = (self._doubtful(), self._unconfirmed()) if self.doubts_next else (self._unconfirmed(), self._doubtful())
         self.doubts_next = not self.doubts_next
         question = next(chain(*kinds), None)
         if question is not None:
             self.backlog.comparing.add(question.series)
         return question
 
-    def _doubts(self) -> Iterator[Question]:
+    def _doubtful(self) -> Iterator[Question]:
         now = self.time.now()
         for doubt in self.backlog.doubtful:
             if doubt.series not in self.backlog.comparing:
-                yield self._about(doubt.series, doubt.minute, doubt.answered is not None, now)
+                yield self._about_minute(doubt.series, doubt.minute, doubt.answered is not None, now)
 
-    def _onwards(self) -> Iterator[Question]:
+    def _unconfirmed(self) -> Iterator[Question]:
         now = self.time.now()
         for one in self.backlog.unconfirmed:
             if one.series not in self.backlog.comparing:
-                question = self._onward(one.series, one.since, now)
+                question = self._about_series(one.series, one.since, now)
                 if question is not None:
                     yield question
 
-    def _about(self, series: Series, minute: Millis, second: bool, now: Millis) -> Question:
+    def _about_minute(self, series: Series, minute: Millis, second: bool, now: Millis) -> Question:
         using = self.history.settles_by(minute, now)
         if using is Using.TRADES and not second and minute >= self.history.reach(now):
-            using = Using.ROWS  # the first word is the record's, as it stands
+            using = Using.ROWS  # the first answer is the record's, as it stands
         if using is Using.TRADES:
             return Question(series, minute, Millis(minute + MINUTE), minute, using, conclusive=True)
         since = max(Millis(minute - BESIDE), self.history.reach(now))
@@ -101,7 +108,7 @@ class Comparer:
         conclusive = self.history.settles_by(minute, now) is using
         return Question(series, since, until, since, using, conclusive)
 
-    def _onward(self, series: Series, since: Millis, now: Millis) -> Question | None:
+    def _about_series(self, series: Series, since: Millis, now: Millis) -> Question | None:
         reached = max(since, self.history.reach(now))
         windows = list(self.history.windows(reached, settled_until(now), now))
         if not windows:
@@ -126,7 +133,9 @@ async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, time: 
 
 
 async def compare(history: History, rest: Rest, state: VenueState, question: Question, now: Millis) -> bool:
-    """Ask *question* and pass the answer on; whether the venue was not well."""
+    """Ask *question* and hand the answer, or why there is none, to *state*; returns whether the venue was unwell (gave
+    no answer, or called us too fast). *now* is in Unix ms.
+    """
     series, using = question.series, question.using
     try:
         filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using))

@@ -58,13 +58,14 @@ __all__ = ["leaves", "listen", "run_feed"]
 log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS = 60.0
-"""A connection that lasted so long was a good one: the next attempt starts without delay's history."""
+"""A connection that lasted so long was a good one: after it, the delays begin anew with the shortest."""
 LONGEST_WAIT = 60.0
-"""For a reconnection, as promised."""
+"""Seconds until a reconnection, at most, as promised."""
 DRIFT_SECONDS = 2.0
-"""Between trio's clock and the service's, from one look to the next: more means that the machine slept, or its clock
-was set. Over a day they may well drift so far apart."""
+"""By which trio's clock and the service's may part from one tick of the watchdog to the next: more means that the
+machine slept, or that its clock was set. (Over a day the two may well drift so far apart.)"""
 TICK = 1.0
+"""Seconds between two rounds of the watchdog."""
 
 
 async def run_feed(
@@ -78,7 +79,9 @@ async def run_feed(
     last_words: Callable[[Batch], object],
     fill: Callable[[VenueState], Awaitable[object]] | None,
 ) -> None:
-    """Collect from *venue* until cancelled; then give every minute its verdict (*last_words*) and close *verdicts*."""
+    """Collect from *venue* until cancelled. Then every minute that is over gets its verdict, *last_words* is given the
+    last batch, and *verdicts* is closed.
+    """
     feed = Feed(venue, url, state, network, time)
     symbols = tuple(state.assemblers)
     size = venue.limits.symbols_per_connection
@@ -140,15 +143,17 @@ async def keep_listening(
 
 
 def _unwanted_seconds(feed: Feed, symbols: Iterable[str]) -> float:
-    """How long a connection of *symbols* is not worth making: all are given up, and venues close it anyway."""
+    """Seconds until one of *symbols* may be asked for again, at most :data:`LONGEST_WAIT`; above zero only if all are
+    given up: there is nothing to ask for, and venues close a connection without subscriptions.
+    """
     wanted = min(feed.not_before.get(symbol, 0.0) for symbol in symbols)
     return min(wanted - trio.current_time(), LONGEST_WAIT)
 
 
 async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
-    """One connection: connect, subscribe *symbols*, report what comes; raises :class:`Lost` when it ends.
+    """One connection: connect, subscribe *symbols*, report what comes; raises :class:`Lost` when the connection ends.
 
-    Whoever runs this also looks after the requests once a second or so (:func:`check_requests`).
+    Whoever runs this function also calls :func:`check_requests` once a second or so.
     """
     async with feed.network.connect(feed.url) as socket, trio.open_nursery() as nursery:
         outgoing, messages = trio.open_memory_channel[Message](1000)  # a connection's subscriptions, twice over
@@ -172,7 +177,7 @@ async def listen(feed: Feed, number: int, symbols: tuple[str, ...]) -> None:
 
 
 async def send_messages(socket: Socket, messages: trio.MemoryReceiveChannel[Message], limits: Limits) -> None:
-    """Send *messages*, not faster than the venue allows; only what was sent can be acknowledged."""
+    """Send *messages* no faster than the venue allows; the wait for an acknowledgement begins once one was sent."""
     async for message in messages:
         log.debug("saying %s", message.text)
         await socket.send(message.text)
@@ -254,7 +259,7 @@ async def watch(feed: Feed, state: VenueState) -> None:
         await trio.sleep(TICK)
         late = trio.current_time() - due
         if late > feed.floor(0.5):
-            # We were held up, not the venue: the readers drain first, and our own lateness is nobody's silence.
+            # We were late, not the venue: the readers drain first, and our lateness does not count as its silence.
             for connection in feed.connections.values():
                 connection.forgive(late)
             log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
@@ -271,7 +276,7 @@ async def watch(feed: Feed, state: VenueState) -> None:
 
 
 def check_connection(feed: Feed, connection: Connection, now: float) -> None:
-    """Judge one connection's silences."""
+    """Act on what has been silent for too long on *connection* by *now* (trio's clock)."""
     limits, silent = feed.limits, now - connection.last_frame
     if silent >= feed.floor(limits.silence):
         connection.hang_up(f"silent for {silent:.0f} s")

@@ -1,4 +1,4 @@
-"""Open gaps → REST → what it proves: one venue's gap-filler, a sibling of its sockets that survives them.
+"""Open gaps → REST → what its answers prove: one venue's gap-filler, a sibling of its sockets that outlives each.
 
 ::
 
@@ -10,16 +10,19 @@
     │ waits ◀── asked in vain ──┼───┼─ busy ◀── committed ─┼──────────────┘
     └───────────────────────────┘   └──────────────────────┘
 
-When a gap may be asked about is the ledger's to say, for what it knows outlives this task; which of the series that
-have something due is asked about next is decided here (:meth:`Filler.next_page`). Of each series one question is
-under way at most, from the asking until the ledger has the answer. What an answer proves goes where the sockets put
-theirs, and the writer closes the gaps; what it does not prove goes the same way as an :class:`Attempt`, and waits,
-ever longer. While the venue is not well nothing waits but the workers, each for itself, ever longer.
+The ledger decides when a gap may be asked about, because what the ledger knows outlives this task. Which series is
+asked about next, of those with something due, is decided here (:meth:`Filler.next_page`). Of each series one question
+is under way at most, from the asking until the ledger has the answer. What an answer proves goes into the outbox into
+which the sockets' verdicts go, and the writer closes the gaps; what an answer does not prove goes there as an
+:class:`Attempt`, and that span waits, longer after each attempt. While the venue is unwell (gives no answer, or calls
+us too fast) the gaps do not wait longer for it; the workers do, each by itself.
 
-The invariant: whatever is due and not busy is asked about before anything is asked about twice more. So nothing
-that nobody can fill keeps anything else waiting.
+Invariant: of each :data:`OTHERS_EVERY` questions one is about the series that was asked about the longest ago. So a
+series with something due waits for at most so many questions for each series of the venue, and a gap that nobody can
+fill keeps no other waiting. (No stricter rule holds: a series with a young gap every minute is asked about more often.)
 
-Beside it, at a tenth of the pace, :mod:`trio_candles.collector.confirm` compares what is stored.
+Beside the gap-filler, at a tenth of the pace, :mod:`trio_candles.collector.confirm` compares what is stored. Why a
+minute became a gap is decided elsewhere: see :mod:`trio_candles.collector.venue_state`.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ log = logging.getLogger(__name__)
 WORKERS = 4
 """Questions under way at once: enough to keep a budget of ten a second busy at a round trip of 0.4 s."""
 OTHERS_EVERY = 4
-"""Of so many questions one is about whatever was asked about the longest ago, young or old."""
+"""One question in so many is about the series that was asked about the longest ago, be its gap young or old."""
 
 
 @attrs.define
@@ -71,10 +74,11 @@ class Filler:
     backlog: Backlog
     time: Time
     asked: dict[Series, float] = attrs.field(factory=dict)
-    """When each series was last asked about: their turns are no business of the ledger's."""
+    """When each series was last asked about, on trio's clock; a new run begins the turns anew, so the ledger has
+    none."""
     turn: int = 0
     vouched: set[Series] = attrs.field(factory=set)
-    """Series of which a page was answered twice, alike: later ones overlap with what is stored of it."""
+    """Series of which one page was answered twice, alike: later pages overlap with what is stored of that one."""
 
     @property
     def history(self) -> History:
@@ -85,7 +89,8 @@ class Filler:
         """The page to ask for now, of the series that was asked about the longest ago; ``None`` if nothing is due.
 
         Young minutes that nobody has asked about go first: no minute is to stay open for long, however much else there
-        is to fill. Not always, though: a thousand symbols of which each minute is a gap would leave no time for more.
+        is to fill. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols whose every minute
+        is a gap would otherwise leave no time for older gaps.
         """
         ready = [page for page in self.backlog.due.values() if page.series not in self.backlog.busy]
         if not ready:
@@ -98,12 +103,12 @@ class Filler:
         return page
 
     def _turn(self, page: Due, young: float) -> tuple[bool, float, Millis]:
-        """Who comes first, in ascending order."""
+        """The key of *page* in the order in which pages are asked for, lowest first."""
         return not (page.fresh and page.until > young), self.asked.get(page.series, float("-inf")), page.until
 
     def may_believe(self, page: Due) -> bool:
-        """Whether one answer about *page* is enough. The ledger holds one that names no market against what is stored
-        beside it; where that could not be, there has been an attempt in vain.
+        """Whether one answer about *page* is enough. The ledger holds an answer that names no market against what is
+        stored beside the page; where there was nothing to hold it against, the page has an attempt in vain.
         """
         return not self.history.anonymous or (page.series in self.vouched and not page.tried)
 
@@ -127,7 +132,7 @@ async def work(filler: Filler, rest: Rest, state: VenueState, backoff: Backoff) 
         await state.room()
         page = filler.next_page()
         if page is None:
-            await filler.backlog.news.wait()
+            await filler.backlog.refreshed.wait()
         elif await fill(filler, rest, state, page):
             backoff.reset()
         else:
@@ -135,7 +140,7 @@ async def work(filler: Filler, rest: Rest, state: VenueState, backoff: Backoff) 
 
 
 async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool:
-    """Ask for *page* and pass on what is proven, and what is not; whether the venue was well."""
+    """Ask for *page* and hand what is proven, and what is not, to *state*; returns whether the venue was well."""
     error, filled, refusal, twice = "", None, None, not filler.may_believe(page)
     try:
         filled, refusal = await ask(filler, rest, state, page)
@@ -162,10 +167,11 @@ async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool
 
 
 def not_proven(page: Due, filled: Filled) -> Iterable[Missing]:
-    """What of *page* is to wait after *filled*. What was not reached within one fill's requests need not, it is simply
-    the next one's: if that gets any further.
+    """The parts of *page* that *filled* did not prove and that are to wait before they are asked about again.
 
-    The page begins and ends with a minute of a gap. A fill that reached neither would be the same again.
+    A part that one fill's requests did not reach need not wait: the next fill begins there. But the page begins and
+    ends with a minute of a gap, and where neither of these was reached the next fill would get no further: then all
+    parts wait.
     """
     missing = {minute: part.why for part in filled.missing for minute in (part.since, part.until - MINUTE)}
     stuck = all(missing.get(minute) == Why.NOT_REACHED for minute in (page.since, page.until - MINUTE))
@@ -173,12 +179,16 @@ def not_proven(page: Due, filled: Filled) -> Iterable[Missing]:
 
 
 async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple[Filled | None, Refusal | None]:
-    """What the venue says of *page*, as far as it is believed, and what ended the conversation before its end.
+    """The venue's answers about *page*, as far as they are believed, and the refusal that ended them early, if one did.
 
-    Where its answers do not name their market, the first one about a series has nothing stored to be held against, and
-    others may not: they are asked for twice, and believed if both times the same was said. What breaks a rule is
-    rejected whether they are believed or not. Rows are no worse for a later question that was refused, about trades or
-    a listing; they are all that is asked for again then, for that question would be refused again.
+    Where answers do not name their market, there may be nothing stored to hold them against (for the first page of a
+    series there never is): then the venue is asked twice, and believed if both answers are the same. Candles that
+    break a rule are rejected whether the answers are believed or not. A question about trades or a listing that is
+    refused makes the rows before it no worse: the second time the rows alone are asked for, because that question
+    would be refused again.
+
+    Raises :class:`Refusal` if a question was refused before anything was proven, or if the venue called us too fast the
+    second time; :class:`Misunderstood`, also where the two answers differ.
     """
     history, refusal, using = filler.history, None, Using.ALL
     try:
@@ -208,7 +218,7 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
 
 
 def findings(history: History, page: Due, filled: Filled, failed: Iterable[Missing], twice: bool) -> Iterable[Finding]:
-    """What the ledger is to know of an answer, in an order in which it makes sense."""
+    """What the ledger is to be given of one answer: first the page that it proves, then what it *failed* to prove."""
     yield Page(
         page.series, page.since, page.until, filled.candles, filled.empties,
         anonymous=history.anonymous, twice=twice, conclusive=False, listed=filled.listed,

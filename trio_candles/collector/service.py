@@ -40,9 +40,10 @@ from trio_candles.venues.venue import Venue
 __all__ = ["Service", "open_service"]
 
 SHARE = 0.9
-"""Of ``shutdown.timeout_seconds``, for the venues and the writer; the rest is for the journal and the console."""
+"""The share of ``shutdown.timeout_seconds`` for the venues and the writer; the rest is for the journal and the
+console."""
 DERIVING_SHARE = 0.3
-"""Of that, for aggregates that are behind; they can wait for the next start."""
+"""The share of that time for aggregates that are behind their minutes: these can wait for the next start."""
 BATCHES_QUEUED = 16
 """Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
 writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
@@ -73,10 +74,11 @@ async def open_service(
     show: Callable[[str], None] | None = None,
     venues: Mapping[str, Venue] = VENUES,
 ) -> AsyncIterator[Service]:
-    """The collector at work for the block; when the block is left, everything received is in parquet.
+    """A :class:`Service` that collects for the block; when the block is left, everything received is in parquet.
 
     *show* is given the status table every ``status.interval_seconds``. If the writer cannot finish within
-    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` holds what was left.
+    ``shutdown.timeout_seconds`` of wall time, ``Service.writing`` holds what was left. An exception in any task ends
+    the block, within exception groups.
     """
     chance = chance or random.Random()
     series = all_series(config)
@@ -93,12 +95,12 @@ async def open_service(
     filling = config.gap_detection.enabled
     backlogs = {name: Backlog(venues[name].history) for name in series if filling}
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
-    shelter = trio.CancelScope(shield=True)
+    writer_scope = trio.CancelScope(shield=True)
     grace = config.shutdown.timeout_seconds * SHARE * time.speed
     flush_seconds = config.storage.flush_interval_seconds
     async with trio.open_nursery() as outer:
         outer.start_soon(
-            _shelter, shelter, write_verdicts,
+            _run_in, writer_scope, write_verdicts,
             receive, store, board, time, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, backlogs,
             name="writer",
         )  # fmt: skip
@@ -128,14 +130,14 @@ async def open_service(
                     nursery.start_soon(show_status, board, time, config.status.interval_seconds, show, name="status")
                 yield service
                 board.stopping(time.now())
-                shelter.deadline = trio.current_time() + grace
+                writer_scope.deadline = trio.current_time() + grace
                 nursery.cancel_scope.cancel()
         finally:
-            # From the stop on the writer has its time, on the wall clock; the venues' goodbyes are part of it.
-            shelter.deadline = min(shelter.deadline, trio.current_time() + grace)
+            # From the stop on, this much wall time is left to the writer; the venues' leaving is part of it.
+            writer_scope.deadline = min(writer_scope.deadline, trio.current_time() + grace)
 
 
-async def _shelter(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:
+async def _run_in(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:
     with scope:
         await run(*args)  # type: ignore[misc]
 

@@ -27,15 +27,15 @@ __all__ = ["check_stall", "check_symbols", "note_data"]
 log = logging.getLogger(__name__)
 
 BLAME_SECONDS = 3600.0
-"""In which one symbol's silence may cost its connection once: a second time it is the symbol's own."""
+"""In which one symbol's silence may cost its connection once; silent a second time, the symbol is given up."""
 REMEDY_SECONDS = 60.0
 """Between two rounds of subscribing anew on one connection: all suspects share its messages."""
 RAREST_REMEDY = 3600.0
-"""Of silence, at most, before a symbol is subscribed anew."""
+"""Seconds of silence, at most, before a symbol is subscribed anew, or a stalled connection is made anew."""
 STALLED_SECONDS = 120.0
-"""Without market data on a connection that is otherwise alive, until it is made anew; where silent symbols are
-subscribed anew, twice as long as until that. A market may be so quiet: each time the patience doubles, up to an hour,
-and is short again after six hours without need."""
+"""Without market data until a connection that is otherwise alive is made anew; where the venue's remedy for silent
+symbols is to subscribe them anew, twice the silence that leads to it instead. A market may be so quiet: each time the
+patience doubles, up to an hour, and it is short again after six hours without a stall."""
 STALLS_FORGOTTEN = 6 * 3600.0
 
 
@@ -61,12 +61,12 @@ def note_data(connection: Connection, event: Event) -> None:
 
 
 def check_stall(feed: Feed, connection: Connection, now: float) -> None:
-    """Make a connection anew that lives, and brings no market data."""
+    """End *connection*, to be made anew, if it is alive and its lack of market data has outlasted the patience."""
     count, last = feed.stalls.get(connection.number, (0, float("-inf")))
     if now - last >= STALLS_FORGOTTEN:
         count = 0
-    anew = feed.limits.symbol_remedy == "resubscribe" and feed.limits.symbol_silence
-    patience = min((2 * anew if anew else STALLED_SECONDS) * 2**count, RAREST_REMEDY)
+    remedy_after = feed.limits.symbol_remedy == "resubscribe" and feed.limits.symbol_silence
+    patience = min((2 * remedy_after if remedy_after else STALLED_SECONDS) * 2**count, RAREST_REMEDY)
     silent = now - min([connection.last_data, *connection.behind_since.values()])
     if silent >= feed.floor(patience):
         feed.stalls[connection.number] = (min(count + 1, 10), now)
@@ -98,7 +98,9 @@ def check_symbols(feed: Feed, connection: Connection, now: float) -> None:
 
 
 def _blame(feed: Feed, connection: Connection, silent: Sequence[str], now: float) -> None:
-    """Others are heard: give *silent* symbols one new connection, and those that had one already up for a while."""
+    """Others are heard: make a new connection for the sake of *silent* symbols, and give up those symbols for whose
+    sake that was done within the hour.
+    """
     again = [symbol for symbol in silent if now - feed.blamed_at.get(symbol, float("-inf")) < BLAME_SECONDS]
     for symbol in again:
         silence = f"silent for {now - connection.last_heard[symbol]:.0f} s"
@@ -112,7 +114,7 @@ def _blame(feed: Feed, connection: Connection, silent: Sequence[str], now: float
 
 
 def _subscribe_anew(feed: Feed, connection: Connection, silent: Sequence[str], now: float) -> None:
-    """Only a suspicion: subscribe *silent* symbols anew, together and ever more rarely; leave the others alone."""
+    """Silence is only a suspicion here: subscribe *silent* symbols anew, together and ever more rarely."""
     patience = feed.limits.symbol_silence or 0.0
     due = [
         symbol for symbol in silent if now - connection.last_heard[symbol] >= connection.patience.get(symbol, patience)

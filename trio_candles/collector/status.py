@@ -15,7 +15,7 @@ WIDTH = 79
 RATE_OVER = 300_000
 """Ms over which the rate of a backfill is taken."""
 WORTH_SHOWING = 60
-"""Open gap minutes of a venue from which on its backfill has a line: fewer are always on their way."""
+"""Open gap minutes from which on a venue's backfill has a line in the table: fewer are open at any time."""
 STALE_AFTER = 120_000
 """Ms without market data after which a connected venue is called stale."""
 
@@ -78,7 +78,7 @@ class VenueBoard:
 
     @property
     def connected(self) -> bool:
-        """Every connection is up; none is before the first one is begun."""
+        """Whether every connection is up; false until it is known how many there are."""
         return 0 < self.connections <= self.connections_up
 
     @property
@@ -92,7 +92,7 @@ class VenueBoard:
             return self.at_stop
         if not self.connected:
             return "[DISC]"
-        # No reconnection makes a venue fresh: one that lives, and brings nothing, is made anew every few minutes.
+        # A reconnection does not make a venue fresh: a connection that brings nothing is made anew every few minutes.
         quiet_since = self.last_data or self.up_since or now
         if now - quiet_since >= STALE_AFTER:
             return f"[STALE ({(now - quiet_since) // 60_000}m)]"
@@ -156,7 +156,7 @@ def render(board: Board, now: Millis) -> str:
 
 
 def _confirmed(venue: VenueBoard) -> str:
-    """How many of the live candles that were compared with REST agreed."""
+    """The share of the live candles compared with REST that agreed; ``-`` if none was compared."""
     agreed, differed = venue.compared["agreed"], venue.compared["differed"]
     if not agreed + differed:
         return "-"

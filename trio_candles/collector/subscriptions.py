@@ -7,16 +7,18 @@ A symbol's subscription is a :class:`Request` in one of seven states::
                └── another refused ──┘
 
     each of these ──acknowledged on every channel──► SUBSCRIBED ──silent──► SILENT
-    each of all ──refused by name──► REFUSED ──acknowledged late──► SUBSCRIBED
+    any state   ──refused by name──► REFUSED ──acknowledged late──► SUBSCRIBED
     UNANSWERED, REFUSED, SILENT ──300 s──► TOGETHER_AGAIN
 
-- TOGETHER: asked for in a message with others; TOGETHER_AGAIN: once more so; ALONE: in a message of its own. The five
-  seconds count from the moment at which the message was sent, and one second does after a refusal: one bad symbol may
-  have spoiled its whole message. A refusal that names a symbol takes the symbol out of the message, and the rest is
-  asked for together once more, however often it was; a refusal that names none leads to each symbol's own message.
+- TOGETHER: asked for in a message with others; TOGETHER_AGAIN: in such a message once more; ALONE: in a message of its
+  own. The five seconds count from the moment at which the message was sent. After a refusal there is one second
+  instead: one bad symbol may have spoiled its whole message. A refusal that names a symbol takes the symbol out of the
+  message, and the other symbols are asked for together once more, however often they were; a refusal that names none
+  leads to a message for each symbol.
 - UNANSWERED, REFUSED, SILENT: given up. That is an error in the log and gaps in the ledger. When a symbol is SILENT is
   decided in :mod:`trio_candles.collector.silence`.
-- A venue that finds us too fast has refused nothing: what is awaited goes back to TOGETHER, a minute later.
+- A venue that finds us too fast has refused nothing: what is awaited goes back to TOGETHER, and its five seconds begin
+  a minute later.
 
 Invariant: on an open connection, every symbol is subscribed, or is awaited and has a time at which it is asked for
 again or given up, or is given up and has a time at which it is tried again. No symbol is ever merely forgotten.
@@ -62,11 +64,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 ACK_SECONDS = 5.0
-"""For an acknowledgement, from the moment at which the request was sent."""
+"""Allowed for an acknowledgement, from the moment at which the request was sent."""
 SPOILED_SECONDS = 1.0
-"""After a refusal, for the acknowledgements of those others that it did not touch."""
+"""Allowed after a refusal for the acknowledgements of the symbols that it did not touch."""
 THROTTLED_SECONDS = 60.0
-"""Without asking again, once the venue found us too fast."""
+"""Added to :data:`ACK_SECONDS` once the venue found us too fast."""
 GIVEN_UP_SECONDS = 300.0
 """After which a symbol that was given up is asked for again: listings come and go."""
 HOUR = 3600.0
@@ -126,7 +128,7 @@ class Connection:
     scope: trio.CancelScope
     last_frame: float
     last_heard: dict[str, float]
-    """When each symbol was last mentioned, or last subscribed."""
+    """When each symbol was last mentioned, or last subscribed; all times here are on trio's clock."""
     last_data: float
     """When market data last came, or proof that there was none to come."""
     received: int = 0
@@ -218,7 +220,7 @@ class Feed:
 
     @property
     def limits(self) -> Limits:
-        """The venue's."""
+        """The limits of the venue's feed; decided in ``venues/{venue}/feed.py``."""
         return self.venue.limits
 
     def floor(self, seconds: float) -> float:
@@ -247,7 +249,7 @@ def unsubscribe(feed: Feed, connection: Connection, symbols: Sequence[str]) -> N
 
 
 def ping(feed: Feed, connection: Connection) -> None:
-    """Ask the venue whether it is there, if it wants to be asked."""
+    """Ask the venue whether it is there, if its protocol has a message for that."""
     if feed.venue.ping is not None:
         _send(connection, Message(feed.venue.ping))
 
@@ -266,7 +268,9 @@ def _send(connection: Connection, message: Message) -> None:
 
 
 def can_spare(feed: Feed, connection: Connection, now: float) -> bool:
-    """Whether the connection may send what it need not: half of an hour's changes are kept for what it must."""
+    """Whether *connection* may send a change of subscriptions that can wait: half of the changes that the venue allows
+    in an hour are kept for those that cannot. *now* is on trio's clock.
+    """
     while connection.changes and connection.changes[0] <= now - HOUR:
         connection.changes.popleft()
     most = feed.limits.changes_per_hour
@@ -277,7 +281,7 @@ def can_spare(feed: Feed, connection: Connection, now: float) -> bool:
 
 
 def acknowledged(feed: Feed, connection: Connection, symbol: str, channel: str) -> None:
-    """Take note; a symbol whose channels are all acknowledged is subscribed, also if that comes late."""
+    """Note that *channel* is acknowledged; a symbol of which all are is subscribed, also if it was given up."""
     request = connection.requests.get(symbol)
     if request is None or channel not in request.missing:
         return  # Coinbase lists all current subscriptions in every acknowledgement
@@ -308,7 +312,7 @@ def refused(feed: Feed, connection: Connection, symbol: str | None, text: str) -
 
 
 def throttled(feed: Feed, connection: Connection, text: str) -> None:
-    """The venue found us too fast, which is no refusal: ask for what it dropped later, and together."""
+    """The venue found us too fast, which is no refusal: later, ask again for what it dropped, in shared messages."""
     log.warning("%s/%d: too fast: %s", feed.venue.name, connection.number, text)
     feed.listener.announced(f"too fast: {text}")
     for request in _awaited(connection):
@@ -340,7 +344,7 @@ def give_up(feed: Feed, connection: Connection, symbol: str, state: State, text:
 
 
 def check_requests(feed: Feed, connection: Connection, now: float) -> None:
-    """Ask again for what was not acknowledged in time, then alone; then give it up; later, try once more."""
+    """Take the step that is due *now* (trio's clock) for each symbol: ask again, ask alone, give up, try once more."""
     together: list[str] = []
     for symbol in connection.symbols:
         request = connection.requests.get(symbol)

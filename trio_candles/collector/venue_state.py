@@ -12,6 +12,11 @@ Invariants: every minute that an assembler decided is in the outbox, in the batc
 beyond the outbox's bound it is there as a gap. Nothing that a connection calls waits: so a reader is never held up
 by the disk, and a slow disk never looks like a silent venue. The gap-filler, which can ask again, does wait
 (:meth:`VenueState.room`).
+
+Where a gap gets its reason (:class:`~trio_candles.candles.model.Reason`): an assembler gives it while the collector
+runs (``Assembler`` in :mod:`trio_candles.assembly.base`, and ``default_reason`` of its kinds); :func:`collapsed` says
+``overflow``; the ledger gives the reasons of minutes that no assembler decided (:mod:`trio_candles.store.journal`), and
+``rejected`` to a candle that it refuses (:mod:`trio_candles.store.verdicts`).
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ nothing is asked, else the same pages would pile up for as long as a disk takes 
 CLOCK_TOLERANCE = 2_000
 """Ms between the venue's clock and ours beyond which a warning is logged."""
 LOUD_EVERY = 60.0
-"""Seconds between two warnings of the same kind about one venue; the others go to the log file only."""
+"""Seconds between two warnings of the same kind about one venue; those between them go to the log file only."""
 
 
 @attrs.define
@@ -68,7 +73,7 @@ class VenueState:
     board: VenueBoard
     assemblers: dict[str, Assembler]
     speed: float = 1.0
-    """Of the service's clock: what delays a wall second delays so many of the service's."""
+    """Service seconds per wall second: a delay of a wall second looks like so many of the service's."""
     outbox: list[Verdict | Rejected | Finding] = attrs.field(factory=list)
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
@@ -109,8 +114,8 @@ class VenueState:
         if len(self.outbox) > OUTBOX_LIMIT:
             log.error("%s: %d verdicts wait for the disk; their minutes become gaps", self.board.name, len(self.outbox))
             self.outbox = list(collapsed(self.outbox))
-            if len(self.outbox) > OUTBOX_LIMIT // 2:  # a thin pair's minutes have reasons by turns, which never join
-                self.outbox = list(collapsed(self.outbox, whatever=True))
+            if len(self.outbox) > OUTBOX_LIMIT // 2:  # a thin pair's reasons alternate, and never join
+                self.outbox = list(collapsed(self.outbox, any_reason=True))
         if self.outbox:
             self.filled.set()
 
@@ -120,7 +125,7 @@ class VenueState:
             await self._taken.wait()
 
     def add(self, outcomes: Iterable[Finding]) -> None:
-        """Let what one answer of REST proved wait for the writer; RECV counts the feed's candles only."""
+        """Let what one answer of REST proved wait for the writer; not counted as received, as feed candles are."""
         self.outbox.extend(outcomes)
         self._pages += 1
         if self.outbox:
@@ -142,7 +147,7 @@ class VenueState:
         return batch
 
     def remark(self, kind: str, text: str) -> None:
-        """Count something odd; loud once a minute, in the log file always."""
+        """Count something odd; a warning once a minute and *kind*, in the log file always."""
         self.board.skipped[kind] += 1
         moment = trio.current_time()
         loud = moment >= self._loud_again.get(kind, float("-inf"))
@@ -212,16 +217,19 @@ class VenueState:
 def open_venue_state(
     board: VenueBoard, proof: Proof, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0
 ) -> VenueState:
-    """A state whose assemblers expect each series since its first minute, and owe verdicts from its mark on."""
+    """A state whose assemblers expect each series since its first minute, and owe verdicts from its mark on: *owed*
+    gives both, for each series, in Unix ms. *speed* is service seconds per wall second.
+    """
     assemblers = {series.symbol: assembler_for(proof, series, mark, first) for series, (first, mark) in owed.items()}
     return VenueState(board, assemblers, speed)
 
 
 def collapsed(
-    outcomes: Iterable[Verdict | Rejected | Finding], *, whatever: bool = False
+    outcomes: Iterable[Verdict | Rejected | Finding], *, any_reason: bool = False
 ) -> Iterable[Unsure | Finding]:
-    """The minutes of *outcomes* as gaps, neighbours joined where they have the same reason, or *whatever* it is.
-    Rejections stored nothing: they are dropped. REST is asked again: of its answers is left that there was one.
+    """The minutes of *outcomes* as gaps, neighbours joined where they have the same reason, or where *any_reason* all
+    do: ``overflow``. Rejections are dropped, for they stored nothing. Of an answer of REST nothing is left but that
+    there was one: REST can be asked again.
     """
     spans: dict[Series, list[Unsure]] = {}
     for outcome in outcomes:
@@ -237,7 +245,7 @@ def collapsed(
             since, until = outcome.open_time, outcome.close_time
         else:
             since, until = outcome.since, outcome.until
-            if isinstance(outcome, Unsure) and not whatever:
+            if isinstance(outcome, Unsure) and not any_reason:
                 reason, detail = outcome.reason, outcome.detail
         known = spans.setdefault(outcome.series, [])
         last = known[-1] if known else None

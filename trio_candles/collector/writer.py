@@ -1,7 +1,15 @@
 """The one task that writes: verdicts come in, and count only once they are durable.
 
-It never loses what it holds: while the disk takes nothing, the batch in hand waits and is offered again; the
-channel fills, and behind it each feed's outbox, which has the bound and turns what is beyond it into gaps.
+::
+
+    channel ──► in hand ──commit──► journal: durable ──flush──► day files
+                 ▲    │                │
+                 └────┘ a disk that    └──► backlogs (:meth:`_Writer.look`): what REST is to be asked next
+                        takes nothing
+
+Invariant: what the writer took from the channel is in hand (:class:`Writing`) or durable. While the disk takes
+nothing, the batch in hand waits and is offered again; the channel fills, and behind the channel each feed's outbox,
+which is bounded and turns verdicts beyond its bound into gaps.
 """
 
 from __future__ import annotations
@@ -36,32 +44,34 @@ Batch = Sequence[Verdict | Rejected | Finding]
 """What a feed sends at once."""
 
 COMMITTED_AT_ONCE = 5_000
-"""Verdicts in one transaction: what waited while a disk was full is to need neither much room at once nor much time."""
+"""Verdicts in one transaction, at most: those that waited for a full disk must not need much room or time at once."""
 
 LOOK_SECONDS = 5.0
 """Between two looks at all open gaps, which the table shows and the gap-fillers close."""
 DERIVING = 0.5
-"""Of the time between two flushes, for aggregates of days that are behind: a year of them takes minutes."""
+"""The share of the time between two flushes for aggregates of days that are behind: a year of them takes minutes."""
 DAYS_AT_ONCE = 16
-"""Such days between two commits: each may have six files to read and to write."""
+"""Days whose aggregates are derived between two commits: each may have six files to read and to write."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 REJECTIONS_KEPT = 10_000
-"""REST candles whose rejection has been logged: answered again, they are no news."""
+"""REST candles of which it is remembered that their rejection was logged: when they come again they are no news."""
 HELD_LONG = 60_000
 """Ms after which a day file that another program holds open is worth a warning."""
 
 
 @attrs.define
 class Writing:
-    """What the writer has in hand, for whoever has to say what was lost when time ran out."""
+    """What the writer has in hand, for the report of what was lost when time ran out."""
 
     pending: list[Verdict | Finding] = attrs.field(factory=list)
+    """Taken from the channel, and not yet durable."""
     last_words: list[Batch] = attrs.field(factory=list)
-    """What feeds still had when they were cancelled: taken after the channel's end. A list and no channel, because
-    a feed that is leaving must not wait for a disk that takes nothing."""
+    """What feeds still had when they were cancelled, which the writer takes after the channel's end. A list and no
+    channel, because a feed that is leaving must not wait for a disk that takes nothing."""
     unflushed: int = 0
-    """Day files of minutes whose newest rows are only in the journal; durable, and the next start writes them."""
+    """How many day files of minutes lack rows that are in the journal: those are durable, and a next start writes
+    them."""
     finished: bool = False
 
 
@@ -76,9 +86,10 @@ async def write_verdicts(
     writing: Writing,
     backlogs: Mapping[str, Backlog],
 ) -> None:
-    """Make everything that comes durable, and day files of it every *flush_seconds* and at the day's end.
+    """Make everything that comes durable, and write it into day files every *flush_seconds* and at the day's end.
 
-    Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* to follow.
+    Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* more, at most. Both
+    are service seconds. A disk that takes nothing raises nothing: it is tried again.
     """
     writer = _Writer(store, board, time, offload, writing, backlogs)
     await writer.look()
@@ -139,7 +150,7 @@ class _Writer:
     _writing: Writing
     _backlogs: Mapping[str, Backlog]
     _answers: list[Finding] = attrs.field(factory=list)
-    """Those that are committed, and whose series were not looked at since."""
+    """Answers that are committed, and whose series were not looked at since."""
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
     look_due: float = float("-inf")
@@ -169,25 +180,25 @@ class _Writer:
             self.take(self._writing.last_words.pop(0))
 
     async def commit(self) -> None:
-        """Make what is in hand durable, however long the disk takes to be willing."""
+        """Make what is in hand durable, however long the disk refuses it."""
         while self._writing.pending or self._rejected:
             verdicts, rejected = self._writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
             try:
                 judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
             except StoreUnavailable as error:
-                self._unwell("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
+                self._store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
             self._answers += [one for one in verdicts if isinstance(one, (Attempt, Page))]
             self._rejected -= rejected
-            self._well("journal")
-            self._tell(judged)
+            self._store_works("journal")
+            self._report(judged)
         if trio.current_time() >= self.look_due or self._answers:
             await self.look()
 
     async def look(self) -> None:
-        """See what of the gaps may be asked about now: of all, when that is due, or where there were answers."""
+        """Refresh the backlogs: all of them when that is due, else for the series whose answers were committed."""
         whole, now = trio.current_time() >= self.look_due, self.time.now()
         if whole:
             self.look_due = trio.current_time() + LOOK_SECONDS
@@ -196,7 +207,7 @@ class _Writer:
             await self._offload(self._store.ask, self._look_into, whole, answers, now)
         except StoreUnavailable as error:
             self._answers[:0] = answers
-            self._unwell("journal", str(error), "the gaps cannot be counted")
+            self._store_failed("journal", str(error), "the gaps cannot be counted")
             return
         for name, backlog in self._backlogs.items():
             backlog.release([one for one in answers if one.series.venue == name])
@@ -221,7 +232,7 @@ class _Writer:
         try:
             await self._offload(self._store.ask, self._store.journal.tidy, self.time.now())
         except StoreUnavailable as error:
-            self._unwell("journal", str(error), "old history is kept")
+            self._store_failed("journal", str(error), "old history is kept")
 
     async def publish(self) -> None:
         """Let the tools see what the table shows."""
@@ -234,15 +245,15 @@ class _Writer:
             publish = self._store.journal.publish
             await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now)
         except StoreUnavailable as error:
-            self._unwell("journal", str(error), "the tools see an old state")
+            self._store_failed("journal", str(error), "the tools see an old state")
         else:
-            self._well("journal")
+            self._store_works("journal")
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
-        """Bring the day files up to date, committing what comes in between; whether every candle is in one.
+        """Bring the day files up to date, committing what comes in between; returns whether every candle is in one.
 
-        Aggregates that are behind for another reason than a candle are derived *until* then; there may be a year of
-        them, and what is not reached waits for the next flush, or the next start.
+        Aggregates that are behind for another reason than a candle are derived until *until*, on trio's clock; there
+        may be a year of them, and those that are not reached wait for the next flush, or the next start.
         """
         held: list[str] = []
         try:
@@ -250,13 +261,13 @@ class _Writer:
             saved = await self._save(files, held, batches)
             await self._derive(await self._offload(self._store.underived), held, batches, until)
         except StoreUnavailable as error:
-            self._unwell("journal", str(error), "its rows stay in the journal")
+            self._store_failed("journal", str(error), "its rows stay in the journal")
             return False
         self._warn_of_held(held)
         return saved
 
     async def _save(self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch]) -> bool:
-        """Bring candles into *files*; whether they are all there."""
+        """Bring candles into *files*; returns whether all are in them."""
         self._writing.unflushed = len(files)
         failed: str | None = None
         behind: set[str] = set()
@@ -271,9 +282,9 @@ class _Writer:
             self.take_waiting(batches)
             await self.commit()
         if failed is not None:
-            self._unwell("day files", failed, "its rows stay in the journal")
+            self._store_failed("day files", failed, "its rows stay in the journal")
         else:
-            self._well("day files")
+            self._store_works("day files")
         self._writing.unflushed = len(behind.intersection(file.path for file in files))
         return not self._writing.unflushed
 
@@ -297,16 +308,16 @@ class _Writer:
         if rest:
             log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
         if failed is not None:
-            self._unwell("aggregates", failed, "they stay behind their minutes")
+            self._store_failed("aggregates", failed, "they stay behind their minutes")
         else:
-            self._well("aggregates")
+            self._store_works("aggregates")
 
     def _count_saved(self, flushed: Flushed) -> None:
         for venue, rows in flushed.saved.items():
-            if venue in self._board.venues:  # what waited of one that is not collected any more is saved, not shown
+            if venue in self._board.venues:  # of a venue that is collected no more, rows are saved and not shown
                 self._board.venues[venue].saved += rows
 
-    def _tell(self, judged: Judged) -> None:
+    def _report(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:
             self._reject(candle, rule)
         for stored, offered in judged.conflicts:
@@ -327,7 +338,7 @@ class _Writer:
         log.log(level, "rejected (%s): %s", rule.value, candle)
 
     def _knows(self, candle: Candle, rule: Rule) -> bool:
-        """Whether the same was answered before: REST is asked again and again about a minute that stays a gap."""
+        """Whether REST gave the same *candle* before: it is asked again and again about a minute that stays a gap."""
         if candle.source is not Source.REST:
             return False
         if len(self._rejections) >= REJECTIONS_KEPT:
@@ -338,12 +349,12 @@ class _Writer:
         self._rejections.add(rejection)
         return known
 
-    def _unwell(self, part: str, error: str, consequence: str) -> None:
+    def _store_failed(self, part: str, error: str, consequence: str) -> None:
         if self._board.store_errors.get(part) != error:
             log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
         self._board.store_errors[part] = error
 
-    def _well(self, part: str) -> None:
+    def _store_works(self, part: str) -> None:
         error = self._board.store_errors.pop(part, None)
         if error is not None:
             log.warning("the store writes again (%s), after: %s", part, error)

@@ -140,12 +140,14 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
 async def collect(
     planned: Plan, store: Store, console: Console, signals: Signals, known: Mapping[str, Venue]
 ) -> Service:
-    """Collect until a signal or the end of the duration; the service as it was at the end."""
+    """Collect until a signal or the end of the duration; returns the service as it was at the end. Raises what ended
+    the service, or the console's thread.
+    """
     stop = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
     def ask() -> None:
-        # A signal that comes after the end finds nobody to ask, and need not: everything is ending.
+        # A signal that comes after the end is not needed: everything is ending.
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.set)
 
@@ -179,7 +181,7 @@ def remarks(planned: Plan) -> list[str]:
 
 
 def report(error: BaseException) -> None:
-    """The traceback whole, and each leaf of a group in a line with its notes: five groups deep is usual here."""
+    """Log the whole traceback, and each leaf of a group in a line with its notes: five groups deep is usual here."""
     log.critical("the service has failed", exc_info=error)
     group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
     for leaf in leaves(group):

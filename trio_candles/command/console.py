@@ -32,7 +32,7 @@ QUEUED = 10_000
 LOG_BYTES = 20_000_000
 LOG_FILES = 5
 ROTATION_SECONDS = 60.0
-"""From a rotation that failed to the next try."""
+"""Between a rotation that failed and the next try."""
 GOODBYE_SECONDS = 0.5
 """Wall seconds for the thread to write what is left when we end."""
 
@@ -65,7 +65,7 @@ class _Stamp(logging.Formatter):
         message = _printable(record.getMessage())
         text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
         if record.exc_info:
-            # Set in, because an error's words may be a venue's, and must not look like a record of ours.
+            # Indented, because an error's text may be a venue's, and must not look like a record of ours.
             trace = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
             text += "".join(f"\n  {_printable(line)}" for line in trace)
         return text
@@ -88,17 +88,17 @@ class _Queue(logging.Handler):
 
 
 class RotatedFile(logging.handlers.RotatingFileHandler):
-    """Reports once on stderr that the file cannot be written (a full disk), not with a traceback a record.
-
-    On Windows a file that somebody reads cannot be renamed: then the rotation waits, and costs nothing that is
-    written. The full file is moved away first, to number 0, and only what is there already moves the backups on.
+    """Python's handler, but for two things. That the file cannot be written (a full disk) is reported once on stderr,
+    not with a traceback for each record. And a rotation that fails loses nothing and is tried again later: on Windows a
+    file that somebody reads cannot be renamed. For that the full file is moved to number 0 first, and the backups are
+    renamed only once there is a number 0.
     """
 
     _broken = False
     _reported = False
     _asked_at = 0.0
     _failed_at = -math.inf
-    """On the clock of the records, each of which carries the time of its making."""
+    """When the last rotation failed, by the time that the record at hand carries (Unix seconds)."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self._reported, self._broken = self._broken, False
@@ -111,25 +111,25 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         self._asked_at = record.created
-        # Either way: a clock that was set back must not put it off for long.
+        # The absolute value: a clock that was set back must not put the rotation off for long.
         waits = abs(self._asked_at - self._failed_at) < ROTATION_SECONDS
         return not waits and bool(super().shouldRollover(record))
 
     def doRollover(self) -> None:
-        # Forgotten before it is closed or opened, which may fail: the next record opens what it finds.
+        # The stream is forgotten first, because closing and opening may fail: the next record opens the file anew.
         stream, self.stream = self.stream, None
         if stream:
             stream.close()
         try:
             if os.path.exists(self._numbered(0)):
-                self._move_on()  # as the last rotation could not
+                self._shift_backups()  # which the last rotation could not do
             self.rotate(self.baseFilename, self._numbered(0))
-            self._move_on()
+            self._shift_backups()
         except OSError:
             self._failed_at = self._asked_at
         self.stream = self._open()
 
-    def _move_on(self) -> None:
+    def _shift_backups(self) -> None:
         """Make number 0 the first backup; the last one goes only if there is no free number before it."""
         numbers = range(1, self.backupCount)
         free = next((n for n in numbers if not os.path.exists(self._numbered(n))), self.backupCount)
@@ -181,12 +181,13 @@ class Console:
             callback()
 
     def start(self) -> None:
+        """Start the thread; called by :func:`open_console`."""
         if sys.platform == "win32" and self._redraws:
             os.system("")
         self._thread.start()
 
     def stop(self) -> bool:
-        """Let the thread finish, for a moment; whether it did: a terminal that takes nothing must not keep us."""
+        """Give the thread a moment to end; returns whether it has. A terminal that takes nothing must not keep us."""
         try:
             self._queue.put(None, timeout=GOODBYE_SECONDS)
         except queue.Full:
@@ -231,7 +232,8 @@ class Console:
         stays = table.final or not self._redraws
         if not stays:
             columns, rows = self._size()
-            # What the terminal would wrap takes more lines than we would go back; what scrolls off, none come back to.
+            # A line that the terminal wraps is more lines than we go back; to a line that scrolled off nothing goes
+            # back.
             text = "".join(f"{line[: columns - 1]}\n" for line in text.splitlines())
             stays = lines >= rows
         if self._coloured:

@@ -1,6 +1,6 @@
 """What a run is to do, decided before anything is started: options, configuration and what the directory remembers.
 
-The collector and the tools that stand in for it (preflight) decide it by the same rules.
+The collector, and preflight in its place, decide by the same rules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_SEED = 0
 
 
 class UsageError(Exception):
-    """Said on stderr; exit code 2."""
+    """The options do not go together, or not with the directory; the text is for stderr, exit code 2."""
 
 
 @attrs.frozen
@@ -38,20 +38,23 @@ class Plan:
     time: WallTime
     simulate: bool
     seed: int | None
+    """Of the simulated market; ``None`` for a real one."""
     duration: float | None
+    """Service seconds until the run ends by itself; ``None``: never."""
     accelerated: bool
+    """Whether the clock's speed is other than 1."""
 
     @property
     def kind(self) -> str:
-        """What the data directory remembers."""
+        """The kind of candles, ``simulated`` or ``real``, as the data directory remembers it."""
         return "simulated" if self.simulate else "real"
 
 
 def plan(options: argparse.Namespace, *, looking: bool = False) -> Plan:
     """Options and configuration as one; ConfigError or :class:`UsageError` for what does not go together.
 
-    *looking*: for a tool that starts nothing. A directory of the other kind is no error; then nothing that it
-    remembers is ours. While a collector holds the directory, its clock is.
+    *looking* is for a tool that starts nothing. Then a directory of the other kind is no error, but nothing that the
+    directory remembers is used; and while a collector holds the directory, the collector's clock is used.
     """
     data_dir = options.data_dir
     if data_dir is None and options.simulate:
@@ -116,7 +119,7 @@ def _seed(asked: int | None, meta: dict[str, str]) -> int:
 
 
 def _refuse_another_age(time: WallTime, config: Config) -> None:
-    """No time in a ledger lies before 1970 or after 2300, and neither may what is looked back to."""
+    """Refuse a clock so early or late that the ledger, or the lookback, would need a time before 1970 or after 2300."""
     earliest, now = DAY + round(config.gap_detection.lookback_days * DAY), time.now()
     if not earliest <= now < LATEST - DAY:
         raise UsageError(
@@ -126,7 +129,7 @@ def _refuse_another_age(time: WallTime, config: Config) -> None:
 
 
 def _refuse_logs_among_candles(config: Config) -> None:
-    """What lies in the data directory's own folders is a candle's, or is cleared away."""
+    """Refuse a log directory in those folders of the data directory that are for candles, or are cleared at a start."""
     data_dir, log_dir = config.data_dir.resolve(), config.log_dir.resolve()
     for name in (TMP, QUARANTINE, *(venue.name for venue in config.venues)):
         if log_dir.is_relative_to(data_dir / name):

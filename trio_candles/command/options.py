@@ -72,7 +72,7 @@ def add_common(
 ) -> None:
     """Add ``--config``, ``--data-dir``, ``--json`` and ``--version``.
 
-    *config* and *json* are the help of their options; without help for it, there is no ``--json``.
+    *config* and *json* are the help texts of their options; if *json* is ``None``, there is no ``--json``.
     """
     # No default for --config: with --data-dir the configuration is read only if it is asked for.
     parser.add_argument("--config", type=config_file, metavar="FILE", help=config)
@@ -100,7 +100,7 @@ def add_run(parser: argparse.ArgumentParser, simulate: str) -> None:
 def tool_time(data_dir: Path, speed: float | None, pivot: float | None) -> WallTime:
     """The clock by which a tool should read *data_dir*: the one given, else the one it was written under.
 
-    A pivot alone is that of a clock at the speed that the directory remembers.
+    With a pivot alone, the speed is the one that the directory remembers.
     """
     # Imported late: --help should not wait for trio and pyarrow.
     from trio_candles.clock import WallTime
@@ -139,9 +139,9 @@ def data_dir_of(config: Path | None, data_dir: Path | None) -> Path | None:
 
 
 def trouble_with(directory: Path) -> str | None:
-    """Why nothing in *directory* can be read, as text; ``None`` if *directory* is one and may be searched."""
+    """Why nothing in *directory* can be read, as text; ``None`` if it is a directory and may be searched."""
     try:
-        # The dot in it and not itself: a directory that may not be searched is there, too.
+        # "directory/." and not "directory", which can be looked at even where it may not be searched.
         mode = os.stat(os.path.join(directory, os.curdir)).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return NO_DIRECTORY
@@ -153,7 +153,7 @@ def trouble_with(directory: Path) -> str | None:
 def write_plainly() -> None:
     """Let stdout and stderr show what a terminal's code page cannot, instead of failing: a file's name, a symbol.
 
-    A stream that we were started without leads nowhere: what is written there is lost, and nothing fails.
+    If we were started without one of the two, what is written there is lost, and nothing fails.
     """
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
@@ -202,9 +202,9 @@ def through_a_pipe(run: Callable[[], int]) -> int:
         code = run()
         show("", end="")
     except* BrokenPipeError:
-        _let_go()
+        _discard_stdout()
     except* Unwritten as group:
-        _let_go()
+        _discard_stdout()
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
@@ -212,8 +212,8 @@ def through_a_pipe(run: Callable[[], int]) -> int:
     return code
 
 
-def _let_go() -> None:
-    """What Python still holds for stdout would fail again, louder, at exit."""
+def _discard_stdout() -> None:
+    """Point stdout at nothing: what Python still holds for it would fail again, louder, at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -223,7 +223,7 @@ def _let_go() -> None:
 def directory(text: str) -> Path:
     """The path of a directory, held to the rule for the configuration's ``data_dir``."""
     if not text.strip() or re.match(r"~(?:[/\\]|$)", text):
-        # Of an unset variable, the working directory; and not every shell expands a ~.
+        # A blank may be an unset variable, and would be the working directory; and not every shell expands a ~.
         raise argparse.ArgumentTypeError(f"expected a directory, written out; found {text!r}")
     if re.search(r"[\x00-\x1f\x7f-\x9f]", text):
         raise argparse.ArgumentTypeError(f"expected a directory without control characters, found {text!r}")
@@ -263,7 +263,7 @@ def timeframe(text: str) -> str:
 
 
 def positive(text: str) -> float:
-    """A number above zero, and not endless."""
+    """A number above zero, and finite."""
     number = finite(text)
     if number <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not above zero")
@@ -271,7 +271,7 @@ def positive(text: str) -> float:
 
 
 def speed(text: str) -> float:
-    """A number above zero that a machine keeps up with."""
+    """A number above zero, and at most :data:`FASTEST`: service seconds per wall second."""
     number = positive(text)
     if number > FASTEST:
         raise argparse.ArgumentTypeError(f"{text!r} is more than {FASTEST:.0f}, which no machine keeps up with")
@@ -283,7 +283,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def seconds_of(text: str, unit: str | None = None) -> float | None:
-    """The seconds in ``90s``, ``10m``, ``2h`` or ``1d``; of a number alone in *unit*. ``None`` if *text* is none."""
+    """The seconds in ``90s``, ``10m``, ``2h`` or ``1d``; a bare number is in *unit*. ``None`` for other texts."""
     match = _DURATION.fullmatch(text)
     if match is None or not (unit := match[2] or unit):
         return None
@@ -291,7 +291,7 @@ def seconds_of(text: str, unit: str | None = None) -> float | None:
 
 
 def duration(text: str) -> float:
-    """``90s``, ``10m``, ``2h``, ``1d`` in seconds, more than none."""
+    """``90s``, ``10m``, ``2h``, ``1d`` in seconds; above zero."""
     seconds = seconds_of(text)
     if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected a number and s, m, h or d, as in 10m")

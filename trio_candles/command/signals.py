@@ -32,12 +32,12 @@ class Signals:
             callback()
 
     def go_on(self) -> None:
-        """Return, or raise :class:`StopAsked`: for a start that takes long, at every step."""
+        """Raise :class:`StopAsked` if a stop was asked for; called at every step of a start, which may take long."""
         if self.asked:
             raise StopAsked
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Python's signal handler."""
+        """Note that a stop was asked for; leave at once at the second SIGINT. Called by Python in the main thread."""
         if self.asked:
             if number != getattr(signal, "SIGTERM", None):
                 os._exit(130)

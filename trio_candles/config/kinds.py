@@ -2,7 +2,7 @@
 
 A kind's reader takes a :class:`~trio_candles.config.yaml_tree.Place` and returns the value, or refuses the place and
 goes on, so that everything wrong is reported in one go. The kind's schema says the same as far as JSON Schema can: what
-the reader takes, the schema allows, and whatever the schema forbids the reader refuses, in better words.
+the reader takes, the schema allows, and whatever the schema forbids the reader refuses, with a better explanation.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Kind(Generic[T_co]):
     """What may stand under a key."""
 
     read: Callable[[Place], T_co]
-    """The value at a place; what was refused, which the place knows, has any value."""
+    """The value at a place; meaningless where the place was refused, which the place has noted."""
     schema: Schema
     """JSON Schema, draft 7."""
 
@@ -92,7 +92,9 @@ def entries(place: Place, kinds: Mapping[str, Kind[object]], *, noun: str, needs
 
 
 def _containing(name: str, kinds: Iterable[str]) -> list[str]:
-    """The one key of which *name* is a part in whole words, as ``flush`` of ``flush_interval_seconds``."""
+    """The only one of *kinds* that contains every word of *name*, as ``flush_interval_seconds`` does ``flush``; else
+    none.
+    """
     words = set(name.split("_"))
     found = [kind for kind in kinds if words <= set(kind.split("_"))]
     return found if len(found) == 1 else []
@@ -201,6 +203,7 @@ BASE_TIMEFRAME = Kind(_base_timeframe, {"const": "1m"})
 
 
 def read_timeframe(place: Place) -> tuple[int, str] | None:
+    """The timeframe at *place* as its length in ms and its text; ``None`` if it was no higher one, and refused."""
     text = place.text('a timeframe, as in "5m"')
     if text is None:
         return None
@@ -209,7 +212,7 @@ def read_timeframe(place: Place) -> tuple[int, str] | None:
     except ValueError as error:
         place.refuse(str(error))
         return None
-    if timeframe.length <= MINUTE:  # every other one is a multiple of it, being a whole number of minutes
+    if timeframe.length <= MINUTE:  # every longer one is a multiple of 1m, being whole minutes
         place.expected("a timeframe longer than the base, 1m")
     return timeframe.length, text  # by length: 60m and 1h would be the same candles
 
@@ -240,7 +243,7 @@ _LOCALHOST = "".join(f"[{letter.upper()}{letter}]" for letter in "localhost")
 
 
 def _is_loopback(host: str) -> bool | None:
-    """``None`` for what is neither a name nor an address."""
+    """Whether *host* is this machine; ``None`` if *host* is neither a name nor an address."""
     if _NAME.fullmatch(host):
         return host.lower() == "localhost"
     try:
@@ -283,7 +286,7 @@ def url(secure: str, plain: str, *, path: bool) -> Kind[str | None]:
             place.expected(what)
         return None
 
-    anywhere, here = rf"{_NAME.pattern}|{_IPV4}|{_IPV6}", rf"127(?:\.[0-9]{{1,3}}){{3}}|{_IPV6}|{_LOCALHOST}"
+    anywhere, on_loopback = rf"{_NAME.pattern}|{_IPV4}|{_IPV6}", rf"127(?:\.[0-9]{{1,3}}){{3}}|{_IPV6}|{_LOCALHOST}"
     rest = r'(?:[/?][!-"$-\[\]-~]*)?' if path else "/?"
-    pattern = rf"^(?:{secure}://(?:{anywhere})|{plain}://(?:{here}))(?::[1-9][0-9]{{0,4}})?{rest}$"
+    pattern = rf"^(?:{secure}://(?:{anywhere})|{plain}://(?:{on_loopback}))(?::[1-9][0-9]{{0,4}})?{rest}$"
     return Kind(read, {"type": "string", "pattern": pattern})

@@ -6,7 +6,7 @@ value (:mod:`.kinds`) stands under which key, and in which range; defaults are t
 schema that editors use: ``python -m trio_candles.config`` prints it.
 
 Not cattrs: its values have no lines, its strictness has to be added kind by kind, and its errors would have
-to be joined with the tree again. Walking the tree needs none of that, and is no longer.
+to be joined with the tree again. Walking the tree needs none of that, and is no more code.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class GapDetection:
     enabled: bool = True
     """Whether gaps are filled over REST; detection is never off."""
     lookback_days: float = 3.0
-    """How far back from now a series is expected to be complete; 0 for from now on."""
+    """How many days back from now a series is expected to be complete; 0: from now on."""
 
 
 @attrs.frozen
@@ -125,7 +125,7 @@ class Config:
     """A whole config.yaml, checked: nothing that reads it needs to check again."""
 
     data_dir: Path = Path("data")
-    """A relative one is relative to the working directory, as is ``log_dir``."""
+    """A relative path is relative to the working directory, as in ``log_dir``."""
     log_dir: Path = Path("logs")
     venues: tuple[VenueConfig, ...]
     """In the file's order, the disabled ones too."""
@@ -162,7 +162,7 @@ def load_config(path: Path, *, data_dir: Path | None = None) -> Config:
 # --- symbols ----------------------------------------------------------------------------------------------
 
 _PAIR = re.compile(r"\s*([A-Z0-9]{1,20})[-/_: ]([A-Z0-9]{1,20})\s*", re.ASCII | re.IGNORECASE)
-"""What can be put into a venue's own form. The value itself has to be in it already."""
+"""Texts that can be put into a venue's own form, for a hint. A value that is accepted has that form already."""
 
 
 def _symbol(symbols: Symbols) -> Item:
@@ -178,7 +178,7 @@ def _symbol(symbols: Symbols) -> Item:
         own = symbols.join(*(part.upper() for part in pair.groups()))
         if text != own:
             place.expected(what, f"; did you mean {own}?")
-        # Of a refused one too: XBT/USD beside BTC/USD is a duplicate as soon as it is corrected.
+        # A refused symbol is returned too: XBT/USD beside BTC/USD is a duplicate as soon as it is corrected.
         return canonical_symbol(own), own
 
     return read

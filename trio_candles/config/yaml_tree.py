@@ -25,7 +25,7 @@ _MAX_NODES = 20_000
 
 
 class Unreadable(Exception):
-    """There is no tree, so this is the only problem, and there is no key to name."""
+    """The file gives no tree: then this is the only problem, and it has a line but no key."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(line, message)
@@ -59,8 +59,8 @@ NULL, BOOL, INT, FLOAT, STR, LIST, MAP, DATE, MERGE = (
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Composes a tree that is one, of bounded size. Aliases, anchors and tags do not stop it:
-    their node gets, for its tag, words that no kind accepts, and is refused by its key like any other."""
+    """Composes a tree of bounded size, in which no node is used twice. An alias, an anchor or a tag does not end the
+    reading: as its tag, the node gets a text that no kind accepts, and so it is refused by its key like any other."""
 
     depth = 0
     nodes = 0
@@ -97,10 +97,10 @@ def compose(text: str, keys: str) -> yaml.Node:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
         # "C:\data" is how a Windows path gets here.
-        hint = r"; in double quotes \ starts an escape, use single quotes" if "unknown escape" in said else ""
-        raise Unreadable(mark.line + 1 if mark else 1, f"not YAML: {said[:200]}{hint}") from error
+        hint = r"; in double quotes \ starts an escape, use single quotes" if "unknown escape" in problem else ""
+        raise Unreadable(mark.line + 1 if mark else 1, f"not YAML: {problem[:200]}{hint}") from error
     except (ValueError, OverflowError) as error:
         # PyYAML's own slips: "\U00110000", or a %YAML version of 5,000 digits.
         raise Unreadable(loader.line + 1, f"not YAML: {error}") from error
@@ -123,13 +123,17 @@ class Place:
     """Line and words of everything refused; shared by all places of one file."""
 
     def refuse(self, message: str) -> None:
+        """Note *message* as a problem of this place."""
         self.problems.append((self.line, f"{self.key}: {message}" if self.key else message))
 
     def expected(self, what: str, hint: str = "") -> None:
+        """Refuse the value, which is not *what* was expected."""
         self.refuse(f"expected {what}, found {describe(self.node)}{hint}")
 
     def text(self, what: str) -> str | None:
-        """The text that stands here; refused, as not being *what*, if YAML reads it as anything else."""
+        """The text at this place; ``None`` after refusing a value that YAML reads as anything else, and that is not
+        *what*.
+        """
         if self.node.tag == STR:
             return str(self.node.value)
         is_word = self.node.tag in (BOOL, INT, FLOAT, DATE)
@@ -137,13 +141,14 @@ class Place:
         return None
 
     def below(self, name: str, node: yaml.Node, line: int) -> Place:
+        """The place of *node*, which stands under the key *name* of this place's mapping."""
         plain = re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name)
         key = f"{self.key}{'.' if self.key else ''}{name if plain else quoted(name)}"
         return Place(node, line, key, self.problems)
 
 
 def quoted(text: str) -> str:
-    """*text* as a message may show it: plain characters, not too many."""
+    """*text* as a message may show it: ASCII characters, at most 60 of *text*."""
     # ascii(): a console may be unable to show the very character that is wrong, or must not obey it (ESC).
     return ascii(text[:60]) + ("…" if len(text) > 60 else "")
 

@@ -1,9 +1,9 @@
 """Whether the data is fresh and its collector well: ``check`` says it once, ``monitor`` goes on saying it.
 
 Facts are read from the ledger (:mod:`.reading`), judged without I/O (:mod:`.judge`), and then shown
-(:mod:`.report`, :mod:`.screen`) or posted (:mod:`.alerts`). Read-only; of the writing path they share the schema alone.
+(:mod:`.report`, :mod:`.screen`) or posted (:mod:`.alerts`). Nothing is written into the data directory.
 
-This file imports nothing heavy: signals are held before anything else is read.
+This file imports nothing heavy, so that signals are held before anything else is imported.
 """
 
 from __future__ import annotations

@@ -33,11 +33,11 @@ class AlertDocument:
     healthy: bool
     """Whether nothing is unwell any more."""
     text: str
-    """All of it in a sentence, for people."""
+    """The event and its problems in a sentence, for people."""
     problems: tuple[ProblemDocument, ...]
-    """Those that appeared or went."""
+    """The problems that appeared or went."""
     still_unhealthy: tuple[ProblemDocument, ...]
-    """All that are not well after that."""
+    """All problems that there are after the event."""
 
 
 @attrs.frozen
@@ -56,10 +56,10 @@ class Problems:
     _open: dict[Subject, Problem] = attrs.field(factory=dict)
 
     def note(self, health: Health) -> list[Alert]:
-        """What has changed since the last look; before the first, all was well.
+        """The changes since the last look; before the first look, all was well.
 
-        A subject that stays unwell is no news, also when the reason is another. While the journal cannot be read,
-        nothing can recover that is only known from it.
+        A subject that stays unwell is no change, not even when the reason is another. While the journal cannot be read,
+        no subject recovers whose state is only known from the journal.
         """
         found = {problem.subject: problem for problem in health.problems}
         blind = health.reading.trouble is not None
@@ -86,18 +86,18 @@ class Problems:
 def alert_documents(
     alerts: Sequence[Alert], still_open: Sequence[Problem], now: int, data_dir: Path
 ) -> Iterator[AlertDocument]:
-    """One document for each of *alerts*; all say what is not well after them."""
+    """One document for each of *alerts*; each lists the problems that there are after all of them. *now* in Unix ms."""
     for alert in alerts:
-        # What was wrong before it recovered is in the problems, with its time; in a sentence it would sound like now.
+        # What was wrong with a subject that recovered is in ``problems``; in the sentence it would sound like now.
         full = alert.event == "unhealthy"
-        told = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
+        named = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
         more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
         yield AlertDocument(
             event=alert.event,
             at_ms=now,
             data_dir=str(data_dir),
             healthy=not still_open,
-            text=f"trio_candles {alert.event}: {told}{more}",
+            text=f"trio_candles {alert.event}: {named}{more}",
             problems=tuple(problem_document(problem) for problem in alert.problems),
             still_unhealthy=tuple(problem_document(problem) for problem in still_open),
         )
@@ -110,7 +110,8 @@ async def deliver(
 ) -> None:
     """Post each of *documents* until it has arrived, oldest first, waiting 1, 2, 4 … 60 s in between.
 
-    Ends with the channel. *complain* hears once of what does not arrive, and once that it arrived after all.
+    Ends with the channel. *complain* is called once for a document that does not arrive, and once when it has arrived
+    after all or is given up.
     """
     async for document in documents:
         delay, tries = 1.0, 0

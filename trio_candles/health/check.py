@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Look once as *arguments* say and print what was seen; the exit code."""
+    """Look once as *arguments* say and print the result; returns the exit code."""
     options = _parser().parse_args(arguments)
     write_plainly()
     target = target_of(options)
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     health = target.look()
     if options.json:
-        # Imported late: 8 ms of records that the table does without.
+        # Imported late: 8 ms for documents that the table does not need.
         from trio_candles.health.report import check_document
 
         print_json(check_document(health, target.data_dir))

@@ -20,7 +20,7 @@ class Completeness:
 
     @property
     def percent(self) -> float | None:
-        """To a tenth, and 100 only if nothing is missing; ``None`` where nothing was expected."""
+        """Rounded down to a tenth, so 100 only if nothing is missing; ``None`` where nothing was expected."""
         return self.known * 1000 // self.of / 10 if self.of else None
 
 
@@ -58,14 +58,14 @@ class SeriesFacts:
     last_candle: int | None
     """Open time of the newest candle."""
     cause: str = ""
-    """The reason of the newest gap, if that is where the accounted minutes end."""
+    """The reason of the newest gap, if the accounted minutes end with it."""
     live: Live | None = None
     """The newest WebSocket candle among those that wait for a day file."""
     hour: Completeness = Completeness(0, 0)
     day: Completeness = Completeness(0, 0)
     open_gaps: OpenGaps | None = None
     revisions: int = 0
-    """Of the last day."""
+    """How many were noted in the last day."""
 
 
 @attrs.frozen
@@ -89,9 +89,9 @@ class Reading:
     now: Millis
     """The service's time at that moment."""
     running: bool | None
-    """Whether somebody holds the lock; ``None`` if that cannot be seen."""
+    """Whether a collector holds the lock; ``None`` if that cannot be seen."""
     trouble: str | None = None
-    """Why the journal cannot be read; the rest is then empty."""
+    """Why the journal cannot be read; the facts below are then empty."""
     exists: bool = True
     """Whether there is a journal..."""
     directory: bool = True

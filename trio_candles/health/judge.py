@@ -1,6 +1,6 @@
 """Facts → verdicts: fresh, stale or missing; healthy, or what is wrong. Pure.
 
-A series is judged by its newest minute that is known to be a candle or empty::
+A series is judged by its newest known minute: the newest that is a candle or empty::
 
     missing     the ledger has no such series, or cannot be read
     stale       no minute is known, or the newest ended more than six minutes ago, or more than one minute ahead
@@ -9,7 +9,7 @@ A series is judged by its newest minute that is known to be a candle or empty::
 The collector is judged by its lock and by what it last wrote about its venues. While it is silent, or not there, no
 venue counts as connected. All is *healthy* if there is no problem: a collector holds the lock, every venue is
 connected, every configured series, of which there is one at least, is fresh, and the store can write. A backfill that
-still runs is no illness. Nothing is remembered from one look to the next: the same facts have the same verdicts.
+still runs is no problem. Nothing is remembered from one look to the next: the same facts have the same verdicts.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from trio_candles.health.facts import Reading, SeriesFacts, VenueState
 __all__ = ["FRESH", "Health", "Problem", "SeriesVerdict", "State", "Subject", "VenueVerdict", "age_text", "judge"]
 
 FRESH = 6 * MINUTE
+"""Ms since the newest known minute ended, up to which a series is fresh."""
 AHEAD = MINUTE
-"""Ms that something may lie ahead of our clock: a step of the clock. What has not happened is not fresh."""
+"""Ms that a time may lie ahead of our clock, as after a step of the clock; a minute further ahead is not fresh."""
 SILENT = 30_000
 """Ms without news from the collector, which publishes every five seconds..."""
 SILENT_WALL = 5_000
-"""...and on the wall clock: a disk may take a second or two, however fast the service's clock."""
+"""...and ms of the wall clock: a disk may take a second or two, however fast the service's clock."""
 
 
 class State(StrEnum):
-    """What a series is."""
+    """The verdict on a series."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -52,7 +53,7 @@ class SeriesVerdict:
     detail: str = ""
     """Why it is not fresh."""
     since: int | None = None
-    """Since when it is not, where that is known."""
+    """Since when it is not fresh, in Unix ms, where that is known."""
 
     @property
     def known_age(self) -> int | None:
@@ -75,13 +76,13 @@ class VenueVerdict:
     connected: bool
     state: VenueState | None
     status: str
-    """What the collector calls it, or we where there is no collector, or one that is silent."""
+    """The status that the collector published, or ours where no collector runs, or it is silent."""
     detail: str = ""
 
 
 @attrs.frozen
 class Subject:
-    """What can be ill: the collector, the journal, a part of the store, a venue, a series."""
+    """What a problem is about: the collector, the journal, a part of the store, a venue, a series."""
 
     kind: str
     """``collector`` | ``journal`` | ``store`` | ``venue`` | ``series``"""
@@ -95,7 +96,7 @@ class Subject:
 
 @attrs.frozen
 class Problem:
-    """Something that is not well, and since when, where that is known."""
+    """Something that is not well, and since when (Unix ms), where that is known."""
 
     subject: Subject
     state: str
@@ -116,11 +117,12 @@ class Health:
 
     @property
     def healthy(self) -> bool:
+        """Whether there is no problem."""
         return not self.problems
 
     @property
     def all_fresh(self) -> bool:
-        """Every series, of which there is at least one."""
+        """Whether there is a series, and every series is fresh."""
         return bool(self.series) and all(one.state is State.FRESH for one in self.series)
 
     def count(self, state: State) -> int:
@@ -157,7 +159,7 @@ def _judge_series(series: Series, reading: Reading) -> SeriesVerdict:
 
 
 def _silence(reading: Reading, speed: float) -> str | None:
-    """Why what the running collector last published is no longer to be believed; ``None`` if it is."""
+    """Why the last state that the running collector published is not to be believed; ``None`` if it is."""
     if reading.trouble:
         return reading.trouble
     if not reading.venues:
@@ -206,7 +208,7 @@ def _problems(
 
 
 def stop_text(reading: Reading) -> str:
-    """That no collector is running, and since when."""
+    """A sentence: that no collector is running, and since when."""
     if reading.running is None:
         return "whether a collector is running cannot be seen: the lock file cannot be opened"
     if reading.stopped_at is not None:

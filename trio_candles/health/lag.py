@@ -1,4 +1,4 @@
-"""How long a live candle took from its close until it was here: from the journal, or from the day file's last rows."""
+"""How long a live candle took from its close to its arrival: from the journal, or from the day file's last rows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["Lags"]
 class Lags:
     """The lag of each series' newest live candle, in ms, looked up once a candle.
 
-    A flush may come at any moment after a candle, and takes it out of the journal: whoever looks every few seconds
-    would often find none there.
+    A flush may come at any moment after a candle, and takes the candle out of the journal: a reader that looks every
+    few seconds would often find none there.
     """
 
     _data_dir: Path
@@ -28,7 +28,7 @@ class Lags:
     """Series -> its newest candle when we last looked, and the lag found."""
 
     def update(self, facts: Mapping[Series, SeriesFacts]) -> dict[Series, int]:
-        """The lags that are known now. Blocking; the facts were read before, as a reader must."""
+        """The lags that are known now, in ms. Blocking: opens day files, so *facts* must have been read before."""
         for series, one in facts.items():
             if one.last_candle is None:
                 continue

@@ -3,9 +3,9 @@
 ::
 
     monitor
-    ├ watch      looks every interval, compares, hands on; waits for nobody
-    ├ screen     writes what there is to see: a terminal that is paused holds up this task alone
-    └ deliver    posts what changed, until it has arrived
+    ├ watch      every interval reads the health, compares it with the last, hands both on; waits for no other task
+    ├ screen     shows the health: a terminal that is paused holds up this task alone
+    └ deliver    posts alerts, each until it has arrived
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 INTERVAL_SECONDS = 5.0
 SHOWN_QUEUED = 100
-"""Views that wait for a terminal that is paused or a pipe that is full; what comes then is not shown."""
+"""Views that wait for a terminal that is paused or a pipe that is full; further views are not shown."""
 GOODBYE_SECONDS = 2.0
 """For alerts that are on their way when we are stopped."""
 ONCE_SECONDS = 30.0
@@ -53,10 +53,11 @@ INTERRUPTED = 130
 
 @attrs.frozen
 class View:
-    """One look, and what changed since the one before."""
+    """The health at one look, and what changed since the look before."""
 
     health: Health
     lags: Mapping[Series, int]
+    """In ms."""
     alerts: Sequence[Alert]
     first: bool
 
@@ -86,7 +87,7 @@ def main(
         return trio.run(partial(monitor, target, signals, show, interval, webhook=options.webhook, open_hook=open_hook))
     except* OSError as group:
         print(f"the output cannot be written: {group.exceptions[0]}", file=sys.stderr)
-    return 2  # for --once, 1 would say that something is not well
+    return 2  # with --once, 1 would mean that something is not well
 
 
 async def monitor(
@@ -145,13 +146,14 @@ async def monitor(
 
 
 async def _then(done: Callable[[], None], work: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Call *done* once *work* has ended well."""
     await work(*args)
     done()
 
 
 @attrs.define
 class Watcher:
-    """Looks, compares with the last look, and hands on; waits for nobody but the disk."""
+    """Reads the health, compares it with the last, hands both on; waits for nothing but the disk."""
 
     _target: Target
     _lags: Lags
@@ -168,7 +170,7 @@ class Watcher:
             await trio.sleep_until(due)
 
     async def look(self, offload: Offload) -> bool:
-        """Look once; whether all is well."""
+        """Look once; returns whether all is well."""
         health, lags = await offload(self._read)
         changes = self._known.note(health)
         # To a paused terminal nothing is shown; the next view has the whole state again.
@@ -222,7 +224,7 @@ def _table(view: View, target: Target, *, terminal: bool, redraw: bool, coloured
     lines = monitor_lines(view.health, target.data_dir, view.lags, width, height)
     if not (terminal and redraw):
         return as_text(lines, width, coloured=coloured)
-    # Written over the last one, line by line, so that nothing flickers; cleared at first, and below.
+    # Written over the last table, line by line, so that nothing flickers; cleared at first, and below the table.
     text = as_text(lines, width, coloured=coloured, end="\x1b[K\n")
     return ("\x1b[2J" if view.first else "") + f"\x1b[H{text}\x1b[J"
 
@@ -287,6 +289,6 @@ def _url(text: str) -> str:
     except ValueError:
         named = False
     if not (named and text.isascii() and (url.scheme == "https" or (url.scheme == "http" and is_loopback_url(text)))):
-        # Not repeated: there is often a token in it.
+        # The URL is not repeated: there is often a token in it.
         raise argparse.ArgumentTypeError("expected https://..., or http:// to this machine")
     return text

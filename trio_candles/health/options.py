@@ -1,4 +1,4 @@
-"""What check and monitor are asked to look at: directory, series, clock; and one look at it."""
+"""What check and monitor are asked to look at: a directory, its series, its clock; and one look at these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Target:
 
     data_dir: Path
     series: tuple[Series, ...] | None
-    """``None``: those that its collector was configured with, whatever these are at the moment."""
+    """``None``: at each look, the series with which the directory's collector is configured at that moment."""
     source: str
     """Where the series are from, for people."""
     _speed: float | None = None
@@ -36,8 +36,8 @@ class Target:
     _last_expected: tuple[Series, ...] = ()
 
     def look(self) -> Health:
-        """The state of things now. Blocking."""
-        # A collector that was restarted may have another clock: without options, it is asked for at each look.
+        """The health of the directory now. Blocking."""
+        # A collector that was restarted may have another clock: without options, the clock is read at each look.
         time = tool_time(self.data_dir, self._speed, self._pivot)
         reading = read_health(self.data_dir, time.now, self.series)
         if self.series is not None:
@@ -59,7 +59,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def target_of(options: argparse.Namespace) -> Target | None:
-    """What to look at; ``None`` after saying on stderr why that is not known (exit code 2)."""
+    """What to look at; ``None`` after printing on stderr why that is not known (exit code 2)."""
     try:
         return _target(options)
     except Unusable as error:
@@ -78,7 +78,7 @@ def _target(options: argparse.Namespace) -> Target:
         data_dir, series = _configured(config or CONFIG, data_dir)
         source = str(config or CONFIG)
     trouble = trouble_with(data_dir)
-    # Of a directory that is not there, a configuration still says what is missing; of its name alone, nothing does.
+    # If there is no directory, a configuration still says which series are missing; without one, nothing does.
     if trouble is not None and (series is None or trouble != NO_DIRECTORY):
         raise Unusable(f"{data_dir}: {trouble}")
     target = Target(data_dir, series, source, options.speed, pivot)
@@ -103,7 +103,7 @@ def _configured(path: Path, data_dir: Path | None) -> tuple[Path, tuple[Series, 
 
 
 def screen_size(is_terminal: bool, endless: int) -> tuple[int, int]:
-    """Columns and lines to fill: the terminal's, and what is no terminal is wide and without end."""
+    """Columns and lines to fill: the terminal's, or 140 and *endless* for an output that is no terminal."""
     if not is_terminal:
         return 140, endless
     size = shutil.get_terminal_size((80, 24))

@@ -1,8 +1,8 @@
 """The ledger → facts: one transaction beside the live collector, whose cost does not grow with the ledger's history.
 
-Of the gaps, the newest day is walked through its index, and what is open is counted; waiting candles and revisions are
-read from their newest end; empties and the day files not at all. SQLite checks no types: what is no whole number
-where one belongs makes the reading fail as a whole, in words, and never the tool.
+Gaps are read through their index for the newest day, and open gaps are counted; waiting candles and revisions are read
+from their newest end; empties and day files are not read at all. SQLite checks no types: a value that is no whole
+number where a whole number belongs makes the reading fail as a whole, with a text that says so, and never the tool.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from trio_candles.store.schema import LOCK
 __all__ = ["SETTLED", "read_health", "read_ledger"]
 
 ATTEMPTS = 3
-"""At a journal that cannot be read at the moment: a collector that starts or stops has it to itself for an instant."""
+"""To read a journal: a collector that starts or stops has the journal to itself for an instant."""
 PAUSE_SECONDS = 0.2
 HOUR = 3_600_000
 SETTLED = 2 * MINUTE
-"""Ms after which a closed minute counts as complete or missing; younger ones are on their way, as for the audit."""
+"""Ms after which a closed minute counts as complete or missing, as for the audit; younger minutes are on their way."""
 NEWEST_CANDLES = 20
 """Candles among which the newest live one is looked for; further back it would say little about now."""
 LATEST = 10_413_792_000_000
@@ -39,7 +39,8 @@ LATEST = 10_413_792_000_000
 def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Series] | None) -> Reading:
     """What *data_dir* says of the *wanted* series, or of those that its collector expects. Blocking.
 
-    Never fails: why something cannot be read is in ``trouble``. *now* is asked once, at the moment that is read.
+    Never fails: why the journal cannot be read is in ``trouble``. *now* gives Unix ms, and is called once for a
+    reading.
     """
     trouble = ""
     for attempt in range(ATTEMPTS):
@@ -55,7 +56,7 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
             trouble = f"the journal makes no sense: its format is {error.found!r}; this version knows {error.known!r}"
         except LedgerUnreadable as error:
             trouble = f"the journal cannot be read: {error.why}"
-        # Whoever broke a ledger did not keep to the types of its columns.
+        # A ledger that somebody broke need not keep to the types of its columns.
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             trouble = f"the journal makes no sense: {error}"
     return Reading(now=now(), running=_running(data_dir), trouble=trouble)
@@ -111,9 +112,9 @@ def _running(data_dir: Path) -> bool | None:
 
 
 def _newest_known(ledger: Ledger, account: Account, now: int) -> tuple[int, str, list[tuple[int, int]]]:
-    """The end of the newest minute that is no gap, why nothing newer is known, and the gaps of the last day.
+    """The end of the newest minute that is no gap, the reason of the gap after it, and the gaps of the last day.
 
-    The gaps are disjoint and walked from the newest back, no further than a day or than they follow on one another.
+    The gaps are disjoint, and are read from the newest back as long as they adjoin one another or touch the last day.
     """
     newest, following, cause, gaps = _time(account.mark), True, "", list[tuple[int, int]]()
     for gap in ledger.gaps(account, 0, newest, newest_first=True):
@@ -128,7 +129,7 @@ def _newest_known(ledger: Ledger, account: Account, now: int) -> tuple[int, str,
 
 
 def _completeness(gaps: Sequence[tuple[int, int]], first: int, mark: int, now: int, span: int) -> Completeness:
-    """How much is known of the last *span* ms, settled minutes that are expected; *gaps* are the day's at least."""
+    """How much is known of the last *span* ms of settled, expected minutes; *gaps* are at least those of that span."""
     end = _settled(now)
     since = max(end - span, first)
     return Completeness(length(subtract([(since, min(end, mark))], gaps)), max(0, end - since))
@@ -153,7 +154,7 @@ def _open_gaps(gaps: GapTotals) -> OpenGaps:
 
 
 def _revisions(ledger: Ledger, now: int) -> Counter[int]:
-    """How many of the last day, by account; read from the newest back, as far as the day goes."""
+    """How many revisions the last day had, by the account's id; read from the newest back."""
     return Counter(one.account_id for one in takewhile(lambda one: _time(one.at) >= now - DAY, ledger.revisions()))
 
 
@@ -184,7 +185,7 @@ def _time(value: object) -> int:
 
 
 def _store_errors(text: str | None) -> dict[str, str]:
-    """Part of the store → why it cannot be written; absent while all is well, and anything else than JSON of that
-    form is no good news.
+    """Part of the store → why it cannot be written, from JSON *text*, which is absent while all is well. Raises
+    ``ValueError`` or ``AttributeError`` for any other text.
     """
     return {} if text is None else {str(part): str(error) for part, error in json.loads(text).items()}

@@ -24,23 +24,23 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class _Whole:
-    """What check and monitor say of a directory as a whole."""
+    """What the documents of check and monitor have in common: the directory as a whole."""
 
     ok: bool
     """check: every series is fresh; monitor: healthy."""
     checked_at_ms: int
     data_dir: str
     collector_running: bool | None
-    """Null if that cannot be seen."""
+    """Null if it cannot be seen whether one runs."""
     stopped_at_ms: int | None
     """When the collector stopped in good order, if it did."""
     error: str | None
-    """Why the journal cannot be read; the rest is then as if nothing were known."""
+    """Why the journal cannot be read; the other values are then as if nothing were known."""
 
 
 @attrs.frozen(kw_only=True)
 class SeriesFreshness:
-    """How fresh a series is; null is what is not known of it."""
+    """How fresh a series is; a value that is not known is null."""
 
     venue: str
     symbol: str
@@ -54,7 +54,7 @@ class SeriesFreshness:
     last_candle_ms: int | None
     """Open time of the newest candle."""
     last_candle_age_seconds: float | None
-    """Since it closed."""
+    """Since that candle closed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +67,7 @@ class OldestGap:
     detail: str
     first_seen_ms: int
     age_seconds: float
-    """Since it was first seen."""
+    """Since the gap was first seen."""
     attempts: int
     last_error: str | None
 
@@ -82,7 +82,7 @@ class SeriesDetails(SeriesFreshness):
     """The end of the accounted minutes."""
     mark_age_seconds: float | None
     coverage_hour_percent: float | None
-    """How much of it is candles or empty; null where nothing was expected."""
+    """How much of the last hour is candles or empty; null where nothing was expected."""
     coverage_day_percent: float | None
     open_gaps: int
     open_gap_minutes: int
@@ -92,13 +92,13 @@ class SeriesDetails(SeriesFreshness):
 
 @attrs.frozen(kw_only=True)
 class VenueDetails:
-    """A venue: our verdict, and what its collector published last, null if it never did."""
+    """A venue: our verdict, and what its collector published last; null if it has published nothing."""
 
     venue: str
     connected: bool
     detail: str
     status: str
-    """As in the status table; ours where there is no collector, or one that is silent."""
+    """The status that the collector published, or this program's own where no collector runs, or it is silent."""
     published_at_ms: int | None
     published_age_seconds: float | None
     received: int | None
@@ -114,7 +114,7 @@ class VenueDetails:
 
 @attrs.frozen(kw_only=True)
 class ProblemDocument:
-    """What is not well, for the monitor and in alerts; the first four keys are the same while it lasts."""
+    """A problem, for the monitor and in alerts; the first four keys are the same for as long as the problem lasts."""
 
     subject: str
     """``collector`` | ``journal`` | ``store`` | ``venue`` | ``series``"""
@@ -123,7 +123,7 @@ class ProblemDocument:
     part: str | None
     state: str
     since_ms: int | None
-    """Null where that is not known."""
+    """Unix ms; null where it is not known since when."""
     detail: str
 
 

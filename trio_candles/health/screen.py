@@ -1,6 +1,6 @@
-"""Verdicts as lines of text that fit a screen. Pure: how wide and high it is comes from outside.
+"""Verdicts as lines of text that fit a screen. Pure: the screen's size is a parameter.
 
-Everything that came from a directory is made printable before it gets here or here: a ledger must not drive a terminal.
+Every text from a data directory is made printable, in this module or before: a ledger must not drive a terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ENDLESS", "Line", "Mood", "as_text", "check_lines", "monitor_lines",
 
 NARROWEST, WIDEST = 80, 140
 ENDLESS = 1_000_000
-"""The height of what is no screen."""
+"""The height, in lines, of an output that is no screen."""
 FEWEST_ROWS = 3
 
 
@@ -55,7 +55,7 @@ def as_text(lines: Iterable[Line], width: int, *, coloured: bool, end: str = "\n
 
 
 def check_lines(health: Health, data_dir: Path, source: str, width: int, height: int = ENDLESS) -> list[Line]:
-    """The check's one screen: what is not fresh first, then as many others as there is room for."""
+    """The check's one screen: series that are not fresh first, then as many others as there is room for."""
     width = _width(width)
     reading = health.reading
     fresh, total = health.count(State.FRESH), len(health.series)
@@ -125,7 +125,7 @@ def summary_text(health: Health) -> str:
 
 
 def series_text(one: SeriesVerdict, lag: int | None) -> str:
-    """A series in one line."""
+    """A series in one line; *lag* in ms."""
     facts = one.facts
     parts = [f"{_name(one.series)} {one.state}"]
     if one.detail:
@@ -192,7 +192,7 @@ def _counts(one: VenueVerdict, health: Health) -> str:
 
 
 def _trouble_lines(health: Health, width: int) -> Iterable[Line]:
-    """What is wrong, but for what the rows of venues and series say themselves."""
+    """The problems that the rows of venues and series do not show themselves."""
     kinds = {problem.subject.kind for problem in health.problems}
     for problem in health.problems:
         kind, venue = problem.subject.kind, problem.subject.venue

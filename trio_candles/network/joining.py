@@ -16,8 +16,8 @@ import attrs
 __all__ = ["Joiner", "parted"]
 
 SEPARATOR = "\x1e"
-"""Stands before each message of a joined one. RFC 7464 separates JSON texts by it, because none can contain it;
-a venue's message that does is no JSON, and parting it makes it two that are none."""
+"""Stands before each message within a joined message. RFC 7464 separates JSON texts by this character, because no JSON
+text can contain it; a venue's message that contains it is no JSON, and neither are the two that parting makes of it."""
 _SEPARATOR = SEPARATOR.encode()
 
 _WHOLE_TEXT = 0x81
@@ -27,27 +27,28 @@ LARGEST_HEAD = 16 * 1024
 
 @attrs.define
 class Joiner:
-    """One connection's way from the stream to the library."""
+    """Joins the messages of one connection, between the stream and the library."""
 
     largest: int
-    """Bytes of the largest message that is waited for, or made; what announces itself larger passes as it comes."""
+    """Bytes of the largest message that is waited for, or made. From a frame that announces a larger one on, everything
+    passes as it comes."""
     _head: bytes | None = b""
     """The HTTP answer so far; ``None`` once it is over."""
-    _aside: bool = False
-    """Whether everything passes unchanged from here on: no WebSocket, or one that the library will refuse."""
+    _passing: bool = False
+    """Whether all further bytes pass unchanged: they are no WebSocket, or one that the library will refuse."""
     _rest: bytes = b""
     """The beginning of a frame that has not come completely."""
 
     def feed(self, data: bytes) -> bytes:
         """What the library should be given for *data*; nothing while a frame is incomplete."""
-        if self._aside:
+        if self._passing:
             return data
         if self._head is not None:
             return self._open(data)
         return self._join(self._rest + data)
 
     def end(self) -> bytes:
-        """What is left when the stream ends."""
+        """The incomplete frame that is left when the stream ends."""
         rest, self._rest = self._rest, b""
         return rest
 
@@ -57,10 +58,10 @@ class Joiner:
         before, self._head = len(self._head), self._head + data
         end = self._head.find(b"\r\n\r\n") + 4
         if end < 4:
-            self._aside = len(self._head) > LARGEST_HEAD
+            self._passing = len(self._head) > LARGEST_HEAD
             return data
         switched = self._head.startswith(b"HTTP/1.1 101 ")
-        self._head, self._aside = None, not switched
+        self._head, self._passing = None, not switched
         return data[: end - before] + self.feed(data[end - before :])
 
     def _join(self, data: bytes) -> bytes:
@@ -72,13 +73,13 @@ class Joiner:
             if length >= 126:
                 body += 2 if length == 126 else 8
                 if length > 127:  # masked: only a client may do that
-                    self._aside = True
+                    self._passing = True
                     break
                 if size < body:
                     break
                 length = int.from_bytes(data[begin + 2 : body], "big")
                 if length > self.largest:
-                    self._aside = True
+                    self._passing = True
                     break
             end = body + length
             if size < end:
@@ -94,7 +95,7 @@ class Joiner:
                 texts, joined = [], 0
             begin = end
         ready.append(_joined(texts))
-        if self._aside:
+        if self._passing:
             ready.append(data[begin:])
         else:
             self._rest = data[begin:]
@@ -115,5 +116,5 @@ def _joined(texts: list[bytes]) -> bytes:
 
 
 def parted(text: str) -> list[str]:
-    """The messages that were joined into *text*; itself, if none were."""
+    """The messages that were joined into *text*; *text* alone if none were."""
     return text[1:].split(SEPARATOR) if text.startswith(SEPARATOR) else [text]

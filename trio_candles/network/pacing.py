@@ -1,4 +1,7 @@
-"""When to ask, and when to try again: token buckets, back-off, and the floor under network deadlines."""
+"""When to ask, and when to try again: token buckets, back-off, and the floor under network deadlines.
+
+The numbers are the venues': see :mod:`trio_candles.network`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Budget:
         return self._rate
 
     async def take(self, weight: int = 1) -> None:
-        """Wait for *weight* turns at once; for more than the burst, until the bucket has earned the rest of them."""
+        """Wait for *weight* turns at once; for more turns than the burst, until the bucket has earned the rest."""
         now = trio.current_time()
         slow = now < self._slow_until
         rate, burst = (self._slow_rate, 1) if slow else (self._rate, self._burst)
@@ -41,7 +44,7 @@ class Budget:
         await trio.sleep_until(max(now, self._full_at - burst / rate))
 
     def punish(self, rate: float, seconds: float, pause: float) -> None:
-        """No turn for *pause* seconds, and for *seconds* no bursts and only *rate* a second."""
+        """Grant no turn for *pause* seconds; for *seconds*, no bursts and at most *rate* turns a second."""
         now = trio.current_time()
         self._slow_rate, self._slow_until = min(rate, self._rate), now + seconds
         self._full_at = max(self._full_at, now + pause)
@@ -55,11 +58,11 @@ class Backoff:
     _step: int = 0
 
     def reset(self) -> None:
-        """Things have been well: begin anew."""
+        """Begin with the shortest wait again, as after an attempt that went well."""
         self._step = 0
 
     def next(self) -> float:
-        """Between half and the whole of 1, 2, 4, ... 60 seconds."""
+        """The next wait in seconds: between half and the whole of 1, 2, 4, ... 60."""
         whole = min(60.0, 2.0**self._step)
         self._step = min(self._step + 1, 10)
         return whole * self._chance.uniform(0.5, 1.0)

@@ -30,7 +30,7 @@ from trio_candles.venues.history import (
 __all__ = ["Rest", "converse", "open_rest"]
 
 ANSWER_SECONDS = 15.0
-"""For the whole answer, name and TLS included; a slow drip does not live longer."""
+"""For the whole answer, name and TLS included: an answer that drips slowly does not get longer."""
 LARGEST_BODY = 8 * 1024 * 1024
 ACCELERATED_PACE = 4.0
 """Questions a wall second and bucket under an accelerated clock: a venue's budget times the speed would leave no time
@@ -39,7 +39,7 @@ for the live feed, which goes before any backfill."""
 
 @attrs.frozen
 class Rest:
-    """One venue's REST within its published limits; made by :func:`open_rest`."""
+    """One venue's REST within its published limits; made by :func:`open_rest`, which is handed the limits."""
 
     _client: httpx.AsyncClient
     _urls: RestUrls
@@ -48,11 +48,13 @@ class Rest:
     _speed: float
 
     def pace(self) -> float:
-        """Turns a second, of the quickest bucket: the one of candles, at every venue."""
+        """Turns a second of the quickest bucket, which at every venue is the one for candles."""
         return max(budget.rate for budget in self._budgets.values())
 
     async def ask(self, request: Request) -> Answer:
-        """The answer to *request*, when there is room in its budget; :class:`Unavailable` if there is none."""
+        """The answer to *request*, which is asked once its budget grants a turn; :class:`Unavailable` if no answer
+        comes.
+        """
         await self._budgets[request.bucket].take(request.weight)
         with trio.move_on_after(wall_floor(ANSWER_SECONDS, self._speed)):
             try:
@@ -78,13 +80,15 @@ class Rest:
             return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
 
     def throttled(self, error: Throttled) -> None:
-        """Ask more slowly for a while, and not at all as long as the venue wants to be left alone."""
+        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names."""
         for budget in self._budgets.values():
             budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
 
 
 async def converse(rest: Rest, conversation: Fill) -> Filled:
-    """Lead one fill to its end: each of its questions asked, each answer or failure given back to it."""
+    """What *conversation* has found at its end. Each of its requests is asked of *rest*, and it is sent the answer, or
+    :class:`Unavailable`. Raises what the conversation raises; after :class:`Throttled`, *rest* asks more slowly.
+    """
     try:
         request = next(conversation)
         while True:
@@ -111,7 +115,10 @@ def _seconds(text: str | None) -> float | None:
 async def open_rest(
     network: Network, urls: RestUrls, rates: Mapping[str, Rate], penalty: Penalty
 ) -> AsyncIterator[Rest]:
-    """The REST of one venue, on the hosts *urls*, for the block; all hosts share the budgets of *rates*."""
+    """The REST of one venue, on the hosts *urls*, for the block; all hosts share the budgets of *rates*.
+
+    Each venue's *rates* and *penalty* are decided in ``venues/{venue}/history.py``.
+    """
     pace = ACCELERATED_PACE / network.speed if network.speed > 1 else float("inf")
     budgets = {
         name: Budget(min(rate.per_second, pace), rate.burst if pace > rate.per_second else 1, empty=rate.empty_at_start)

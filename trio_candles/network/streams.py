@@ -1,4 +1,4 @@
-"""Byte streams below the WebSocket library: reads that let bytes gather, TLS that gives all it has, joined messages."""
+"""Byte streams below the WebSocket library: paced reads, TLS that gives every record that has come, joined messages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from trio_candles.network.joining import Joiner
 __all__ = ["READ_BYTES", "JoiningStream", "PacedStream", "TlsStream", "paced_ticks"]
 
 READ_BYTES = 64 * 1024
+"""Of one read, at most."""
 
 
 def paced_ticks(now: Callable[[], int]) -> Callable[[], float]:
-    """A tenth of a second, and a hundredth around the turn of a minute, when candles close."""
+    """A function that gives the seconds between two reads: 0.1, and 0.01 around the turn of a minute, when candles
+    close. *now* gives Unix ms.
+    """
 
     def tick() -> float:
         into_minute = now() % 60_000
@@ -30,7 +33,7 @@ class PacedStream(trio.abc.Stream):
     """A stream that lets bytes gather: between two reads it waits, as long as the last read emptied the kernel.
 
     At real rates a feed costs wake-ups, not parsing: reading ten times a second instead of at every frame
-    divides the cost by four and delays a message by a tenth of a second at most. It paces the bytes below TLS,
+    divides the cost by four and delays a message by a tenth of a second at most. The stream lies below TLS,
     because a TLS stream hands out one record a call.
     """
 
@@ -154,7 +157,7 @@ class JoiningStream(trio.abc.Stream):
     _joiner: Joiner
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What one read brought, as far as it is complete; a little more than *max_bytes* if something had waited."""
+        """The complete frames of one read; a little more than *max_bytes* if the beginning of a frame had waited."""
         while True:
             data = await self._stream.receive_some(max_bytes)
             ready = self._joiner.feed(bytes(data)) if data else self._joiner.end()

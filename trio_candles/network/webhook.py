@@ -21,7 +21,7 @@ __all__ = ["Undelivered", "Webhook", "open_webhook"]
 POST_SECONDS = 10.0
 """For the whole exchange, name and TLS included."""
 TRY_AGAIN = {408, 425, 429}
-"""Status codes among 4xx that refuse the moment, not the document."""
+"""Status codes among 4xx that refuse the document at this moment only."""
 
 
 class Undelivered(Exception):

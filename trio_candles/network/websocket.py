@@ -5,8 +5,8 @@ this was written, and each trap has its answer here:
 
 - a peer that closes during the handshake makes it wait for ever: one deadline around the whole opening;
 - garbage instead of the HTTP reply raises from the library's own task: that task runs in a nursery of its own,
-  apart from ours, and whatever it raises is the connection's end and nothing else's;
-- a silent peer is never reported: the feed's watchdog does;
+  apart from ours, and whatever it raises ends the connection and nothing else;
+- a silent peer is never reported: the feed's watchdog looks for silence;
 - closing towards a deaf peer waits: two seconds, then the stream is closed without asking;
 - pings are answered by the task that reads, which stops when nobody takes messages: the queue is long, and
   whoever takes messages never waits for the disk.
@@ -58,10 +58,12 @@ class Socket(Protocol):
     """An open WebSocket connection."""
 
     async def receive(self) -> Sequence[str | bytes]:
-        """The messages that have come, at least one; :class:`Lost` once there will be none."""
+        """The messages that have come, at least one, waiting for it; raises :class:`Lost` once no more can come."""
         ...
 
-    async def send(self, text: str) -> None: ...
+    async def send(self, text: str) -> None:
+        """Send *text*; raises :class:`Lost` if the connection has ended."""
+        ...
 
 
 @attrs.frozen
@@ -77,12 +79,12 @@ class Network:
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[Socket]:
-        """An open connection to *url* for the block; raises :class:`Lost` if there is none to be had in ten seconds."""
+        """An open connection to *url* for the block; raises :class:`Lost` if it cannot be opened within ten seconds."""
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(wall_floor(CONNECT_SECONDS, self.speed)) as deadline:
-                carrier = _Carrier(self.close_seconds * max(1.0, self.speed))
+                isolated = _IsolatedConnection(self.close_seconds * max(1.0, self.speed))
                 try:
-                    socket: Socket = await nursery.start(carrier.carry, self.dial, url)
+                    socket: Socket = await nursery.start(isolated.run, self.dial, url)
                 except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     raise Lost(f"cannot connect to {url}: {error_text(error)}") from error
             if deadline.cancelled_caught:
@@ -90,12 +92,12 @@ class Network:
             try:
                 yield socket
             finally:
-                await carrier.close()
+                await isolated.close()
 
 
 @attrs.define
-class _Carrier:
-    """Keeps the library's task apart from ours, and what it raises."""
+class _IsolatedConnection:
+    """A connection whose library task, and whatever that raises, is kept apart from our tasks."""
 
     _close_seconds: float
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -103,7 +105,7 @@ class _Carrier:
     _stream: trio.abc.Stream | None = None
     _failure: BaseException | None = None
 
-    async def carry(self, dial: Dial, url: str, task_status: trio.TaskStatus[Socket]) -> None:
+    async def run(self, dial: Dial, url: str, task_status: trio.TaskStatus[Socket]) -> None:
         """Open the connection and run the library's reading task until it ends."""
         stream = self._stream = JoiningStream(await dial(url), Joiner(LARGEST_MESSAGE))
         parts = urlsplit(url)
@@ -120,8 +122,8 @@ class _Carrier:
                         max_message_size=LARGEST_MESSAGE,
                         receive_buffer_size=READ_BYTES,
                     )
-                    # From here on cancellation reaches us first: the library must still be reading when we say
-                    # goodbye, or it never sees the peer's.
+                    # From here on cancellation reaches us first: the library must still be reading when we close
+                    # the connection, or it never sees the peer's close.
                     self._scope.shield = True
                     task_status.started(self)
         # Only the library's own code runs in that block, and the peer decides what it is fed: anything that it
@@ -153,7 +155,7 @@ class _Carrier:
             raise Lost(f"connection closed: {error.reason}") from error
 
     async def close(self) -> None:
-        """Say goodbye for at most two seconds, then close the stream without asking."""
+        """Close the connection in good order if the peer answers in time, then the stream without asking."""
         if self._connection is not None:
             with trio.move_on_after(self._close_seconds, shield=True):
                 await self._connection.aclose()
@@ -173,7 +175,7 @@ def error_text(error: BaseException | None) -> str:
     text = f"{type(error).__name__}: {error}" if error is not None and str(error) else type(error).__name__
     behind = error.__cause__ if error is not None else None
     if error is not None and error.__suppress_context__:
-        # httpcore raises "from None" what it found: that takes the cause away, and leaves it as the context.
+        # httpcore raises its errors "from None": that takes the cause away, and leaves it as the context.
         behind = behind or error.__context__
     if behind is None:
         return text

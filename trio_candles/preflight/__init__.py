@@ -4,10 +4,10 @@
 checks   one line per check, as text and as JSON
 local    configuration, versions, data directory, disk, lock, logs
 skew     how far our clock is from a venue's, and how sure that is
-visit    one venue as it is met: where it is, how long things may take, what was found
-rest     a venue's REST: reached, its clock, what it lists, what the code takes for granted
+visit    what the checks of one venue share: endpoints, deadlines, what was found
+rest     a venue's REST: reached, its clock, what it lists, what the code assumes about it
 feed     a venue's WebSocket: reached, every symbol acknowledged, first data
-run      all of it within its time, as one block
+run      all checks within their time, as one block
 tool     options, exit code
 ======== ==========================================================================================
 """

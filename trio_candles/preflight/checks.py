@@ -13,7 +13,7 @@ from trio_candles.venues.probes import Status
 __all__ = ["Check", "Checks", "PreflightDocument", "coloured", "lines", "preflight_document", "total"]
 
 EACH = 12
-"""Symbols of a venue that pass the same check are told in a line each up to here; a whole market in one."""
+"""Up to so many symbols of a venue with the same outcome of a check have a line each; more have one together."""
 _COLOURS = {"pass": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
 
 
@@ -23,7 +23,7 @@ class Check:
 
     name: str
     venue: str | None = attrs.field(default=None, kw_only=True)
-    """Where it is not about this machine."""
+    """``None`` for a check of this machine."""
     symbol: str | None = attrs.field(default=None, kw_only=True)
     status: Status
     detail: str
@@ -50,19 +50,19 @@ class Checks:
     done: list[Check] = attrs.field(factory=list)
 
     def passed(self, name: str, detail: str, *, symbol: str | None = None) -> None:
-        """All is well."""
+        """Add a check that found all well."""
         self.add("pass", name, detail, "", symbol)
 
     def warned(self, name: str, detail: str, remedy: str, *, symbol: str | None = None) -> None:
-        """The collector can start; somebody should know."""
+        """Add a check that does not keep the collector from starting, but that somebody should know of."""
         self.add("warn", name, detail, remedy, symbol)
 
     def failed(self, name: str, detail: str, remedy: str, *, symbol: str | None = None) -> None:
-        """Not ready."""
+        """Add a check by which the collector is not ready to start."""
         self.add("fail", name, detail, remedy, symbol)
 
     def add(self, status: Status, name: str, detail: str, remedy: str, symbol: str | None) -> None:
-        """Take note; what venues and systems say in it is made fit for a terminal."""
+        """Add a check; texts of venues and systems in *detail* and *remedy* are made fit for a terminal."""
         self.done.append(Check(name, status, printable(detail), printable(remedy), venue=self.venue, symbol=symbol))
 
 
@@ -86,7 +86,7 @@ def lines(checks: Iterable[Check]) -> Iterator[str]:
 
 
 def _together(checks: Iterable[Check]) -> Iterator[Sequence[Check]]:
-    """Alone, or all symbols of a venue for which the same check came out the same way, if they are many."""
+    """Each check alone; those of a venue's symbols with the same outcome together, if more than :data:`EACH`."""
     for _, some in groupby(checks, key=lambda check: (check.venue, check.name, check.status, check.symbol is None)):
         group = list(some)
         if len(group) > EACH and group[0].symbol is not None:
@@ -105,7 +105,7 @@ def coloured(line: str) -> str:
 
 
 def total(checks: Sequence[Check]) -> str:
-    """The last line."""
+    """The last line of the text: the verdict and the counts."""
     counts = _counts(checks)
     verdict = "NOT READY" if counts["fail"] else "READY, with warnings" if counts["warn"] else "READY"
     return (

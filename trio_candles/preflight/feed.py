@@ -2,8 +2,8 @@
 
 Each connection is one turn of the collector's own feed (:func:`trio_candles.collector.feed.listen`): dialled, asked,
 paced and read by the same code, in the same batches, with the same second attempts for what is not acknowledged. So
-what is reported here is what the collector would meet. Only the listener is another one: it keeps what was found
-instead of assembling candles.
+preflight reports what the collector would meet. Only the listener is another one: it keeps what was found instead of
+assembling candles.
 
 A connection is listened to until every symbol has shown a trade of the last minute (most venues begin with the
 newest ones), or is known to fail, or until there is no time left.
@@ -26,11 +26,11 @@ from trio_candles.venues.protocol import Event, Forming, Heartbeat, Lost, Row, T
 __all__ = ["check_feed"]
 
 PAUSES = (1.0, 2.0, 4.0)
-"""Seconds before the next attempts at a connection: one that is lost now and then is every day's."""
+"""Seconds before the next attempts at a connection: connections are lost now and then, on any day."""
 ANSWER_SECONDS = 3.0
-"""For an acknowledgement of what was asked for a second time: with the first time's, eight seconds."""
+"""For the acknowledgement of a second request; with the five seconds of the first, eight together."""
 RECENT_MS = 60_000
-"""A trade so old shows that a market is alive; most are sent at once, as the newest before we came."""
+"""A trade up to this age shows that a market is alive; most venues send the newest trade at once."""
 TICK_SECONDS = 0.25
 
 _NETWORK = (
@@ -55,24 +55,24 @@ class _Attempt:
 
     symbols: dict[str, _Symbol]
     dialled: float | None = None
-    """Seconds that it took, TLS included."""
+    """Seconds that dialling took, TLS included."""
     connection: Connection | None = None
-    """The open one, and when it has ended the last state of it."""
+    """The open connection; once it has ended, its last state."""
     opened_at: float = float("inf")
     lost: str | None = None
-    """Why it ended before we had heard enough."""
+    """Why the connection ended before we had heard enough."""
     unread: list[str] = attrs.field(factory=list)
     """What was wrong with each message that could not be read."""
     remarks: list[str] = attrs.field(factory=list)
     doubt: str | None = None
 
     def state(self, symbol: str) -> State:
-        """What became of *symbol*; for those asked for again after a refusal, the refusal."""
+        """The state of the request for *symbol*; REFUSED once it was refused, also while it is asked for again."""
         assert self.connection is not None
         return State.REFUSED if self.symbols[symbol].refused is not None else self.connection.requests[symbol].state
 
     def waits(self, now: float, patience: float) -> bool:
-        """Whether anything may still come that would change a verdict."""
+        """Whether anything may still change a verdict; *patience* is :data:`ANSWER_SECONDS`, stretched."""
         if self.connection is None:
             return True
         for symbol, found in self.symbols.items():
@@ -111,7 +111,7 @@ class _Attempt:
                 # A row of a minute long ago is a snapshot's; of one without volume, a quiet market's.
                 time = min(now, event.close_time) if event.volume else Millis(0)
             case Heartbeat() | _:
-                return  # of a market in which nothing may happen
+                return  # a heartbeat comes from a market in which nothing happens, too
         found = self.symbols[symbol]
         found.last_trade = max(found.last_trade or Millis(0), time)
         found.alive = found.alive or time >= now - RECENT_MS
@@ -175,7 +175,7 @@ async def _check_connection(visit: Visit, label: str, batch: Sequence[str], conn
 
 
 async def _try(visit: Visit, attempt: _Attempt) -> None:
-    """Connect, ask and listen, as long as that may tell us anything; note why that ended early, if it did."""
+    """Connect, ask and listen, as long as a verdict may change; note in *attempt* why the connection was lost."""
 
     async def dial(url: str) -> trio.abc.Stream:
         began = trio.current_time()
@@ -189,7 +189,7 @@ async def _try(visit: Visit, attempt: _Attempt) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen, feed, 1, tuple(attempt.symbols))
-            # Not an event's business: time alone may end it.
+            # Polled, and not ended by an event: the passing of time alone may end it.
             while attempt.waits(trio.current_time(), patience):
                 await trio.sleep(visit.pace.seconds(TICK_SECONDS))
                 for connection in feed.connections.values():

@@ -1,7 +1,7 @@
 """What can be seen without a network: configuration, versions, data directory, disk, lock, logs.
 
-Blocking; leaves nothing behind. What it writes lies for a moment in ``.tmp``, where a collector that starts at that
-moment would remove it; a folder that was not there before is removed again.
+Blocking; leaves nothing behind. Its files lie for a moment in ``.tmp``, where a collector that starts at that moment
+would remove them; a folder that was not there before is removed again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Machine", "bytes_a_day", "check_locally"]
 
 ROW_BYTES = 80
 FILE_BYTES = 5_000
-"""What a day file takes beside its rows: the footer, mostly."""
+"""Bytes that a day file takes beside its rows: the footer, mostly."""
 DAYS_OF_ROOM = 30
 LEAST_FREE = 100_000_000
 YOURS_AGAIN = (
@@ -41,7 +41,7 @@ YOURS_AGAIN = (
     " (was it once started as another, as with sudo?)"
 )
 PROBE = os.urandom(65_536)
-"""More than a disk's block, and nothing that a file system could store as nothing."""
+"""More than a disk's block, and random: zeros a file system could store without writing anything."""
 OLDEST_PYTHON = (3, 11)
 
 NETWORKED = re.compile(
@@ -112,7 +112,7 @@ def _check_versions(checks: Checks) -> None:
 
 
 def _libraries() -> tuple[str, list[str]]:
-    """What is installed of what we require, in words; and what is missing or too old."""
+    """A text about the required libraries that are installed, and texts about those that are missing or too old."""
     try:
         required = requires("trio-candles") or []
     except PackageNotFoundError:  # run from the sources alone
@@ -142,7 +142,9 @@ def _numbers(text: str) -> list[int]:
 
 @contextmanager
 def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
-    """The folder *path* for the block, made if need be and then removed again; False after saying why it cannot be."""
+    """The folder *path* for the block, made if need be and then removed again; False if it cannot be, which fails
+    *name*.
+    """
     made: list[Path] = []
     try:
         try:
@@ -165,7 +167,7 @@ def _folder(checks: Checks, name: str, path: Path) -> Iterator[bool]:
 
 
 def _check_disk(checks: Checks, config: Config, machine: Machine) -> None:
-    """A day file's way to its place, with a file of our own: written, synced, read back, put in another's place."""
+    """Check that a file can go the way of a day file: be written, synced, read back, and put in another's place."""
     name, disk, data_dir = "data directory", machine.disk, config.data_dir
     tmp = data_dir / TMP
     new, old = (tmp / f"preflight-{os.getpid()}-{part}" for part in ("new", "old"))
@@ -200,7 +202,7 @@ def _check_disk(checks: Checks, config: Config, machine: Machine) -> None:
 
 
 def _series_folders(config: Config) -> Iterator[Path]:
-    """Of each configured series and timeframe, its folder, or the one that is there in which it is to be made."""
+    """For each configured series and timeframe its folder or, until that is made, the nearest one above that exists."""
     frames = ["1m", *(config.aggregation.timeframes if config.aggregation.enabled else ())]
     for venue in config.enabled_venues:
         for symbol in venue.symbols:
@@ -208,7 +210,7 @@ def _series_folders(config: Config) -> Iterator[Path]:
                 folder = config.data_dir / Series(venue.name, symbol, frame).path
                 while folder != config.data_dir and not os.path.lexists(folder):
                     folder = folder.parent
-                if folder != config.data_dir:  # which was written to
+                if folder != config.data_dir:  # which has just been written to
                     yield folder
 
 
@@ -238,7 +240,7 @@ def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
 
 
 def bytes_a_day(config: Config) -> int:
-    """What a day of the configured series takes on disk, generously."""
+    """Bytes that a day of the configured series takes on disk, generously."""
     frames = [MINUTE]
     if config.aggregation.enabled:
         frames += [Timeframe.parse(name).length for name in config.aggregation.timeframes]
@@ -268,7 +270,7 @@ def _check_space(checks: Checks, config: Config, machine: Machine) -> None:
 def _check_file_system(checks: Checks, data_dir: Path, machine: Machine) -> None:
     kind, point = _file_system(data_dir.resolve(), machine.mounts())
     if kind is None:
-        return  # this system does not list them
+        return  # this system does not list its file systems
     name = "file system"
     if NETWORKED.fullmatch(kind):
         checks.warned(
@@ -302,7 +304,7 @@ def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
 
 
 def _check_lock(checks: Checks, data_dir: Path) -> bool:
-    """Whether a collector is seen to hold it."""
+    """Whether a collector holds *data_dir*; false where that cannot be seen. Adds the check."""
     name = "lock"
     try:
         locked = is_locked(data_dir / LOCK)
@@ -323,13 +325,13 @@ def _check_lock(checks: Checks, data_dir: Path) -> bool:
 
 
 def _open_for_writing(path: Path) -> None:
-    """As the collector is going to; ``OSError`` if it will not be able to."""
+    """Open *path* as the collector is going to; ``OSError`` if that fails, but not if there is no *path*."""
     with suppress(FileNotFoundError):
         os.close(os.open(path, os.O_RDWR))
 
 
 def _check_kind(checks: Checks, planned: Plan, held: bool) -> None:
-    """Whether what lies in the directory is ours to continue."""
+    """Check whether this run can continue what lies in the directory; *held*: a collector holds it."""
     name, data_dir = "contents", planned.config.data_dir
     kind = remembered_meta(data_dir).get("kind")
     if kind is not None and kind != planned.kind:

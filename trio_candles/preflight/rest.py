@@ -20,11 +20,11 @@ __all__ = ["check_rest"]
 T = TypeVar("T")
 
 ANSWER_SECONDS = 7.0
-"""For one question, or the few questions of one check; a budget that starts empty is in it."""
+"""For one question, or the few questions of one check, the wait for a budget that starts empty included."""
 PROBE_SECONDS = 11.0
-"""Kraken answers once a second."""
+"""For a probe, or a fill: Kraken answers once a second."""
 SAMPLES = 4
-"""Questions about the time, at most: each halves the doubt."""
+"""Questions about the time, at most: each halves the width of the bounds."""
 MINUTES = 30
 """How many settled minutes must be provable."""
 GUESSES = 20
@@ -41,26 +41,26 @@ async def check_rest(visit: Visit) -> None:
         if host != host_of(visit.websocket_url) and not await look_up_host(visit, url):
             return
     async with open_rest(visit.network, urls, history.rates, history.penalty) as rest:
-        told: list[TimeAnswer] = []
+        answers: list[TimeAnswer] = []
         with visit.step("rest", ANSWER_SECONDS):
-            told.append(await _patiently(visit, rest, lambda: _ask_time(visit, rest)))
-            visit.checks.passed("rest", f"{urls[None]} answers in {visit.pace.wall_text(_took(told[0]))}")
-        if not told:
+            answers.append(await _patiently(visit, rest, lambda: _ask_time(visit, rest)))
+            visit.checks.passed("rest", f"{urls[None]} answers in {visit.pace.wall_text(_took(answers[0]))}")
+        if not answers:
             return
-        if Skew.of(told).certain:
-            _judge_clock(visit, Skew.of(told))
+        if Skew.of(answers).certain:
+            _judge_clock(visit, Skew.of(answers))
         usable = await _check_symbols(visit, rest)
         symbol = _busiest(usable or visit.settings.symbols)
-        ahead = Skew.of(told).middle
+        ahead = Skew.of(answers).middle
         await _check_assumptions(visit, rest, symbol, lambda: Millis(visit.time.now() + ahead))
         await _check_history(visit, rest, symbol, Millis(visit.time.now() + ahead))
-        if not Skew.of(told).certain:
-            await _look_closer(visit, rest, told)
-            _judge_clock(visit, Skew.of(told))
+        if not Skew.of(answers).certain:
+            await _narrow(visit, rest, answers)
+            _judge_clock(visit, Skew.of(answers))
 
 
 async def _patiently(visit: Visit, rest: Rest, ask: Callable[[], Awaitable[T]]) -> T:
-    """What *ask* gets, at the second attempt if the first finds the venue unwell: one bad answer is no failure."""
+    """What *ask* returns; a second attempt is made if the first found no answer: one bad answer is no failure."""
     try:
         return await ask()
     except Unavailable:
@@ -80,19 +80,19 @@ async def _ask_time(visit: Visit, rest: Rest) -> TimeAnswer:
     return TimeAnswer(visit.history.read_time(answer), Millis(now - round(answer.seconds * 1000)), now)
 
 
-def _took(told: TimeAnswer) -> float:
-    return (told.answered - told.asked) / 1000
+def _took(answer: TimeAnswer) -> float:
+    return (answer.answered - answer.asked) / 1000
 
 
-async def _look_closer(visit: Visit, rest: Rest, told: list[TimeAnswer]) -> None:
-    """Ask until there is no doubt, or no time left: each question is put where it says most."""
+async def _narrow(visit: Visit, rest: Rest, answers: list[TimeAnswer]) -> None:
+    """Ask until the verdict is certain, or no time is left: each question is put at the moment when it says most."""
     with trio.move_on_at(visit.deadline):
-        while len(told) < SAMPLES and not Skew.of(told).certain:
-            await trio.sleep(Skew.of(told).wait(visit.time.now()))
+        while len(answers) < SAMPLES and not Skew.of(answers).certain:
+            await trio.sleep(Skew.of(answers).wait(visit.time.now()))
             try:
-                told.append(await _ask_time(visit, rest))
+                answers.append(await _ask_time(visit, rest))
             except Unavailable:
-                return  # what is known has to do
+                return  # the answers so far have to do
 
 
 def _judge_clock(visit: Visit, skew: Skew) -> None:
@@ -126,8 +126,8 @@ async def _check_symbols(visit: Visit, rest: Rest) -> list[str]:
                 unknown += 1
                 near = nearest(symbol, listed) if unknown <= GUESSES else []
                 meant = f"did you mean {' or '.join(near)}?" if near else "take it out of the configuration"
-                told = f"the venue does not list it among its {len(listed)} symbols"
-                visit.checks.failed("listed", told, meant, symbol=symbol)
+                detail = f"the venue does not list it among its {len(listed)} symbols"
+                visit.checks.failed("listed", detail, meant, symbol=symbol)
             elif _check_symbol(visit, entry):
                 usable.append(symbol)
     return usable
@@ -157,7 +157,7 @@ def _check_symbol(visit: Visit, entry: Listed) -> bool:
 
 
 def _busiest(symbols: Sequence[str]) -> str:
-    """Presumably: assumptions show themselves where something happens."""
+    """The symbol of which most trades can be expected: assumptions show themselves where something happens."""
     ranks = {base: rank for rank, base in enumerate(BUSY)}
     return min(symbols, key=lambda symbol: ranks.get(symbol.replace("/", "-").partition("-")[0], len(BUSY)))
 
@@ -189,19 +189,19 @@ async def _check_history(visit: Visit, rest: Rest, symbol: str, now: Millis) -> 
     with visit.step("filling", PROBE_SECONDS, symbol):
         filled = await converse(rest, visit.history.fill(series, Millis(until - MINUTES * MINUTE), until, now))
         missing = sum(span.until - span.since for span in filled.missing) // MINUTE
-        told = f"{MINUTES - missing} of the last {MINUTES} settled minutes are proven over REST"
+        detail = f"{MINUTES - missing} of the last {MINUTES} settled minutes are proven over REST"
         if missing == MINUTES:
-            visit.checks.failed("filling", f"{told}: {filled.missing[0].why}", _DRIFT, symbol=symbol)
+            visit.checks.failed("filling", f"{detail}: {filled.missing[0].why}", _DRIFT, symbol=symbol)
         elif missing:
-            visit.checks.warned("filling", f"{told}: {filled.missing[0].why}", "gaps may stay open", symbol=symbol)
+            visit.checks.warned("filling", f"{detail}: {filled.missing[0].why}", "gaps may stay open", symbol=symbol)
         else:
-            visit.checks.passed("filling", told, symbol=symbol)
+            visit.checks.passed("filling", detail, symbol=symbol)
         if visit.history.has_trades:
             await _compare(visit, rest, series, filled, now)
 
 
 async def _compare(visit: Visit, rest: Rest, series: Series, filled: Filled, now: Millis) -> None:
-    """Whether a candle of rows is what its trades make of it."""
+    """Check that a candle of the venue's rows is the one that is built from its trades."""
     if not filled.candles:
         return  # nothing to compare; the checks of rows and trades have said so
     row = filled.candles[-1]
@@ -217,11 +217,11 @@ async def _compare(visit: Visit, rest: Rest, series: Series, filled: Filled, now
             name, f"the candle of {when} cannot be built: {why}", "run preflight again", symbol=series.symbol
         )  # fmt: skip
     elif not row.same_as(built):
-        told = f"the candle of {when} is not what its trades make of it: {_prices(row)} and {_prices(built)}"
-        visit.checks.failed(name, told, _DRIFT, symbol=series.symbol)
+        detail = f"the candle of {when} is not what its trades make of it: {_prices(row)} and {_prices(built)}"
+        visit.checks.failed(name, detail, _DRIFT, symbol=series.symbol)
     else:
-        told = f"the candle of {when} is what its {built.trades_count} trades make of it"
-        visit.checks.passed(name, told, symbol=series.symbol)
+        detail = f"the candle of {when} is what its {built.trades_count} trades make of it"
+        visit.checks.passed(name, detail, symbol=series.symbol)
 
 
 def _prices(candle: object) -> str:

@@ -30,7 +30,7 @@ from trio_candles.venues.venue import Venue
 __all__ = ["Show", "preflight"]
 
 Show = Callable[[Sequence[Check], Sequence[str]], None]
-"""Is given what has been found at one place, and the venues that are still being asked."""
+"""Is given the checks of this machine or of one venue, and the venues that are still being asked."""
 
 DISK_SECONDS = 5.0
 
@@ -47,7 +47,7 @@ async def preflight(
     resolve: LookUp = look_up,
     venues: Mapping[str, Venue] = VENUES,
 ) -> list[Check]:
-    """Every check, in the order in which it was shown; without a *config* of endpoints to ask, the local ones only."""
+    """Every check, in the order in which they were shown; if *config* is ``None``, those of this machine only."""
     pace = Pace(network.speed)
     deadline = trio.current_time() + pace.seconds(TOTAL_SECONDS)
     found: list[Check] = []
@@ -57,14 +57,14 @@ async def preflight(
         found.extend(checks)
         show(checks, waiting)
 
-    report((await _look_here(planned, source, machine or Machine(), offload, pace)).done)
+    report((await _check_machine(planned, source, machine or Machine(), offload, pace)).done)
     if config is None:
         return found
 
     async def visit(settings: VenueConfig) -> None:
         name = settings.name
-        both = Visit(settings, venues[name], network, resolve, planned.time, pace, deadline, Checks(name))
-        checks = await _ask_venue(both)
+        asked = Visit(settings, venues[name], network, resolve, planned.time, pace, deadline, Checks(name))
+        checks = await _ask_venue(asked)
         waiting.remove(name)
         report(checks)
 
@@ -74,7 +74,7 @@ async def preflight(
     return found
 
 
-async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Offload, pace: Pace) -> Checks:
+async def _check_machine(planned: Plan, source: Path, machine: Machine, offload: Offload, pace: Pace) -> Checks:
     with trio.move_on_after(pace.seconds(DISK_SECONDS)):
         return await offload(check_locally, planned, source, machine)
     checks = Checks()
@@ -84,7 +84,7 @@ async def _look_here(planned: Plan, source: Path, machine: Machine, offload: Off
 
 
 async def _ask_venue(visit: Visit) -> list[Check]:
-    """What its names, its REST and its feed have shown, in that order."""
+    """The checks of a venue's host names, its REST and its feed, in that order."""
     rest, feed = (attrs.evolve(visit, checks=Checks(visit.feed.name)) for _ in range(2))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(check_rest, rest, name=f"{visit.feed.name}/rest")

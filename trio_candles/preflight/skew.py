@@ -1,8 +1,9 @@
 """How far our clock is from a venue's, from question and answer; pure.
 
-An answer states what time it was there at some moment between the question's leaving and the answer's arrival, cut to
-what the venue states: Kraken states whole seconds. So each answer gives bounds, and another one, asked for when the
-venue's second should just be turning, halves them. An answer out of a cache is late, never early.
+An answer states the venue's time at some moment between our question and the answer's arrival, cut to the precision
+that the venue states: Kraken states whole seconds. So each answer gives bounds, and a further answer, asked for when
+the venue's second should just be turning, halves them. An answer out of a cache states too early a time, never too
+late.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CACHED_MS = 2_100
 
 @attrs.frozen
 class TimeAnswer:
-    """A venue gave *venue* as its time; by our clock we had asked at *asked* and had the answer at *answered*."""
+    """A venue gave *venue* as its time; by our clock we asked at *asked* and had the answer at *answered*; Unix ms."""
 
     venue: Millis
     asked: Millis
@@ -32,7 +33,7 @@ class TimeAnswer:
 
     @property
     def grain(self) -> int:
-        """In ms: a time on the second may have been cut to it."""
+        """Ms to which the time may have been cut: a whole second if the time is one."""
         return 1_000 if self.venue % 1_000 == 0 else 1
 
 
@@ -46,9 +47,9 @@ class Skew:
     @classmethod
     def of(cls, answers: Sequence[TimeAnswer]) -> Skew:
         """The bounds that all *answers* together leave."""
-        # No clock is behind the time that it gave once the answer has come: this holds for an old answer, too.
+        # When an answer arrives, the venue's clock shows at least the time in it: this holds for an old answer, too.
         least = max(one.venue - one.answered for one in answers)
-        # An answer by which it would be less than that was old.
+        # An answer whose upper bound is below *least* came out of a cache: its upper bound means nothing.
         most = min(upper for one in answers if (upper := one.venue + one.grain - one.asked) >= least)
         return cls(least, most)
 
@@ -59,7 +60,7 @@ class Skew:
 
     @property
     def certain(self) -> bool:
-        """Whether the bounds leave no doubt on which side of the limits it is."""
+        """Whether all values between the bounds lead to the same verdict: passed, warned or failed."""
         if self.least < 0 < self.most:
             return max(-self.least, self.most) <= WARN_MS
         near, far = sorted((abs(self.least), abs(self.most)))

@@ -38,7 +38,7 @@ def command() -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check what *arguments* say and print what was found; the exit code."""
+    """Check what *arguments* say and print what was found; returns the exit code."""
     options = _parser().parse_args(arguments)
     write_plainly()
     try:
@@ -87,13 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
 @attrs.define
 class _Screen:
-    """Shows what was found at one place after the other, and on a terminal who is still being asked."""
+    """Shows the checks of one place after the other, and on a terminal which venues are still being asked."""
 
     quiet: bool
     _waiting: bool = False
 
     def show(self, checks: Sequence[Check], waiting: Sequence[str]) -> None:
-        """Print *checks*; *waiting* are those that are still to come."""
+        """Print *checks*; *waiting* are the venues whose checks are still to come."""
         self.clear()
         if not self.quiet:
             for line in lines(checks):

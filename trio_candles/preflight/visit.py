@@ -23,7 +23,7 @@ LookUp = Callable[[str], Awaitable[Sequence[str]]]
 """The addresses of a host; OSError if there are none."""
 
 TOTAL_SECONDS = 22.0
-"""For everything that is asked: leaves the contract's 30 room for the start, and for goodbyes to deaf peers."""
+"""For all questions: of the contract's 30 seconds, the rest is for the start, and for closing towards deaf peers."""
 LEAST_WALL_SECONDS = 10.0
 """Wall seconds for everything, at least, however fast the service's clock: requests are paced by the wall."""
 NAME_SECONDS = 6.0
@@ -52,7 +52,7 @@ class Pace:
         return seconds * self.stretch
 
     def wall_text(self, seconds: float) -> str:
-        """*seconds* of the service as text, in wall seconds: those are what people wait."""
+        """*seconds* of the service as text, in the wall seconds that people have waited."""
         wall = seconds / self.speed
         return f"{wall:.1f} s" if wall >= 1 else f"{wall * 1000:.0f} ms"
 
@@ -68,7 +68,7 @@ class Visit:
     time: Time
     pace: Pace
     deadline: float
-    """On trio's clock: a check that is not finished by then has failed, and its detail is that."""
+    """On trio's clock: a check that is not finished by then has failed, and its detail says so."""
     checks: Checks
 
     @property
@@ -83,17 +83,19 @@ class Visit:
 
     @property
     def websocket_url(self) -> str:
-        """The configured one, or the venue's own."""
+        """The configured endpoint, or the venue's own."""
         return self.settings.websocket_url or self.feed.websocket_url
 
     @property
     def rest_urls(self) -> RestUrls:
-        """The configured one for every host, or the venue's own."""
+        """The configured endpoint for every host, or the venue's own."""
         return self.venue.rest_urls(self.settings.rest_url)
 
     @contextmanager
     def step(self, name: str, seconds: float, symbol: str | None = None) -> Iterator[None]:
-        """A check that takes at most *seconds*: it fails by a VenueError of the block, or by not being finished."""
+        """Run the block as the check *name*, which fails on a VenueError, or if it takes longer than *seconds*,
+        stretched.
+        """
         began = trio.current_time()
         with trio.move_on_at(min(self.deadline, began + self.pace.seconds(seconds))) as scope:
             try:

@@ -22,11 +22,11 @@ from trio_candles.store.schema import COLUMNS
 __all__ = ["FILLED", "ReadResult", "read", "read_candles"]
 
 FILLED = "filled"
-"""The column that marks made-up rows, and what ``source`` says of them."""
+"""The name of the column that marks made-up rows, and their ``source``."""
 
 TRIES = 50
-"""A file that is not the ledger's this often in a row is not being replaced: the next flush is seconds away. (A machine
-that is busy elsewhere has lost ten such races in a row against a store that flushed without pause.)"""
+"""A file whose digest is not the ledger's in so many readings is not just being replaced: flushes are seconds apart. (A
+machine that is busy elsewhere has lost ten such races in a row against a store that flushed without pause.)"""
 
 OnGap = Literal["raise", "ignore"]
 Fill = Literal["previous"]
@@ -34,12 +34,12 @@ Fill = Literal["previous"]
 
 @attrs.frozen
 class ReadResult:
-    """The candles asked for, and what there is to know about them."""
+    """The candles asked for, the plan by which they were read, and the minutes that are not known."""
 
     plan: Plan
     table: pa.Table
     gaps: list[UnknownMinutes]
-    """What is not known in the range; empty unless gaps were to be ignored."""
+    """The minutes of the range that are not known; none unless gaps were to be ignored."""
 
 
 def read_candles(
@@ -56,11 +56,10 @@ def read_candles(
     """The candles of one series that open in ``[start, end)``: day files and journal as one, sorted, unique, verified.
 
     *symbol* as the venue writes it or as its folder is called (``BTC/USD``, ``BTC-USD``). *timeframe* is any that
-    divides a day: what is not in day files (yet) is folded from the minutes. *start* and *end* are ISO dates or times
-    (UTC unless they say otherwise), datetimes with a time zone, dates, or Unix ms. By default reading begins with the
-    first expected minute and ends with the newest that is accounted for, minutes of which the proof is still on its
-    way (``unproven``, ``no_close``, the last five at most) not included. *columns* are the contract's, in the order
-    wanted.
+    divides a day: rows that are not in day files (yet) are folded from the minutes. *start* and *end* are ISO dates or
+    times (UTC unless they say otherwise), datetimes with a time zone, dates, or Unix ms. By default reading begins with
+    the first expected minute and ends with the newest that is accounted for, minutes of which the proof is still on its
+    way (``unproven``, ``no_close``, the last five at most) excluded. *columns* are the contract's, in the order wanted.
 
     A minute without trades has no row. A minute of which it is not known what traded (an open or unfillable gap, one
     before the first expected minute, one not accounted for yet) raises :class:`GapError`, unless *on_gap* is
@@ -88,7 +87,7 @@ def read(
     on_gap: OnGap = "raise",
     fill: Fill | None = None,
 ) -> ReadResult:
-    """As :func:`read_candles`, with what there is to know about the table."""
+    """As :func:`read_candles`, with the plan and the gaps beside the table."""
     if on_gap not in ("raise", "ignore"):
         raise ValueError(f"on_gap is {on_gap!r}; expected 'raise' or 'ignore'")
     if fill not in (None, "previous"):
@@ -187,7 +186,7 @@ def _derived(planned: Plan, files: DayFiles, missing: list[int]) -> pa.Table:
 
 
 def _check_count(planned: Plan, found: int, expected: int) -> None:
-    """A row that is neither there nor accounted for would be missing silently."""
+    """Raise :class:`LedgerUnreadable` unless the rows are as many as the ledger says: none may be missing silently."""
     if found != expected:
         raise LedgerUnreadable(
             f"{planned.account.series}: the ledger says that {expected} minutes are stored, and {found} are;"

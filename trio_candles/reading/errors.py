@@ -5,10 +5,10 @@
     ReadError
     ├── NoSuchDirectory    there is no such directory
     ├── LedgerUnreadable   the ledger cannot be read, or it contradicts itself
-    │   ├── NoLedger        there is none in the directory
-    │   └── UnknownFormat   its tables are of a version that this one does not know
+    │   ├── NoLedger        there is no ledger in the directory
+    │   └── UnknownFormat   its tables are of a format that this version does not know
     ├── UnknownSeries      the ledger does not know the series
-    ├── DayFileDamaged     a day file is not the one that the ledger knows
+    ├── DayFileDamaged     a day file is not the file that the ledger knows
     └── GapError           minutes of the range are not known
 
 Arguments that make no sense (an unknown column, a naive datetime) are ``ValueError``.
@@ -53,7 +53,7 @@ class LedgerUnreadable(ReadError):
     def __init__(self, why: str, path: Path | None = None) -> None:
         super().__init__(why if path is None else f"{path}: {why}")
         self.why = why
-        """Without the place."""
+        """The message without the path."""
 
 
 class NoLedger(LedgerUnreadable):
@@ -69,11 +69,13 @@ class UnknownFormat(LedgerUnreadable):
 
 
 class UnknownSeries(ReadError):
-    """The ledger does not know the series; the message names the nearest that it knows."""
+    """The ledger does not know the series; the message names the nearest of those that it knows."""
 
 
 class DayFileDamaged(ReadError):
-    """A day file is missing, or neither its digest nor its pending one is the ledger's; nothing of it was used."""
+    """A day file is missing, unreadable, or has neither the current nor the pending digest of the ledger; none of its
+    rows was used.
+    """
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -86,20 +88,20 @@ class DayFileDamaged(ReadError):
 
 @attrs.frozen
 class UnknownMinutes:
-    """Minutes ``[since, until)`` of which nobody knows what traded."""
+    """Minutes ``[since, until)``, Unix ms, of which nobody knows what traded."""
 
     since: Millis
     until: Millis
     state: str
     """``gap``, ``unfillable``, or ``unaccounted``: outside what the ledger has accounted for."""
     reason: str
-    """The ledger's; of unaccounted minutes ``not_yet`` or ``before_first``."""
+    """The ledger's reason for the gap; of unaccounted minutes ``not_yet`` or ``before_first``."""
     detail: str = ""
     attempts: int = 0
 
     @property
     def minutes(self) -> int:
-        """How many."""
+        """How many minutes they are."""
         return (self.until - self.since) // MINUTE
 
     def __str__(self) -> str:

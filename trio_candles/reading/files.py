@@ -1,8 +1,10 @@
 """Rows out of day files that are the ledger's, joined with those that wait in the journal.
 
-The ledger is read first and the files afterwards: rows leave the journal only once they are in a file, so that
-whoever reads the other way round misses those that moved in between. A file that was replaced meanwhile has a digest
-that this reading of the ledger does not know; then all of it is read again (:class:`FileChanged`).
+The ledger is read first and the files afterwards: rows leave the journal only once they are in a file, so a reader that
+went the other way round would miss the rows that moved in between. A file that was replaced meanwhile has a digest that
+this reading of the ledger does not know (:class:`FileChanged`); then the ledger and the files are read again. Digests
+are computed by :func:`~trio_candles.store.schema.digest_of` and put into the ledger by
+:mod:`trio_candles.store.flushing`.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from trio_candles.store.schema import COLUMNS, digest_of
 __all__ = ["DayFiles", "FileChanged", "between", "schema_of", "strictly_sorted", "waiting_table", "with_waiting"]
 
 Digests = tuple[str | None, str | None]
+"""A day file's current digest and its pending one, as the ledger has them."""
 
 
 class FileChanged(Exception):
-    """A day file is not the one that this reading of the ledger speaks of; a later reading may."""
+    """A day file is not the one of which this reading of the ledger has the digest; of a later reading it may be."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)

@@ -28,7 +28,7 @@ def folded(minutes: pa.Table, series: Series, length: int) -> pa.Table:
 
 
 def _row(candle: Candle) -> tuple[object, ...]:
-    """In the order of the columns."""
+    """*candle* as a row, its values in the order of the columns."""
     return (
         candle.series.venue, candle.series.symbol, candle.series.timeframe, candle.open_time, candle.close_time,
         candle.open, candle.high, candle.low, candle.close, candle.volume, candle.quote_volume, candle.vwap,

@@ -1,13 +1,13 @@
 """The ledger for whoever only reads: ``read_candles``, check and monitor, preflight, the history in the audit's page.
 
-Here are the one read-only opening of a journal, the formats that are understood, and all that is asked of its tables.
-The audit's judgement alone has its own: it shares nothing with what it judges.
+This module opens a journal read-only, knows the formats, and makes every query of its tables; no other reader does,
+but for the audit's judgement (:mod:`trio_candles.audit.ledger`), which shares nothing with what it judges.
 
-SQLite checks no types, and neither does this: a value is handed on as it lies in the ledger, whatever its annotation
-promises. Who must not stumble over a ledger that somebody broke looks at each (:mod:`trio_candles.health.reading`)
-or takes each as text (:mod:`trio_candles.audit.history`).
+SQLite checks no types, and neither does this module: a value is handed on as it lies in the ledger, whatever its
+annotation promises. A caller that must survive a ledger that somebody broke checks each value
+(:mod:`trio_candles.health.reading`) or takes each as text (:mod:`trio_candles.audit.history`).
 
-Imports no table-making: check and preflight start with it.
+Imports nothing that makes tables, because check and preflight start with this module.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class GapTotals:
     length: int
     """In ms."""
     oldest: GapSpan
-    """The one that has been known for longest."""
+    """The gap that has been known for longest."""
 
 
 @attrs.frozen
 class GapEvent:
-    """Something that became of the gap ``[since, until)``."""
+    """What happened at ``at`` to the gap ``[since, until)``; times are Unix ms."""
 
     account_id: int
     since: Millis
@@ -104,10 +104,10 @@ class Revision:
     account_id: int
     open_time: Millis
     at: Millis
-    """When the second was heard."""
+    """When the second candle was heard."""
     stored: str
     offered: str
-    """Both as JSON."""
+    """``stored`` and ``offered`` are candles as JSON."""
     outcome: str
 
 
@@ -167,11 +167,13 @@ class Ledger:
         return (GapSpan(*row) for row in rows)
 
     def open_gaps(self) -> dict[int, GapTotals]:
-        """By the account's id; reads the whole table, which holds what is open or was given up, and is small."""
+        """The totals of open gaps by the account's id; reads the whole table, which holds open and unfillable gaps
+        only.
+        """
         rows = self._db.execute(
             f"SELECT count(*), sum(until_ms - since_ms), min(first_seen_ms), {_GAP} FROM gap WHERE state = 'open'"
             " GROUP BY series_id"
-        )  # with min(), SQLite takes the other columns from the row that has it
+        )  # with min(), SQLite takes the other columns from the row that has the minimum
         return {gap[0]: GapTotals(count, length, GapSpan(*gap)) for count, length, _, *gap in rows}
 
     def empties(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
@@ -210,7 +212,7 @@ class Ledger:
         """The candles in ``[since, until)`` that are in no day file yet, or newer than the one there, oldest first:
         open time, open, high, low, close, volume, quote volume, vwap, count of trades, source, time of ingestion.
 
-        :class:`LedgerUnreadable` if one is not what was written.
+        :class:`LedgerUnreadable` if one does not match its checksum.
         """
         checked = self._format >= 3
         rows = self._db.execute(
@@ -227,7 +229,7 @@ class Ledger:
         return [row[1:-1] for row in rows]
 
     def newest_waiting(self, account: Account, count: int) -> Iterator[tuple[int, int, str]]:
-        """Open time, time of ingestion and source of the *count* newest of the candles that wait, newest first."""
+        """Open time, time of ingestion and source of the *count* newest candles in the journal, newest first."""
         return self._db.execute(
             "SELECT open_ms, ingest_ms, source FROM candle WHERE series_id = ? ORDER BY open_ms DESC LIMIT ?",
             (account.id, count),
@@ -255,7 +257,7 @@ class Ledger:
         return (GapEvent(*row) for row in rows)
 
     def revisions(self) -> Iterator[Revision]:
-        """Those of every series, the one noted last first; not read further than the iterator is."""
+        """The revisions of every series, the last noted first; no further row is read than the caller takes."""
         rows = self._db.execute(
             "SELECT series_id, open_ms, at_ms, stored, offered, outcome FROM revision ORDER BY id DESC"
         )
@@ -283,7 +285,7 @@ class Ledger:
 
 
 _GAP = "series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error"
-"""The columns of a :class:`GapSpan`."""
+"""The columns of a :class:`GapSpan`, in the order of its fields."""
 
 
 @contextmanager
@@ -305,7 +307,7 @@ def open_ledger(data_dir: Path) -> Iterator[Ledger]:
 
 
 def _is_there(path: Path) -> bool:
-    """``OSError`` where that cannot be seen, for which ``path.exists()`` would say no since Python 3.14."""
+    """Whether *path* exists; ``OSError`` where that cannot be seen (``exists()`` says no there since Python 3.14)."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -319,7 +321,7 @@ def _spelled(symbol: str) -> str:
 
 
 def _unknown(venue: str | None, symbol: str | None, known: list[Series]) -> str:
-    """What to say of a series that is not there."""
+    """The message about a series that the ledger does not know."""
     from difflib import get_close_matches  # late: check and preflight never come here
 
     asked = " ".join(filter(None, (venue, symbol)))

@@ -21,7 +21,7 @@ from trio_candles.reading.ledger import Account, GapSpan, Ledger
 __all__ = ["Plan", "Request", "plan"]
 
 SETTLED_AFTER = 5 * MINUTE
-"""Within which the collector promises that proof, in ms."""
+"""Ms within which the collector promises to prove a minute: see :func:`_known_until`."""
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Request:
 
 @attrs.frozen
 class Plan:
-    """Everything that the ledger said about a request, at one moment."""
+    """Everything that the ledger has about a request, at one moment. Times are Unix ms."""
 
     account: Account
     timeframe: Timeframe
@@ -50,23 +50,24 @@ class Plan:
     reach: int
     """Where reading begins: at ``since``, or for filling at the last period before it that may have a row."""
     unknown: tuple[UnknownMinutes, ...]
-    """What is not known in ``[reach, until)``, oldest first, disjoint."""
+    """The minutes that are not known in ``[reach, until)``, oldest first, disjoint."""
     empty: tuple[Interval, ...]
-    """What is empty in ``[reach, until)``, or before the listing; clipped, neighbours joined."""
+    """The minutes of ``[reach, until)`` that are empty, or before the listing; neighbours joined."""
     waiting: pa.Table
+    """Candles that wait in the journal for a day file, shaped as a day file's rows."""
     minute_files: dict[str, Digests]
     files: dict[str, Digests]
-    """Of the timeframe asked for; the minutes' own if that is what was asked for."""
+    """Day files of the timeframe asked for; the same as ``minute_files`` for 1m."""
     stale: tuple[Interval, ...] = ()
     """Minutes that aggregates in day files do not follow yet."""
 
     @property
     def series(self) -> Series:
-        """In the timeframe asked for."""
+        """The series in the timeframe asked for."""
         return attrs.evolve(self.account.series, timeframe=self.timeframe.name)
 
     def not_known(self) -> list[UnknownMinutes]:
-        """What of ``[since, until)`` is not known, clipped to it."""
+        """The minutes of ``[since, until)`` that are not known, oldest first."""
         return [
             attrs.evolve(one, since=Millis(max(one.since, self.since)))
             for one in self.unknown
@@ -109,7 +110,7 @@ class Plan:
 
 
 def plan(ledger: Ledger, request: Request) -> Plan:
-    """Decide what to read for *request*; :class:`~trio_candles.reading.errors.UnknownSeries`."""
+    """Decide what to read for *request*; raises :class:`~trio_candles.reading.errors.UnknownSeries`."""
     account, step = ledger.find(request.venue, request.symbol)[0], request.timeframe.length
     since = _ceil_to(_begin(account, step) if request.since is None else request.since, step)
     if request.until is None:
@@ -139,15 +140,16 @@ def plan(ledger: Ledger, request: Request) -> Plan:
 
 
 def _begin(account: Account, step: int) -> int:
-    """Where reading begins if nobody says: with the first period that can be known."""
+    """Where reading begins if the request does not say: with the first period that can be known."""
     return floor_to(account.first, step) if account.since_listing else account.first
 
 
 def _known_until(ledger: Ledger, account: Account) -> int:
-    """Where reading ends if nobody says: the mark, but for the newest minutes whose proof is on its way.
+    """Where reading ends if the request does not say: at the mark, without the newest minutes whose proof is on its
+    way.
 
-    Beside a live collector the newest minute of a quiet symbol is always being proven, and after a start or a stop the
-    minute in which it came is: that is no gap in what is read up to now, as the minute that runs is none.
+    Beside a live collector the newest minute of a quiet symbol is always being proven, and so is the minute in which
+    the collector started or stopped. To a reader such a minute is no gap, as the minute that has not ended yet is none.
     """
     earliest = max(account.first, account.mark - SETTLED_AFTER)
     end: int = account.mark

@@ -33,7 +33,7 @@ SPANS = pa.schema(_FIELDS)
 """The columns of :func:`coverage`."""
 
 _Noted = tuple[int, int, dict[str, Any]]
-"""What the ledger has noted of ``[since, until)``, as the columns of a span."""
+"""``since``, ``until``, and what the ledger has noted of these minutes, as the columns of a span."""
 
 
 def coverage(
@@ -50,8 +50,9 @@ def coverage(
     ``detail``, ``attempts``, ``first_seen_ms`` and ``last_error``). *start* and *end* are as in ``read_candles``, and
     spans are clipped to them, in whole minutes.
 
-    Day files are not opened: that the rows are there, ``read_candles`` checks for what it reads, and the audit for
-    all. Raises :class:`~trio_candles.reading.errors.ReadError`.
+    Day files are not opened: whether their rows are there is checked by ``read_candles``, for what it reads, and by the
+    audit, for all. Raises :class:`~trio_candles.reading.errors.ReadError`, and ``ValueError`` if *start* is after
+    *end*.
     """
     since = 0 if start is None else floor_to(unix_ms(start), MINUTE)
     until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
@@ -68,7 +69,7 @@ def coverage(
 
 
 def _spans(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:
-    """``[since, until)`` of *account* in spans, oldest first; what the ledger has nothing noted of is stored."""
+    """``[since, until)`` of *account* in spans, oldest first; minutes of which the ledger notes nothing are stored."""
     clipped = ((max(low, since), min(high, until), rest) for low, high, rest in _noted(ledger, account, since, until))
     noted = sorted((one for one in clipped if one[0] < one[1]), key=lambda one: one[:2])
     for (_, end, _), (low, _, _) in pairwise(noted):
