@@ -241,8 +241,8 @@ def candle_checksum(row: Sequence[object]) -> int:
     A row waits there for minutes, or as long as a disk is full; a flipped bit in it is noticed before it is believed.
     """
     series_id, open_ms, o, h, low, c, volume, quote, vwap, count, source, ingest_ms = row
-    # SQLite gives back 5 as 5.0 and -0.0 as 0.0, in a column of reals. Nearly always all are floats; the sums are written
-    # out, without a loop, because every minute of a backfill comes here three times.
+    # SQLite gives back 5 as 5.0 and -0.0 as 0.0, in a column of reals. Nearly always all are floats; the sums are
+    # written out, without a loop, because every minute of a backfill comes here three times.
     reals: tuple[object, ...]
     try:
         reals = (
