@@ -169,6 +169,7 @@ def test_a_pair_of_which_more_than_half_is_empty_is_complete(tmp_path: Path) -> 
     assert longest(spans) == said["longest_gaps"]
 
 
+@pytest.mark.slow
 def test_rows_without_volume_are_stored_as_the_venue_published_them(tmp_path: Path) -> None:
     """OKX publishes flat rows through its outages: 122 of them in a row, candles like any other.
 

@@ -40,7 +40,7 @@ def no_limit_was_exceeded(world):
     return not any(exchange.violations for exchange in world.exchanges.exchanges.values())
 
 
-@pytest.mark.parametrize("minutes", [20, pytest.param(90, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("minutes", [15, pytest.param(90, marks=pytest.mark.slow)])
 async def test_an_outage_of_all_venues_is_filled_and_nothing_else_changes(autojump_clock, tmp_path, minutes):
     async with collecting(tmp_path, ONE_EACH, fill=True) as world:
         await sleep_until(300)
@@ -95,7 +95,11 @@ async def test_a_venue_whose_rest_is_down_keeps_its_gaps_and_counts_the_attempts
     assert not [m for m in gaps_of(tmp_path, series) if m < minute(42)]
 
 
-@pytest.mark.parametrize("kind", ["status", "throttle", "truncated", "html", "empty", "short", "slow", "disconnect"])
+@pytest.mark.parametrize(
+    "kind",
+    ["status", "truncated", "empty", "short", "slow"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("throttle", "html", "disconnect")],
+)
 async def test_bad_answers_are_never_believed_and_the_rest_goes_on(autojump_clock, tmp_path, kind):
     async with collecting(tmp_path, ONE_EACH, fill=True, lookback_days=0.02) as world:
         for exchange in world.exchanges.exchanges.values():

@@ -19,7 +19,7 @@ MIDNIGHT = NOON + DAY // 2
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("minutes", [20, pytest.param(120, marks=SLOW)])
+@pytest.mark.parametrize("minutes", [15, pytest.param(120, marks=SLOW)])
 async def test_hours_of_three_venues_are_stored_exactly_as_they_were(autojump_clock, tmp_path, minutes):
     async with collecting(tmp_path) as world:
         await trio.sleep(60 * minutes)
@@ -49,7 +49,7 @@ async def test_midnight_divides_the_day_files_and_nothing_else(autojump_clock, t
             assert MIDNIGHT - 5 * MINUTE <= row["open_time_ms"] < MIDNIGHT + 7 * MINUTE
 
 
-@pytest.mark.parametrize("minutes", [20, pytest.param(120, marks=SLOW)])
+@pytest.mark.parametrize("minutes", [15, pytest.param(120, marks=SLOW)])
 async def test_quiet_and_very_thin_symbols_are_empty_with_evidence_or_known_gaps(autojump_clock, tmp_path, minutes):
     symbols = {
         "coinbase": ("SOL-USD", "XRP-USD", "SIM001-USD"),
