@@ -72,12 +72,20 @@ class Directory:
         with self.open() as database:
             database.executescript(f"BEGIN;{script};COMMIT")
 
-    def series(self, venue: str, symbol: str, first: int = FIRST, mark: int = MARK, expected: int = 1) -> int:
+    def series(
+        self,
+        venue: str,
+        symbol: str,
+        first: int = FIRST,
+        mark: int = MARK,
+        expected: int = 1,
+        folder: str | None = None,
+    ) -> int:
         with self.open() as database:
-            values = (venue, symbol, first, mark, expected)
+            values = (venue, symbol, folder, first, mark, expected)
             made = database.execute(
-                "INSERT INTO series (venue, symbol, timeframe, first_ms, mark_ms, expected)"
-                " VALUES (?, ?, '1m', ?, ?, ?)", values,
+                "INSERT INTO series (venue, symbol, folder, timeframe, first_ms, mark_ms, expected)"
+                " VALUES (?, ?, ?, '1m', ?, ?, ?)", values,
             )  # fmt: skip
             assert made.lastrowid is not None
             return made.lastrowid

@@ -647,6 +647,28 @@ def test_what_stays_wrong_is_reported_once(sound: Directory) -> None:
     assert report.totals().files == 4
 
 
+# --- a series whose symbol does not tell its folder
+
+
+def test_a_series_is_accounted_for_in_the_folder_that_the_ledger_names(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / "d")
+    series = directory.series("okx", "BTCUSDT", folder="BTC-USDT")
+    directory.write(FILE0, [row(time, symbol="BTCUSDT") for time in minutes(FIRST, DAY1)])
+    directory.gap(series, DAY1, MARK)
+    report = directory.audit()
+    assert report.ok
+    assert report.series["okx", "BTCUSDT", "1m"].candles == 60
+    assert [(gap.symbol, gap.start_ms) for gap in report.gaps] == [("BTCUSDT", DAY1)]
+    assert not directory.audit(selection=Selection("okx", "ETH-USDT")).gaps
+
+
+@pytest.mark.parametrize("folder", [None, "BTCUSDT", "../x", "btc-usdt"])
+def test_a_series_without_a_folder_that_could_be_one_is_a_corrupt_ledger(tmp_path: Path, folder: str | None) -> None:
+    directory = Directory(tmp_path / "d")
+    directory.series("okx", "BTCUSDT", folder=folder)
+    assert only(directory.audit()).kind == "ledger_corrupt"
+
+
 # --- aggregates
 
 FIVE = f"okx/BTC-USDT/5m/{day_name(DAY0)}.parquet"

@@ -31,6 +31,8 @@ REASONS = frozenset(
 )  # fmt: skip
 """The values of :class:`~trio_candles.candles.model.Reason`, spelt once more: the audit does not ask who writes
 them."""
+BEFORE_FOLDERS = ("1", "2", "3")
+"""Formats of the journal in which a series' symbol alone tells its folder."""
 _LISTED_SINGLY = 20
 """Complaints of one sort about one series that are listed singly: a ruined table is not 1,000 findings."""
 
@@ -140,11 +142,12 @@ def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
 
 def _read_series(database: sqlite3.Connection, ledger: Ledger) -> dict[int, Account]:
     by_id = {}
-    rows = database.execute("SELECT id, venue, symbol, timeframe, first_ms, mark_ms, expected FROM series")
-    for id_, venue, symbol, timeframe, first, mark, expected in rows:
-        series = Series(str(venue), str(symbol), str(timeframe))
+    folder = "folder" if ledger.meta["format"] not in BEFORE_FOLDERS else "NULL"
+    rows = database.execute(f"SELECT id, venue, symbol, timeframe, {folder}, first_ms, mark_ms, expected FROM series")
+    for id_, venue, symbol, timeframe, folder, first, mark, expected in rows:
+        series = Series(str(venue), str(symbol), str(timeframe), None if folder is None else str(folder))
         try:
-            key = (series.venue, canonical_symbol(series.symbol))
+            key = (series.venue, canonical_symbol(series.folder))
             Timeframe.parse(series.timeframe)
         except ValueError as error:
             ledger.blame(f"series: {error}")

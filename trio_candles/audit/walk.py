@@ -30,7 +30,7 @@ from trio_candles.audit.bits import LATEST, span_bits
 from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
 from trio_candles.audit.ledger import Account, Ledger, read_ledger
-from trio_candles.audit.report import Report, Tally, Violation
+from trio_candles.audit.report import KnownGap, Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.candles.model import DAY, Series, Timeframe, canonical_symbol
 from trio_candles.store.schema import ABSENT, JOURNAL
@@ -126,13 +126,14 @@ def audit(
         _count(kept, day)
     for account in reading.accounts():
         kept.setdefault((account.series.venue, account.series.symbol, "1m"), Tally())
+    folders = {(venue, account.series.symbol): folder for (venue, folder), account in ledger.accounts.items()}
     return Report(
         str(data_dir),
         checked_at,
         beside,
         None if beside else ledger.stopped_at,
         dict(sorted(kept.items(), key=lambda item: (item[0][:2], Timeframe.parse(item[0][2]).length))),
-        tuple(gap for gap in ledger.gaps if _asked(selection, gap.venue, gap.symbol, gap.start_ms, gap.end_ms)),
+        tuple(gap for gap in ledger.gaps if _asked(selection, folders[gap.venue, gap.symbol], gap)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
         ledger.exists or bool(tree.cells),
@@ -150,8 +151,8 @@ def _count(kept: dict[tuple[str, str, str], Tally], day: Day) -> None:
         kept.setdefault(series, Tally()).add(tally)
 
 
-def _asked(selection: Selection, venue: str, symbol: str, start: int, end: int) -> bool:
-    return selection.takes(venue, canonical_symbol(symbol)) and start < selection.until and selection.since < end
+def _asked(selection: Selection, folder: str, gap: KnownGap) -> bool:
+    return selection.takes(gap.venue, folder) and gap.start_ms < selection.until and selection.since < gap.end_ms
 
 
 @attrs.frozen
@@ -188,8 +189,9 @@ class _Reading:
         """Every day of every symbol that the files, the digests or the ledger know of, within the selection."""
         cells = {*self.tree.cells, *self.listed}
         for account in self.accounts():
-            folder = canonical_symbol(account.series.symbol)
-            cells |= {Cell(account.series.venue, folder, day) for day in account.days(self._end(account))}
+            cells |= {
+                Cell(account.series.venue, account.series.folder, day) for day in account.days(self._end(account))
+            }
         return sorted(cell for cell in cells if self.selection.takes_cell(cell))
 
     def _end(self, account: Account) -> int:
