@@ -30,7 +30,6 @@ __all__ = [
     "Candle",
     "Empty",
     "Finding",
-    "Gap",
     "Millis",
     "Page",
     "Reason",
@@ -262,18 +261,6 @@ class Unsure:
 
 
 Verdict = Candle | Empty | Unsure
-
-
-@attrs.frozen
-class Gap:
-    """An open gap as the ledger has it."""
-
-    series: Series
-    since: Millis
-    until: Millis
-    reason: Reason
-    first_seen: Millis
-    attempts: int
 
 
 # --- findings: what else REST's answers tell the ledger; no verdicts ---------------------------------------

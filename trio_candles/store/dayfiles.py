@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from trio_candles.candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
 from trio_candles.store.disk import SHARING, Disk, held_if
-from trio_candles.store.schema import COLUMNS, QUARANTINE, SERIES_KEY, digest_of
+from trio_candles.store.schema import COLUMNS, QUARANTINE, SERIES_KEY, STRINGS, digest_of
 
 __all__ = [
     "DayFile",
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 _EPOCH = date(1970, 1, 1).toordinal()
-_STRINGS = ["venue", "symbol", "timeframe", "source"]
 _TIMES = ["open_time_ms", "close_time_ms", "ingest_time_ms"]
 
 
@@ -191,7 +190,7 @@ def encode(table: pa.Table, series: Series | None = None) -> bytes:
         write_statistics=_TIMES,  # what a reader skips files by
         # Constant strings shrink to nothing as dictionaries; delta coding suits times; prices are left plain,
         # because not every reader's fast path knows byte-stream-split.
-        use_dictionary=_STRINGS,  # type: ignore[arg-type]  # the stubs know only bool
+        use_dictionary=[*STRINGS],  # type: ignore[arg-type]  # the stubs know only bool
         column_encoding=dict.fromkeys(_TIMES, "DELTA_BINARY_PACKED"),
     )
     return sink.getvalue().to_pybytes()
