@@ -259,7 +259,7 @@ def _is_flat(row: Candle) -> bool:
 
 def _candle(findings: Findings, row: _Row) -> Candle:
     first, high, low, last, volume = plain_floats((row.open, row.high, row.low, row.close, row.volume))
-    if (volume > 0) != (row.count > 0):
+    if (volume == 0) != (row.count == 0):
         raise Misunderstood("bad_count", f"{row.count} trades of {row.volume} in all")
     return Candle(
         findings.series, Millis(row.time * 1000), first, high, low, last, volume,
