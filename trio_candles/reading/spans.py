@@ -14,7 +14,6 @@ from trio_candles.candles.model import MINUTE, floor_to
 from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import LedgerUnreadable
 from trio_candles.reading.ledger import Account, Ledger, open_ledger
-from trio_candles.venues.registry import VENUES
 
 __all__ = ["SPANS", "coverage"]
 
@@ -57,6 +56,8 @@ def coverage(
     audit, for all. Raises :class:`~trio_candles.reading.errors.ReadError`, and ``ValueError`` if *start* is after
     *end*.
     """
+    from trio_candles.venues.registry import VENUES  # takes 100 ms, which whoever reads candles only should not pay for
+
     since = 0 if start is None else floor_to(unix_ms(start), MINUTE)
     until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
     if until is not None and since > until:
