@@ -55,6 +55,7 @@ from trio_candles.store.disk import LocalDisk
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.schema import COLUMNS, JOURNAL
 from trio_candles.store.store import open_store
+from trio_candles.venues.registry import VENUES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -657,11 +658,11 @@ def test_coverage_is_the_ledger_in_spans(tmp_path):
     found = [tuple(one.values()) for one in table.to_pylist()]
     assert found[0][:5] == ("kraken", "ETH/USD", at(0), at(1), "stored")
     assert found[1:] == [
-        ("okx", "BTC-USDT", at(0), at(2), "stored", None, None, None, None, None),
-        ("okx", "BTC-USDT", at(2), at(4), "empty", None, "the ids say so, 3", None, None, None),
-        ("okx", "BTC-USDT", at(4), at(5), "gap", "disconnected", "detail g", 0, LATE, None),
-        ("okx", "BTC-USDT", at(5), at(7), "unfillable", "disconnected", "detail u", 2, LATE, None),
-        ("okx", "BTC-USDT", at(7), at(9), "stored", None, None, None, None, None),
+        ("okx", "BTC-USDT", at(0), at(2), "stored", None, None, None, None, None, "stated"),
+        ("okx", "BTC-USDT", at(2), at(4), "empty", None, "the ids say so, 3", None, None, None, "stated"),
+        ("okx", "BTC-USDT", at(4), at(5), "gap", "disconnected", "detail g", 0, LATE, None, "stated"),
+        ("okx", "BTC-USDT", at(5), at(7), "unfillable", "disconnected", "detail u", 2, LATE, None, "stated"),
+        ("okx", "BTC-USDT", at(7), at(9), "stored", None, None, None, None, None, "stated"),
     ]
     assert [tuple(one.values())[2:5] for one in coverage(tmp_path, "okx", "btc-usdt", at(1), at(3)).to_pylist()] == [
         (at(1), at(2), "stored"),
@@ -670,6 +671,13 @@ def test_coverage_is_the_ledger_in_spans(tmp_path):
     assert coverage(tmp_path, venue="kraken").num_rows == 1
     with pytest.raises(UnknownSeries):
         coverage(tmp_path, symbol="DOGE-USD")
+
+
+def test_coverage_says_of_each_venue_how_far_its_live_candles_are_proven(tmp_path):
+    for venue in (*VENUES, "a_venue_of_the_future"):
+        make(tmp_path, "sge", series=Series(venue, "BTC-USD"))
+    grades = {(one["venue"], one["grade"]) for one in coverage(tmp_path).to_pylist()}
+    assert grades == {("coinbase", "ids"), ("kraken", "ids"), ("okx", "stated"), ("a_venue_of_the_future", None)}
 
 
 def test_a_ledger_that_says_two_things_of_a_minute_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -235,7 +236,7 @@ def act_on(feed: Feed, connection: Connection, event: Event) -> None:
     match event:
         case Acked(symbol, channel):
             acknowledged(feed, connection, symbol, channel)
-        case Refused(_, text) | Notice(text) if feed.limits.too_fast in text:
+        case Refused(_, text) | Notice(text) if re.search(feed.limits.too_fast, text, re.IGNORECASE):
             throttled(feed, connection, printable(text))
         case Refused(symbol, text):
             refused(feed, connection, symbol, printable(text))

@@ -238,7 +238,7 @@ class Limits:
     changes_per_hour: float | None
     """Subscriptions and unsubscriptions on one connection; ``None``: limited by ``messages_per_second`` alone."""
     too_fast: str
-    """A text in the message by which the venue complains about our pace."""
+    """A regular expression, found in the words by which the venue complains about our pace, in upper or lower case."""
     silence: float
     """No frame at all for this long: the connection is dead, whatever TCP believes."""
     ping_after: float | None

@@ -14,6 +14,12 @@ from trio_candles.venues.protocol import Misunderstood, VenueError
 
 __all__ = ["part_of", "result_of"]
 
+# Words of an error are compared by their beginning, in lower case and without the blank after a colon: more may follow.
+_TOO_OFTEN = (
+    "egeneral:too many requests", "eapi:rate limit exceeded", "egeneral:temporary lockout", "eservice:throttled",
+)  # fmt: skip
+_UNKNOWN = ("equery:unknown asset pair", "equery:invalid asset pair")
+_UNWELL = ("eservice:", "egeneral:internal error")
 _THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
 
 
@@ -44,17 +50,14 @@ def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
     until = _THROTTLED_UNTIL.match(text)
     if until is not None:
         return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
-    match text.replace(": ", ":"):
-        case "EGeneral:Too many requests" | "EAPI:Rate limit exceeded" | "EGeneral:Temporary lockout":
-            return Throttled(text, retry_after)
-        case "EQuery:Unknown asset pair":
-            return UnknownSymbol(text)
-        case known if known.startswith("EService:Throttled"):
-            return Throttled(text, retry_after)
-        case known if known.startswith("EService:") or known == "EGeneral:Internal error":
-            return Unavailable(text, retry_after)
-        case _:
-            return Misunderstood("refused", text)
+    words = text.replace(": ", ":").lower()
+    if words.startswith(_TOO_OFTEN):
+        return Throttled(text, retry_after)
+    if words.startswith(_UNKNOWN):
+        return UnknownSymbol(text)
+    if words.startswith(_UNWELL):
+        return Unavailable(text, retry_after)
+    return Misunderstood("refused", text)
 
 
 def part_of(answer: Answer, result: Mapping[str, msgspec.Raw], key: str) -> Answer:

@@ -108,6 +108,7 @@ _ABOUT_TRADE = msgspec.json.Decoder(_AboutTrade)
 _STATUS = msgspec.json.Decoder(list[_Status])
 
 
+# "Already subscribed"; "Already subscribed to one ohlc interval on this symbol": the same of the channel that is named.
 _ALREADY = "Already subscribed"
 
 
@@ -125,7 +126,7 @@ class Kraken:
         symbols_per_message=20,  # what other maintained clients use
         messages_per_second=5.0,  # support has named 20
         changes_per_hour=None,
-        too_fast="Exceeded msg rate",
+        too_fast=r"\bmsg rate|\brate limit",
         silence=10.0,  # a heartbeat about once a second whenever nothing else is sent
         ping_after=5.0,
         symbol_silence=None,  # a pair without trades is silent, and nothing on the feed can tell the difference
@@ -151,7 +152,7 @@ class Kraken:
         """Rows, trade ids, acknowledgements, refusals, states of the market."""
         try:
             frame = _FRAME.decode(text)
-            match frame.channel:
+            match frame.channel if frame.method is None else None:  # an answer may name its channel, too
                 case "ohlc":
                     return _OHLC.read(frame.data, _row, partial(_unread, _ABOUT_ROW))
                 case "trade":
@@ -206,11 +207,13 @@ def _unread(
 
 
 def _answer(frame: _Frame) -> Sequence[Event]:
-    """The events of a frame without a channel, which answers a request of ours."""
-    if frame.method == "subscribe" and frame.error == _ALREADY and frame.symbol:
-        # The answer to a request that was repeated because the first answer was late. It does not name the channel, so
-        # all count as acknowledged; one that is not subscribed after all proves nothing, and its minutes stay gaps.
-        return [Acked(frame.symbol, channel) for channel in Kraken.channels]
+    """The events of a frame that carries no data: mostly one that answers a request of ours."""
+    if frame.method == "subscribe" and frame.error is not None and frame.error.startswith(_ALREADY):
+        # The answer to a request that was repeated because the first answer was late: what was asked for is subscribed.
+        # If no channel is named, all count as acknowledged; one that is not subscribed after all proves nothing, and
+        # its minutes stay gaps. If no symbol is named, nothing was refused, either.
+        named = [channel for channel in Kraken.channels if channel in frame.error] or Kraken.channels
+        return [Acked(frame.symbol, channel) for channel in named] if frame.symbol else (Notice(frame.error),)
     return (_event(frame),)
 
 

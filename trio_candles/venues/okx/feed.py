@@ -37,9 +37,9 @@ __all__ = ["Okx"]
 
 _CHANNEL = "candle1m"
 _LEAVING = "64008"
-# An error 60018 has no arg, and names the instrument in its text:
-# "Wrong URL or channel:candle1m,instId:XX-USDT doesn't exist. Please use ..."
-_NAMED = re.compile(r"instId:([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
+# An error 60018 has no arg, and names the instrument in its text: "Wrong URL or channel:candle1m,instId:XX-USDT
+# doesn't exist. Please use ..."; "Subscribe failed, wrong URL or channel:candle1m, instId:XX-USDT doesn't exist. ..."
+_NAMED = re.compile(r"\binstId: ?([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 
 
 class _Arg(msgspec.Struct):
@@ -77,7 +77,7 @@ class Okx:
         symbols_per_message=100,  # documented: 64 KB of arguments; a hundred symbols take 6
         messages_per_second=2.0,
         changes_per_hour=480.0,  # documented, subscribe, unsubscribe and login together
-        too_fast="60014 ",
+        too_fast=r"^60014\b",
         silence=30.0,  # documented: the venue itself closes after 30 s without data
         ping_after=20.0,
         symbol_silence=150.0,  # a row a minute is likely for a silent pair too, but not documented for the feed
@@ -147,7 +147,8 @@ def _event(frame: _Frame, event: str) -> Event:
             return Skipped("unsubscribed")
         case "error":
             named = _NAMED.search(frame.msg)
-            return Refused(named and named[1], f"{frame.code} {frame.msg}")
+            symbol = frame.arg.instId if frame.arg is not None and frame.arg.instId else named and named[1]
+            return Refused(symbol, f"{frame.code} {frame.msg}")
         case "notice" if frame.code == _LEAVING:
             return Leaving(frame.msg)
         case "notice":
