@@ -262,6 +262,20 @@ def test_what_is_no_day_file_is_left_over(sound: Directory, path: str) -> None:
     assert place(only(sound.audit())) == ("leftover_file", path, None, None)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "okx/.DS_Store", "okx/BTC-USDT/.DS_Store", "okx/BTC-USDT/1m/Thumbs.db", "okx/BTC-USDT/1m/desktop.ini",
+        "okx/BTC-USDT/1m/._2026-01-10.parquet", "okx/BTC-USDT/1m/.directory",
+    ],
+)  # fmt: skip
+def test_what_an_operating_system_leaves_behind_is_a_warning_and_no_violation(sound: Directory, path: str) -> None:
+    (sound.root / path).write_bytes(b"x")
+    report = sound.audit()
+    assert (report.ok, report.document().warnings) == (True, (path,))
+    assert path in report.as_text()
+
+
 @pytest.mark.parametrize("path", ["okx/BTC-USDT/1m/2025-12-31.parquet", "okx/BTC-USDT/5m/2026-01-10.parquet"])
 def test_a_folder_that_is_called_like_a_day_file_is_left_over(sound: Directory, path: str) -> None:
     (sound.root / path).mkdir(parents=True)

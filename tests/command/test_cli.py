@@ -22,12 +22,14 @@ from world import NOON, check_against_truth, ledger, rows_on_disk
 
 from trio_candles import audit, export, preflight
 from trio_candles.candles.model import Series
-from trio_candles.command.cli import exit_code, run
+from trio_candles.command.cli import check_file_systems, exit_code, run
 from trio_candles.command.options import directory
 from trio_candles.command.signals import Signals
+from trio_candles.config.load import load_config
 from trio_candles.health import check, monitor
 from trio_candles.simulator import Market
 from trio_candles.store.disk import LocalDisk
+from trio_candles.store.mounts import Mount
 from trio_candles.store.store import StoreUnavailable, open_store
 
 ALL = [
@@ -351,6 +353,14 @@ def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_sta
         ):
             pass
     assert exit_code(caught.value) == 1
+
+
+@posix
+@pytest.mark.parametrize(("kind", "warned"), [("nfs4", True), ("fuse.sshfs", True), ("ext4", False)])
+def test_a_start_on_a_network_file_system_warns_of_it(home, caplog, kind, warned):
+    config = load_config(home / "config.yaml", data_dir=home / "data")
+    check_file_systems(config, [Mount("/", "xfs"), Mount(str(home.resolve()), kind)])
+    assert [f"{kind} at {home.resolve()}" in record.getMessage() for record in caplog.records] == [True] * warned
 
 
 def test_a_file_where_the_logs_belong_is_a_mistake(home):

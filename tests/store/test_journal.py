@@ -605,6 +605,7 @@ def test_at_rest_it_is_one_file_that_a_read_only_connection_reads(tmp_path):
 def test_each_commit_is_synced(journal, tmp_path):
     with journal_in(tmp_path / "j") as journal:
         assert rows(journal, "PRAGMA synchronous") == [(2,)]
+        assert rows(journal, "PRAGMA fullfsync") == rows(journal, "PRAGMA checkpoint_fullfsync") == [(1,)]
         assert rows(journal, "PRAGMA journal_mode") == [("wal",)]
 
 

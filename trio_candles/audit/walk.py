@@ -136,6 +136,7 @@ def audit(
         tuple(gap for gap in ledger.gaps if _asked(selection, folders[gap.venue, gap.symbol], gap)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
+        tuple(path for path in tree.foreign if selection.venue in (None, path.split("/")[0])),
         ledger.exists or bool(tree.cells),
     )
 
