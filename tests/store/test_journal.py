@@ -20,7 +20,7 @@ from journals import LATE, NOON, Watched, at, candle, empty, gaps, journal_in, k
 from trio_candles.candles.model import DAY, MINUTE, Attempt, Candle, Empty, Millis, Reason, Source, Unsure
 from trio_candles.candles.validation import Rule
 from trio_candles.store.journal import Journal, JournalBroken, LedgerBroken, OtherFormat
-from trio_candles.store.schema import FORMAT
+from trio_candles.store.schema import FORMAT, UNMENDED
 
 NOON_DAY = Millis(NOON - NOON % DAY)
 
@@ -727,6 +727,21 @@ def test_a_journal_of_the_third_format_is_brought_up_and_nothing_in_it_waits(tmp
             for table, width in columns.items():
                 after = rows(journal, f"SELECT * FROM {table}")
                 assert [row[:width] for row in after] == [row[:width] for row in before[table]]
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3", "4"])
+def test_a_journal_of_an_older_format_is_known_to_be_unmended_and_a_new_one_is_not(tmp_path, version):
+    path = tmp_path / "j"
+    with journal_in(path) as journal:
+        journal.expect([BTC], NOON, NOON)
+        journal.commit([candle(0), unsure(1, 2)], LATE)
+        assert UNMENDED not in journal.meta()
+    bring_down(path, version)
+    for _ in range(2):
+        with journal_in(path) as journal:
+            assert journal.meta()["format"] == FORMAT
+            assert UNMENDED in journal.meta()
+            assert kinds(journal) == "CG"
 
 
 COLUMNS_OF_CANDLE = (

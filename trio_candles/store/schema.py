@@ -36,7 +36,10 @@ ABSENT = "absent"
 TIMEFRAMES = "timeframes"
 """In ``meta``: the timeframes that are derived, with commas between them."""
 
-FORMAT = "4"
+UNMENDED = "unmended"
+"""In ``meta``: an earlier version wrote this journal, and may have believed a wrong clock; see :mod:`.mending`."""
+
+FORMAT = "5"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")
 """Formats whose waiting candles have no checksum."""
@@ -226,11 +229,13 @@ _SINCE_4 = (
     + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
     + _ABSENT
 )
+_SINCE_5 = f"INSERT OR REPLACE INTO meta VALUES ('{UNMENDED}', 'True');"
 
 UPGRADES = {
-    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4,
-    "2": _SINCE_3 + _SINCE_4,
-    "3": _SINCE_4,
+    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5,
+    "2": _SINCE_3 + _SINCE_4 + _SINCE_5,
+    "3": _SINCE_4 + _SINCE_5,
+    "4": _SINCE_5,
 }
 """Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
 
