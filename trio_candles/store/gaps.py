@@ -174,16 +174,22 @@ class Gaps:
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
         """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first."""
-        closed = []
+        closed = self.forget(entry, since, until, now)
+        for low, high in closed:
+            self.event(entry.id, low, high, event, detail, now)
+        return closed
+
+    def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
+        """As :meth:`close`, without a word in the history."""
+        forgotten = []
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until)
-            closed.append((low, high))
+            forgotten.append((low, high))
             self._cut(row, low, high, now)
             self._db.execute("DELETE FROM gap WHERE id = ?", (row.id,))
-            self.event(entry.id, low, high, event, detail, now)
             if row.state == "open":
                 self._entries.count_in_gaps(entry, low - high)
-        return closed
+        return forgotten
 
     def _cut(self, row: _Row, low: int, high: int, now: Millis) -> None:
         """Shrink the gap *row* to ``[low, high)``, and make its parts outside gaps of their own."""
