@@ -156,7 +156,7 @@ def test_a_later_start_under_a_clock_ahead_leaves_what_was_there_and_nothing_tha
     age(tmp_path)
     with open_store(tmp_path) as store:
         start(store, NOW)
-        assert store.journal.gaps.open_minutes() == {"okx": 3 * DAY // MINUTE + 9}
+        assert store.journal.gaps.open_minutes(NOW) == {"okx": 3 * DAY // MINUTE + 9}
     assert spans(tmp_path) == [(at(0) - LOOKBACK, at(600))]
     assert gaps_of(tmp_path)[1:] == [(at(591), at(600), "collector_down")]
     assert problems(tmp_path) == []

@@ -163,7 +163,8 @@ class Mender:
         """Let go of history and notes about minutes that are not accounted for."""
         values = {"id": entry.id, "first": entry.first, "mark": entry.mark, "day": floor_to(entry.mark, DAY) + DAY}
         for statement in (
-            "DELETE FROM gap_event WHERE series_id = :id AND (since_ms >= :mark OR until_ms <= :first)",
+            "DELETE FROM gap_event WHERE series_id = :id"
+            " AND (since_ms >= :mark OR until_ms <= :first OR :first = :mark)",
             "UPDATE gap_event SET since_ms = max(since_ms, :first), until_ms = min(until_ms, :mark)"
             " WHERE series_id = :id AND (since_ms < :first OR until_ms > :mark)",
             "DELETE FROM underived WHERE series_id = :id AND since_ms >= :day",
