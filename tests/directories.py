@@ -70,26 +70,31 @@ def put_into_journal(root: Path, one: Candle) -> None:
 
 
 def bring_down(journal: Path, version: str) -> None:
-    """Let *journal* be as format "1", "2" or "3" had it."""
+    """Let *journal* be as format "1", "2", "3" or "4" had it."""
     with closing(sqlite3.connect(journal)) as database:
-        database.executescript(
-            "DROP INDEX gap_event_absent;"
-            + _remade("series", OLD_SERIES, "id, venue, symbol, timeframe, first_ms, mark_ms, last_candle_ms, expected")
-            + _remade(
-                "gap", OLD_GAP,
-                "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error",
-            )
-            + _remade("revision", OLD_REVISION, "id, at_ms, series_id, open_ms, stored, offered, outcome")
-            + _remade("confirmed", OLD_CONFIRMED, "series_id, mark_ms")
-        )  # fmt: skip
-        if version < "3":
-            database.executescript(_remade("candle", OLD_CANDLE, CANDLE.removesuffix(", checksum")))
-        if version < "2":
-            database.execute("DROP INDEX revision_minute")
-            for table in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
-                database.execute(f"DROP TABLE {table}")
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+        if version < "4":
+            _before_4(database, version)
         database.commit()
+
+
+def _before_4(database: sqlite3.Connection, version: str) -> None:
+    database.executescript(
+        "DROP INDEX gap_event_absent;"
+        + _remade("series", OLD_SERIES, "id, venue, symbol, timeframe, first_ms, mark_ms, last_candle_ms, expected")
+        + _remade(
+            "gap", OLD_GAP,
+            "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error",
+        )
+        + _remade("revision", OLD_REVISION, "id, at_ms, series_id, open_ms, stored, offered, outcome")
+        + _remade("confirmed", OLD_CONFIRMED, "series_id, mark_ms")
+    )  # fmt: skip
+    if version < "3":
+        database.executescript(_remade("candle", OLD_CANDLE, CANDLE.removesuffix(", checksum")))
+    if version < "2":
+        database.execute("DROP INDEX revision_minute")
+        for table in ("listing", "underived", "confirmed", "confirmation", "venue_state"):
+            database.execute(f"DROP TABLE {table}")
 
 
 def _remade(table: str, create: str, columns: str) -> str:

@@ -36,7 +36,10 @@ ABSENT = "absent"
 TIMEFRAMES = "timeframes"
 """In ``meta``: the timeframes that are derived, with commas between them."""
 
-FORMAT = "4"
+UNMENDED = "unmended"
+"""In ``meta``: an earlier version wrote this journal, and may have believed a wrong clock; see :mod:`.mending`."""
+
+FORMAT = "5"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")
 """Formats whose waiting candles have no checksum."""
@@ -226,11 +229,18 @@ _SINCE_4 = (
     + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
     + _ABSENT
 )
+# A simulated or accelerated clock was ahead of the wall's rightly.
+_SINCE_5 = f"""
+INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
+    SELECT 1 FROM meta WHERE key = 'kind' AND value = 'simulated' OR key = 'speed' AND CAST(value AS REAL) != 1
+);
+"""
 
 UPGRADES = {
-    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4,
-    "2": _SINCE_3 + _SINCE_4,
-    "3": _SINCE_4,
+    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5,
+    "2": _SINCE_3 + _SINCE_4 + _SINCE_5,
+    "3": _SINCE_4 + _SINCE_5,
+    "4": _SINCE_5,
 }
 """Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
 
