@@ -45,6 +45,7 @@ from trio_candles.network.websocket import Network
 from trio_candles.store.gaps import YOUNG, Due
 from trio_candles.venues.history import (
     ABSENT,
+    Fill,
     Filled,
     History,
     Missing,
@@ -191,8 +192,12 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
     second time; :class:`Misunderstood`, also where the two answers differ.
     """
     history, refusal, using = filler.history, None, Using.ALL
+
+    def about_page() -> Fill:
+        return history.fill(page.series, page.since, page.until, filler.time.now(), using, state.heard(page.series))
+
     try:
-        filled = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now()))
+        filled = await converse(rest, about_page())
     except Refusal as raised:
         if raised.proven is None:
             raise
@@ -204,7 +209,7 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
         return None, refusal
     if filled.candles:
         try:
-            again = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now(), using))
+            again = await converse(rest, about_page())
         except Refusal as raised:  # OKX has rows on two endpoints: one may refuse each time
             if raised.proven is None or isinstance(raised, Throttled):
                 raise

@@ -29,18 +29,20 @@ from typing import Protocol, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Trade, floor_to
 from trio_candles.candles.validation import Rule
-from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
+from trio_candles.venues.protocol import UNREADABLE, Misunderstood, TradeSeen, VenueError
 
 __all__ = [
     "ABSENT",
     "BESIDE",
     "GRACE",
+    "NOTHING",
     "SETTLED",
     "Answer",
     "Fill",
     "Filled",
+    "Heard",
     "History",
     "Missing",
     "Penalty",
@@ -72,6 +74,29 @@ BESIDE = Millis(30 * MINUTE)
 def settled_until(now: Millis) -> Millis:
     """The first minute that is not settled at *now*: all before it ended at least :data:`SETTLED` ago."""
     return floor_to(now - SETTLED, MINUTE)
+
+
+# --- what the feed knows ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Heard:
+    """What a live feed knows of one series: evidence beside the answers of REST, about the same minutes.
+
+    All of it is the venue's word, and stays true when the connection is lost. Times are the venue's, in Unix ms.
+    """
+
+    trades: tuple[Trade | TradeSeen, ...] = ()
+    """The newest trades that the feed told, ascending and without a hole among the ids; those of a feed that tells
+    no numbers prove that there was no trade between them."""
+    newest: int = 0
+    """The id of the newest trade of the series, as far as the feed knows; 0: the feed does not know one."""
+    quiet_until: Millis = attrs.field(default=Millis(0))
+    """The venue said that before this time no trade followed ``newest``; 0: it said nothing of the kind."""
+
+
+NOTHING = Heard()
+"""What is known without a feed."""
 
 
 # --- asking and answering ---------------------------------------------------------------------------------
@@ -254,8 +279,17 @@ class History(Protocol):
         """The first minute of which rows are served (Unix ms); 0 where rows go far enough back."""
         ...
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
+        """What the venue's record, with what its feed has *heard*, proves about the minutes of ``[since, until)`` at
+        *now*.
 
         Raises :class:`Misunderstood`, :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing
         else, whatever the fill is sent.

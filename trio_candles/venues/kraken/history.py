@@ -3,6 +3,9 @@
 Source: the documentation of ``GET /0/public/OHLC`` and ``/0/public/Trades``, captured answers, and measurements of
 their bounds. A minute without trades has a row of zeros, which proves it empty, or (as of 2019) none, which proves
 nothing. A row never says that it is closed, but the newest row is the forming one. Errors come with HTTP 200.
+
+After the newest trade no ids prove anything, and where rows are left out nothing states it. That no trade followed is
+believed if all three of the venue's records say so, because none of them does alone (:func:`_confirm_newest`).
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, T
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -120,12 +125,21 @@ class KrakenHistory:
         """Twelve hours ago, less a margin."""
         return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and up to three for trades where rows are missing; beyond the reach of rows, up to ten.
 
-        Trades are served oldest first, so what a fill does not reach is at the newer end.
+        Trades are served oldest first, so what a fill does not reach is at the newer end. Between the trades whose ids
+        were *heard* nothing is asked; after the newest of them one more request shows whether another followed.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
@@ -140,20 +154,21 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left = findings.until, _PAGES
+    until, pages_left, shown_until = findings.until, _PAGES, reach
     if using is not Using.TRADES and findings.until > reach:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
         seen_settled = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
-        until = min(until, seen_settled)
+        until, shown_until = min(until, seen_settled), Millis(seen_settled + MINUTE)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
     if using is Using.ROWS:
         return
-    spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
     walk = _Walk(findings.now)
     try:
+        yield from _confirm_newest(findings, walk, until, shown_until)
+        spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
         yield from _search(findings, walk, spans, pages_left)
     finally:
         findings.trades(walk.known.values())
@@ -224,6 +239,38 @@ def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
 # --- trades -----------------------------------------------------------------------------------------------
 
 
+def _confirm_newest(
+    findings: Findings, walk: _Walk, until: Millis, shown_until: Millis
+) -> Generator[Request, Answer, None]:
+    """Ask whether a trade followed the newest one that the feed told, if minutes after that one and before *until* are
+    open; if none did, nothing was traded until *shown_until* (Unix ms).
+
+    Three records must say so, and each would have shown a trade that another lacks: the feed is connected and knows
+    none (it tells the newest fifty at each subscription); the page of trades from that one on, which is whole because
+    it repeats that trade and is far from full, has none; and no row states one. None of them may be old. The rows'
+    answer names the minute in which it was made, which bounds *shown_until*, and the page is asked for after it, at a
+    URL that no cache has met: the CDN keeps an answer for 2 s by its URL (measured), and the nanoseconds of "since"
+    are those of the asking. Minutes beyond the reach of rows ended half a day before any answer.
+    """
+    newest = findings.heard.trades[-1] if findings.heard.trades else None
+    if newest is None or newest.trade_id != findings.heard.newest:
+        return
+    if not any(newest.time - GRACE < min(end, until) for since, end in findings.open() if since < until):
+        return
+    # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
+    step = _Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
+    answer = yield _ask_trades(findings, step)
+    page = _trades_of(findings, answer)
+    findings.understood = True
+    if not any(row.trade_id == newest.trade_id for row in page):
+        return  # older than what the feed knows
+    walk.add_page(step, page)
+    if walk.newest_id() == newest.trade_id:
+        walk.quiet_until = shown_until
+        findings.quiet(shown_until)
+        findings.trades(walk.known.values())
+
+
 def _search(
     findings: Findings, walk: _Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
 ) -> Generator[Request, Answer, None]:
@@ -239,12 +286,16 @@ def _search(
                 findings.excuse(since, findings.until, Why.NOT_REACHED)
                 return
             pages_left -= 1
-            answer = yield _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
+            answer = yield _ask_trades(findings, step)
             walk.add_page(step, _trades_of(findings, answer))
             findings.understood = True
         findings.excuse(since, min(until, walk.first_minute()), Why.BEFORE_FIRST)
         findings.excuse(max(since, walk.end(until)), until, Why.NO_TRADE_AFTER)
         findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
+
+
+def _ask_trades(findings: Findings, step: _Step) -> Request:
+    return _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
 
 
 @attrs.frozen
@@ -301,6 +352,8 @@ class _Walk:
     """Finds its way through the trades by time, in pages that begin at a time and have no end."""
 
     now: Millis
+    quiet_until: Millis = attrs.field(default=Millis(0))
+    """Before this time no trade followed the newest one."""
     known: dict[int, Trade] = attrs.field(factory=dict)
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
@@ -311,12 +364,18 @@ class _Walk:
         """The minute of the first trade of all, if a page has had the trade; 0 otherwise."""
         return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
 
+    def newest_id(self) -> int:
+        """The id of the newest trade of all, if a page has had that trade; 0 otherwise."""
+        return self._stretches[-1].hi if self._ended and self._stretches else 0
+
     def end(self, until: Millis) -> Millis:
-        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade."""
+        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade, or
+        after the time until which no other followed it.
+        """
         if not self._ended:
             return until
         newest = max((trade.time for trade in self.known.values()), default=GRACE)
-        return min(until, floor_to(newest - GRACE, MINUTE))
+        return min(until, floor_to(max(newest, self.quiet_until) - GRACE, MINUTE))
 
     def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
         """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
@@ -329,7 +388,7 @@ class _Walk:
         begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
         if begun:
             newest = begun[-1]
-            if newest.until >= (until + GRACE) * 10**6:
+            if newest.until >= (until + GRACE) * 10**6 or newest.hi == self.newest_id():
                 return None
             if not leads or newest.until >= (since - leads[0]) * 10**6:
                 # The last trades are asked for again: times are rounded, other trades may share the last time, and the
