@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+import attrs
 import msgspec
 import pytest
 from history_peer import NOON, Peer, drive, minutes_of, whys
@@ -15,7 +16,7 @@ from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Trade, ut
 from trio_candles.simulator import RestFault
 from trio_candles.venues.coinbase.history import CoinbaseHistory
 from trio_candles.venues.findings import Findings, proven
-from trio_candles.venues.history import NOTHING, Answer, Filled, Heard, Refusal, Request, Using, Why
+from trio_candles.venues.history import NOTHING, Answer, Filled, Heard, Refusal, Request, Shown, Using, Why
 from trio_candles.venues.kraken.history import KrakenHistory
 from trio_candles.venues.protocol import Misunderstood, TradeSeen
 
@@ -233,16 +234,17 @@ def test_one_record_that_does_not_agree_leaves_the_minutes_open(heard, known_unt
     assert missing[-1][1] == UNTIL
 
 
-def test_a_row_that_says_otherwise_leaves_its_minute_open():
+def test_a_row_of_a_trade_that_the_other_records_lack_leaves_the_minutes_around_it_open():
     unknown = trade(43, NOON - 30 * MINUTE)
     fill = KrakenHistory().fill(KRAKEN, SINCE, UNTIL, NOON, Using.ALL, Heard(seen(BEFORE, NEWEST), 42))
     rows = ",".join(f'[{one.time // MINUTE * 60},"7","7","7","7","7","2",1]' for one in (NEWEST, unknown))
     trades = f'["7","2",{NEWEST.time // 1000},"b","m","",42]'
     body = '{"error":[],"result":{"XXBTZUSD":[%s],"last":%s}}'
-    filled = drive(
-        fill, Answer(200, (body % (rows, NOON // 1000)).encode()), Answer(200, (body % (trades, 1)).encode())
-    )
-    assert unknown.time // MINUTE * MINUTE in minutes_of(filled.missing, SINCE, UNTIL)
+    pages = [Answer(200, (body % (trades, 1)).encode())] * 9
+    filled = drive(fill, Answer(200, (body % (rows, NOON // 1000)).encode()), *pages)
+    assert minutes_of(filled.missing, SINCE, UNTIL) == [
+        minute for minute in range(HOUR_AGO + MINUTE, UNTIL, MINUTE) if minute != NOON - 30 * MINUTE
+    ]
 
 
 def test_the_same_question_is_never_asked_at_the_same_url_again():
@@ -252,6 +254,54 @@ def test_the_same_question_is_never_asked_at_the_same_url_again():
         for n in range(0, 1_000, 7)
     }
     assert len(urls) == len(range(0, 1_000, 7))
+
+
+# --- told twice -----------------------------------------------------------------------------------------------
+
+
+def test_where_nothing_tells_the_age_of_kraken_s_rows_a_second_fill_must_be_shown_the_same():
+    """The newest row of an answer with rows omitted, and its "last", may be as old as the pair's newest trade."""
+    pair, asked = Heard(seen(BEFORE, NEWEST), 42), NOON - 3 * MINUTE
+    first, _ = at_kraken(pair, BEFORE, NEWEST, last=HOUR_AGO, now=asked)
+    assert (first.missing[0].since, first.shown) == (HOUR_AGO, Shown(42, asked))
+    second, requests = at_kraken(attrs.evolve(pair, shown=first.shown), BEFORE, NEWEST, last=HOUR_AGO)
+    assert second.shown == Shown(42, NOON)
+    assert [one.open_time for one in second.candles if one.open_time >= SINCE] == [HOUR_AGO]
+    assert [(part.since, part.until) for part in second.missing] == [(asked - 2 * MINUTE, UNTIL)]
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("shown", "remembered"),
+    [
+        (Shown(41, Millis(NOON - 5 * MINUTE)), Shown(42, NOON)),
+        (Shown(42, Millis(NOON - 59_000)), Shown(42, Millis(NOON - 59_000))),
+        (Shown(42, Millis(NOON + 59_000)), Shown(42, NOON)),  # our clock was set back
+    ],
+)
+def test_what_was_shown_of_another_trade_or_just_now_is_no_first_telling(shown, remembered):
+    filled, _ = at_kraken(Heard(seen(BEFORE, NEWEST), 42, shown=shown), BEFORE, NEWEST, last=HOUR_AGO)
+    assert (filled.missing[0].since, filled.shown) == (HOUR_AGO, remembered)
+
+
+def test_without_a_feed_coinbase_is_believed_when_two_answers_ten_minutes_apart_show_the_same_newest_trade():
+    asked = Millis(NOON - 11 * MINUTE)
+    first, _ = at_coinbase(NOTHING, BEFORE, NEWEST, now=asked)
+    assert (first.missing[0].since, first.shown) == (HOUR_AGO, Shown(42, asked))
+    second, _ = at_coinbase(Heard(shown=first.shown), BEFORE, NEWEST)
+    assert HOUR_AGO in {one.open_time for one in second.candles}
+    assert [(part.since, part.until) for part in second.missing] == [(asked - 2 * MINUTE, UNTIL)]
+    soon, _ = at_coinbase(Heard(shown=Shown(42, Millis(NOON - 9 * MINUTE))), BEFORE, NEWEST)
+    assert (soon.missing[0].since, soon.shown) == (HOUR_AGO, Shown(42, Millis(NOON - 9 * MINUTE)))
+
+
+def test_answers_that_show_the_same_twice_prove_nothing_against_a_feed_that_knows_a_newer_trade():
+    shown = Shown(42, Millis(NOON - 20 * MINUTE))
+    filled, _ = at_coinbase(Heard((), 43, BEAT, shown), BEFORE, NEWEST)
+    assert filled.missing[0].since == HOUR_AGO
+    newer = trade(43, NOON - 30 * MINUTE)
+    filled, _ = at_kraken(Heard(seen(BEFORE, NEWEST, newer), 43, shown=shown), BEFORE, NEWEST, last=HOUR_AGO)
+    assert newer.time in minutes_of(filled.missing, SINCE, UNTIL)
 
 
 # --- whatever a feed has heard ------------------------------------------------------------------------------

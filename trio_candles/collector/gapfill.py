@@ -51,6 +51,7 @@ from trio_candles.venues.history import (
     Missing,
     Refusal,
     RestUrls,
+    Shown,
     Throttled,
     Unavailable,
     Using,
@@ -80,6 +81,8 @@ class Filler:
     turn: int = 0
     vouched: set[Series] = attrs.field(factory=set)
     """Series of which one page was answered twice, alike: later pages overlap with what is stored of that one."""
+    shown: dict[Series, Shown] = attrs.field(factory=dict)
+    """What the latest answers about each series showed of its newest trade."""
 
     @property
     def history(self) -> History:
@@ -194,7 +197,8 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
     history, refusal, using = filler.history, None, Using.ALL
 
     def about_page() -> Fill:
-        return history.fill(page.series, page.since, page.until, filler.time.now(), using, state.heard(page.series))
+        heard = attrs.evolve(state.heard(page.series), shown=filler.shown.get(page.series))
+        return history.fill(page.series, page.since, page.until, filler.time.now(), using, heard)
 
     try:
         filled = await converse(rest, about_page())
@@ -202,6 +206,8 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
         if raised.proven is None:
             raise
         refusal, filled, using = raised, raised.proven, Using.ROWS
+    if filled.shown is not None:
+        filler.shown[page.series] = filled.shown
     state.reject(filled.rejected)
     if filler.may_believe(page):
         return filled, refusal

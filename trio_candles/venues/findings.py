@@ -30,6 +30,7 @@ from trio_candles.candles.intervals import subtract, touching
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.venues.history import (
+    CLOCK,
     GRACE,
     NOTHING,
     Answer,
@@ -39,6 +40,7 @@ from trio_candles.venues.history import (
     Missing,
     Refusal,
     Request,
+    Shown,
     Why,
     settled_until,
 )
@@ -80,6 +82,8 @@ class Findings:
     """The candles built from trades."""
     listed: tuple[Millis, str] | None = None
     """The minute in which the market began, and how that is known."""
+    shown: Shown | None = None
+    """What the answers showed of the newest trade."""
     _rejected: dict[Millis, tuple[Candle, Rule]] = attrs.field(factory=dict)
     """The first candle of each minute that breaks a rule, and the rule."""
     _blanks: list[Empty] = attrs.field(factory=list)
@@ -146,9 +150,26 @@ class Findings:
         """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts."""
         self._excuses.append((since, until, why))
 
-    def quiet(self, until: Millis) -> None:
-        """Take that no trade followed the newest one that the feed told before *until* (Unix ms)."""
-        self.heard = attrs.evolve(self.heard, quiet_until=max(self.heard.quiet_until, until))
+    def quiet(self, newest: int, until: Millis) -> None:
+        """Take that before *until* (the venue's time, Unix ms) no trade followed the trade of the id *newest*."""
+        known = self.heard.quiet_until if self.heard.newest == newest else Millis(0)
+        self.heard = attrs.evolve(self.heard, newest=newest, quiet_until=max(known, until))
+
+    def show(self, newest: int, apart: int) -> None:
+        """Take that the answers showed no trade after the one of the id *newest*.
+
+        One answer may be old, or cut. What an earlier fill was shown, asked at least *apart* ms ago, and what this one
+        was shown is two tellings, of which the later one is newer than that earlier question, if *apart* is longer than
+        any cache keeps an answer. So no trade followed until then, less :data:`~trio_candles.venues.history.CLOCK`.
+        """
+        before, now = self.heard.shown, Shown(newest, self.now)
+        if before is None or before.id != newest or before.asked > now.asked:
+            self.shown = now
+        elif before.asked > now.asked - apart:
+            self.shown = before
+        else:
+            self.shown = now
+            self.quiet(newest, Millis(before.asked - CLOCK))
 
     def trades(self, known: Iterable[Trade]) -> None:
         """Take all trades that are *known* from answers; they replace the trades given before. Those that the feed told
@@ -233,7 +254,7 @@ class Findings:
             if why is not None
             for span in _spans(minutes)
         ]
-        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected)
+        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected, self.shown)
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""

@@ -36,6 +36,7 @@ from trio_candles.venues.protocol import UNREADABLE, Misunderstood, TradeSeen, V
 __all__ = [
     "ABSENT",
     "BESIDE",
+    "CLOCK",
     "GRACE",
     "NOTHING",
     "SETTLED",
@@ -50,6 +51,7 @@ __all__ = [
     "Refusal",
     "Request",
     "RestUrls",
+    "Shown",
     "Throttled",
     "Unavailable",
     "UnknownSymbol",
@@ -79,9 +81,23 @@ def settled_until(now: Millis) -> Millis:
 # --- what the feed knows ----------------------------------------------------------------------------------
 
 
+CLOCK = Millis(60_000)
+"""How many ms are taken off a time of ours at which a venue was asked, where the time bounds what its answer proves:
+our clock is within 30 s of a venue's, or nothing is derived from it, and records are no further than that behind."""
+
+
+@attrs.frozen
+class Shown:
+    """What the answers of one fill showed: that none followed trade *id* when the venue was asked."""
+
+    id: int
+    asked: Millis
+    """When, by our clock (Unix ms)."""
+
+
 @attrs.frozen
 class Heard:
-    """What a live feed knows of one series: evidence beside the answers of REST, about the same minutes.
+    """What is known of one series besides the answers to a fill: what its live feed told, and what earlier answers did.
 
     All of it is the venue's word, and stays true when the connection is lost. Times are the venue's, in Unix ms.
     """
@@ -94,9 +110,12 @@ class Heard:
     quiet_until: Millis = attrs.field(default=Millis(0))
     """The venue said that before this time no trade followed ``newest``; 0: it said nothing of the kind."""
 
+    shown: Shown | None = None
+    """What an earlier fill's answers showed of the newest trade."""
+
 
 NOTHING = Heard()
-"""What is known without a feed."""
+"""What is known without a feed, by the first fill."""
 
 
 # --- asking and answering ---------------------------------------------------------------------------------
@@ -212,6 +231,8 @@ class Filled:
     """The minute in which the venue's market of the series began, and how that is known."""
     rejected: tuple[tuple[Candle, Rule], ...] = ()
     """Settled candles that break a rule, and the rule, to be counted and logged; at most one of each minute."""
+    shown: Shown | None = None
+    """What the answers showed of the newest trade; to be told to a later fill (:attr:`Heard.shown`)."""
 
 
 Fill = Generator[Request, Answer, Filled]

@@ -50,6 +50,8 @@ _WINDOW = Millis((_ROWS - 2) * MINUTE - _AHEAD)
 """How many ms of minutes a page is asked for; the row before them is asked for too, so that no edge is lost."""
 _TRADES = 1_000
 """Documented: the most that one page has."""
+_APART = Millis(10 * MINUTE)
+"""How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps rows for 300 s."""
 _REQUESTS = 40
 """The most requests of one fill: five seconds of the budget."""
 
@@ -199,8 +201,11 @@ def _search(
 ) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
     """Read the trades of *spans*, newest first, and one trade on either side of each; return the spans reached."""
     answer = yield _ask_trades(product, None)
-    walk.add_page(answer, None)
+    newest = walk.add_page(answer, None)
     findings.understood = True
+    if newest and newest >= max(walk.known, default=0) and findings.heard.newest in (0, newest):
+        findings.show(newest, _APART)
+        walk.heard = findings.heard
     left = _REQUESTS - 2
     known_until = walk.known_until()
     reached: list[tuple[Millis, Millis]] = []
@@ -274,8 +279,8 @@ class _Walk:
         reached = self._stretches[0].lo <= 1
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
-    def add_page(self, answer: Answer, after: int | None) -> None:
-        """Remember a page: all trades that there are between its lowest id and *after*."""
+    def add_page(self, answer: Answer, after: int | None) -> int:
+        """Remember a page: all trades that there are between its lowest id and *after*; returns its highest id."""
         judge(answer)
         rows = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
         # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
@@ -284,7 +289,7 @@ class _Walk:
         if after is not None and max(ids, default=0) != after - 1:
             raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids, default=None)}")
         if not ids:
-            return
+            return 0
         for id, trade in rows:
             if trade is not None and self.known.setdefault(id, trade) != trade:
                 raise Misunderstood("trades_differ", f"trade {id} is told in two ways")
@@ -293,6 +298,7 @@ class _Walk:
             raise Misunderstood("trades_differ", f"none of the trades told before is in {lowest} to {max(ids)}")
         self._ids |= ids
         self._join(_Stretch(0 if again and after is not None and len(ids) == 1 else lowest, max(ids), again))
+        return max(ids)
 
     def _join(self, new: _Stretch) -> None:
         joined: list[_Stretch] = []

@@ -57,6 +57,8 @@ _PAGES = 10
 """The most pages of trades that one fill asks for: ten seconds of the budget."""
 _PAGES_FOR_HOLES = 3
 """The most pages of trades where rows were answered, and some were left out."""
+_APART = Millis(MINUTE)
+"""How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps one for 2 s."""
 _LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
 """How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
 
@@ -154,12 +156,12 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left, shown_until = findings.until, _PAGES, reach
+    until, pages_left, shown_until, newest_row = findings.until, _PAGES, reach, Millis(0)
     if using is not Using.TRADES and findings.until > reach:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
-        seen_settled = _take_rows(findings, answer)
+        seen_settled, newest_row = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
         until, shown_until = min(until, seen_settled), Millis(seen_settled + MINUTE)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
@@ -167,7 +169,8 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         return
     walk = _Walk(findings.now)
     try:
-        yield from _confirm_newest(findings, walk, until, shown_until)
+        yield from _confirm_newest(findings, walk, shown_until, newest_row)
+        until = max(until, min(findings.until, floor_to(walk.quiet_until, MINUTE)))
         spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
         yield from _search(findings, walk, spans, pages_left)
     finally:
@@ -197,8 +200,9 @@ def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def _take_rows(findings: Findings, answer: Answer) -> Millis:
-    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows.
+def _take_rows(findings: Findings, answer: Answer) -> tuple[Millis, Millis]:
+    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows, and
+    the newest minute of which a row says that it had trades (0: none).
 
     By our clock more minutes may be settled, but a cache may have kept an old answer.
     """
@@ -216,7 +220,7 @@ def _take_rows(findings: Findings, answer: Answer) -> Millis:
             _take_row(findings, minute, row)
         except Misunderstood as error:
             findings.doubt(minute, str(error))
-    return seen_settled
+    return seen_settled, floor_to(max((row[0] for row in rows if row[-1]), default=0) * 1000, MINUTE)
 
 
 def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
@@ -240,22 +244,24 @@ def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
 
 
 def _confirm_newest(
-    findings: Findings, walk: _Walk, until: Millis, shown_until: Millis
+    findings: Findings, walk: _Walk, shown_until: Millis, newest_row: Millis
 ) -> Generator[Request, Answer, None]:
-    """Ask whether a trade followed the newest one that the feed told, if minutes after that one and before *until* are
-    open; if none did, nothing was traded until *shown_until* (Unix ms).
+    """Ask whether a trade followed the newest one that the feed told, if minutes after that one are open; if none did,
+    nothing was traded until *shown_until* (Unix ms), or until an earlier fill was shown the same.
 
     Three records must say so, and each would have shown a trade that another lacks: the feed is connected and knows
     none (it tells the newest fifty at each subscription); the page of trades from that one on, which is whole because
-    it repeats that trade and is far from full, has none; and no row states one. None of them may be old. The rows'
-    answer names the minute in which it was made, which bounds *shown_until*, and the page is asked for after it, at a
-    URL that no cache has met: the CDN keeps an answer for 2 s by its URL (measured), and the nanoseconds of "since"
-    are those of the asking. Minutes beyond the reach of rows ended half a day before any answer.
+    it repeats that trade and is far from full, has none; and no row, the newest of which that had trades is that of
+    *newest_row*, states one. None of them may be old. The rows' answer names the minute in which it was made, or a row
+    in it does, which bounds *shown_until*, and the page is asked for after it, at a URL that no cache has met: the CDN
+    keeps an answer for 2 s by its URL (measured), and the nanoseconds of "since" are those of the asking. Where nothing
+    in the rows' answer is newer than that trade, its age is unknown, and a second fill must be shown the same
+    (:meth:`Findings.show`). Minutes beyond the reach of rows ended half a day before any answer.
     """
     newest = findings.heard.trades[-1] if findings.heard.trades else None
-    if newest is None or newest.trade_id != findings.heard.newest:
+    if newest is None or newest.trade_id != findings.heard.newest or newest_row > newest.time:
         return
-    if not any(newest.time - GRACE < min(end, until) for since, end in findings.open() if since < until):
+    if not any(newest.time - GRACE < end for _, end in findings.open()):
         return
     # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
     step = _Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
@@ -266,8 +272,9 @@ def _confirm_newest(
         return  # older than what the feed knows
     walk.add_page(step, page)
     if walk.newest_id() == newest.trade_id:
-        walk.quiet_until = shown_until
-        findings.quiet(shown_until)
+        findings.quiet(newest.trade_id, shown_until)
+        findings.show(newest.trade_id, _APART)
+        walk.quiet_until = findings.heard.quiet_until
         findings.trades(walk.known.values())
 
 
