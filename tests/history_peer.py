@@ -14,7 +14,7 @@ from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, So
 from trio_candles.simulator import Market
 from trio_candles.simulator.exchange import SimulatedExchange
 from trio_candles.simulator.text import Request as SimulatedRequest
-from trio_candles.venues.history import Answer, Fill, Filled, History, Request, Using, settled_until
+from trio_candles.venues.history import NOTHING, Answer, Fill, Filled, Heard, History, Request, Using, settled_until
 from trio_candles.venues.registry import VENUES
 
 NOON = Millis(1_788_415_200_000)
@@ -65,12 +65,12 @@ class Peer:
         except StopIteration as stop:
             return stop.value
 
-    def fill(self, symbol: str, since: int, until: int, by_trades: bool = False) -> Filled:
+    def fill(self, symbol: str, since: int, until: int, by_trades: bool = False, heard: Heard = NOTHING) -> Filled:
         """What one fill finds out, judged; whatever it raises."""
         self.requests.clear()
         now, series = self.now, Series(self.venue, symbol)
         using = Using.TRADES if by_trades else Using.ALL
-        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, using))
+        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, using, heard))
         self.judge(filled, series, since, until, now)
         return filled
 

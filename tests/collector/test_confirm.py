@@ -154,7 +154,8 @@ async def test_a_page_of_another_market_is_never_believed(autojump_clock, tmp_pa
         world.exchanges[venue].faults.rest.clear()
         await sleep_until(1200)
         assert no_limit_was_exceeded(world)
-        assert world.exchanges[venue].faults.fired["rest wrong_symbol"] >= 8
+        # Where the feed itself contradicts a page, the page waits, and fewer are asked for.
+        assert world.exchanges[venue].faults.fired["rest wrong_symbol"] >= 4
     for symbol in ONE_EACH[venue]:
         series = Series(venue, symbol)
         check_against_truth(tmp_path, world.market, series)

@@ -18,7 +18,7 @@ from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
 from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
-from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using
+from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request
 from trio_candles.venues.protocol import Event, FeedProtocol, Heartbeat, Lost, Misunderstood, Row, Traded
 from trio_candles.venues.venue import Venue
 
@@ -179,8 +179,8 @@ class Insists(_Over):
 class BelievesSilence(_Over):
     """Takes a page that says nothing of a minute for the proof that nothing traded in it."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        filled: Filled = yield from self.inner.fill(series, since, until, now, using)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
+        filled: Filled = yield from self.inner.fill(series, since, until, now, *more)
         told = [Empty(series, one.since, one.until, "no row") for one in filled.missing]
         return attrs.evolve(filled, empties=tuple(sorted((*filled.empties, *told), key=_since)), missing=())
 
@@ -201,11 +201,11 @@ class OffByOne(_Over):
 class EdgeIsEmpty(_Over):
     """Asks for one minute too few, and takes the one that does not come for empty."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
         edge = Millis(until - MINUTE)
         if edge <= since:
-            return (yield from self.inner.fill(series, since, until, now, using))
-        filled: Filled = yield from self.inner.fill(series, since, edge, now, using)
+            return (yield from self.inner.fill(series, since, until, now, *more))
+        filled: Filled = yield from self.inner.fill(series, since, edge, now, *more)
         empties = (one for one in filled.empties if one.until <= edge)
         return attrs.evolve(
             filled,
@@ -220,8 +220,8 @@ class BelievesForming(_Over):
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
         return self.inner.windows(since, until, Millis(now + MINUTE))
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), using)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
+        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), *more)
         try:
             request: Request = next(questions)
             while True:

@@ -21,6 +21,7 @@ import attrs
 
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
+from trio_candles.venues.history import NOTHING, Heard
 from trio_candles.venues.protocol import Event, Row, Unread
 
 __all__ = ["AHEAD", "BEGINNING", "SETTLE", "Assembler", "Outcome", "Rejected", "Remark", "candle_of"]
@@ -114,6 +115,15 @@ class Assembler(ABC):
         """
         if row.minute is not None and self.frontier <= row.minute <= now:
             self._reasons.setdefault(row.minute, (Reason.REJECTED, f"unreadable row: {row.reason}"))
+
+    # --- what is known
+
+    def heard(self) -> Heard:
+        """What the feed knows, as evidence beside REST's answers; nothing while the venue calls it into question."""
+        return NOTHING if self._doubt is not None else self._heard()
+
+    def _heard(self) -> Heard:
+        return NOTHING
 
     # --- verdicts
 

@@ -20,6 +20,7 @@ import attrs
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark
 from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Source, Trade, floor_to
+from trio_candles.venues.history import Heard
 from trio_candles.venues.protocol import Event, Heartbeat, Traded
 
 __all__ = ["FromTrades"]
@@ -45,6 +46,8 @@ class _Run:
 _RUNS_KEPT = 64
 _KEPT_JUDGED = 5 * MINUTE
 """Trades of minutes that have their verdict are kept this long, for a trade that comes late."""
+_TOLD = 64
+"""How many trades are evidence for REST: the newest will do, where they meet with what REST has."""
 _MINUTES_KEPT = 60
 """How many minutes with trades may wait for proof; older ones are left to REST, which is much quicker."""
 
@@ -58,6 +61,10 @@ class FromTrades(Assembler):
     _trades: dict[Millis, list[Trade]] = attrs.field(factory=dict)
     _kept_since: Millis = BEGINNING
     """Trades of earlier minutes have been dropped: those minutes get no verdict any more."""
+    _newest: Trade | None = None
+    """The trade of the highest id, which is kept although its minute may be forgotten."""
+    _beat: Heartbeat | None = None
+    """The latest heartbeat that named no older trade than the newest one heard."""
     _forgotten_id: int = 0
     """Whether trades up to this id have arrived before is not known any more: they are ignored."""
 
@@ -111,6 +118,8 @@ class FromTrades(Assembler):
     def _extend(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
         """Add to *run* the trade that follows it."""
         run.hi = trade.trade_id
+        if run is self._runs[-1]:
+            self._newest = trade
         run.complete_until = max(run.complete_until, trade.time)
         minute = floor_to(trade.time, MINUTE)
         if minute < self._kept_since:
@@ -150,16 +159,31 @@ class FromTrades(Assembler):
         return outcomes
 
     def _hear_heartbeat(self, beat: Heartbeat, now: Millis) -> Sequence[Outcome]:
-        if not self._runs:
-            return ()
-        run = self._runs[-1]
+        run = self._runs[-1] if self._runs else None
         # An id smaller than the newest we have proves nothing (the venue once sent 0 for months); a larger id means
-        # that a trade is still on its way, or lost.
+        # that a trade is still on its way, or lost: REST may have it.
+        if beat.last_trade_id >= (run.hi if run is not None else 1):
+            self._beat = beat
+        if run is None:
+            return ()
         if beat.last_trade_id == run.hi and beat.time > run.complete_until:
             run.complete_until = beat.time
             if beat.time - GRACE >= run.judged_until + MINUTE:
                 return self._give_verdicts(run, now)
         return ()
+
+    def _heard(self) -> Heard:
+        """The newest trades of the newest run, and what the latest heartbeat said."""
+        told: list[Trade] = [self._newest] if self._newest is not None else []
+        for minute in sorted(self._trades, reverse=True):
+            if not told or len(told) >= _TOLD:
+                break
+            for trade in sorted(self._trades[minute], key=lambda trade: trade.trade_id, reverse=True):
+                if trade.trade_id == told[-1].trade_id - 1:
+                    told.append(trade)
+        if self._beat is None:
+            return Heard(tuple(reversed(told)))
+        return Heard(tuple(reversed(told)), self._beat.last_trade_id, self._beat.time)
 
     def _give_verdicts(self, run: _Run, now: Millis) -> list[Outcome]:
         """Verdicts on all minutes that *run* now proves and has not judged."""

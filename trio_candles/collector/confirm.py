@@ -137,8 +137,10 @@ async def compare(history: History, rest: Rest, state: VenueState, question: Que
     no answer, or called us too fast). *now* is in Unix ms.
     """
     series, using = question.series, question.using
+    # Not with trades that the feed told: what came from there is what is compared.
+    heard = attrs.evolve(state.heard(series), trades=())
     try:
-        filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using))
+        filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using, heard))
     except (Refusal, Misunderstood) as error:
         log.info("%s cannot be confirmed now: %s", series, printable(str(error)))
         if isinstance(error, Refusal) and error.proven is not None:

@@ -45,11 +45,13 @@ from trio_candles.network.websocket import Network
 from trio_candles.store.gaps import YOUNG, Due
 from trio_candles.venues.history import (
     ABSENT,
+    Fill,
     Filled,
     History,
     Missing,
     Refusal,
     RestUrls,
+    Shown,
     Throttled,
     Unavailable,
     Using,
@@ -79,6 +81,8 @@ class Filler:
     turn: int = 0
     vouched: set[Series] = attrs.field(factory=set)
     """Series of which one page was answered twice, alike: later pages overlap with what is stored of that one."""
+    shown: dict[Series, Shown] = attrs.field(factory=dict)
+    """What the latest answers about each series showed of its newest trade."""
 
     @property
     def history(self) -> History:
@@ -191,12 +195,19 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
     second time; :class:`Misunderstood`, also where the two answers differ.
     """
     history, refusal, using = filler.history, None, Using.ALL
+
+    def about_page() -> Fill:
+        heard = attrs.evolve(state.heard(page.series), shown=filler.shown.get(page.series))
+        return history.fill(page.series, page.since, page.until, filler.time.now(), using, heard)
+
     try:
-        filled = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now()))
+        filled = await converse(rest, about_page())
     except Refusal as raised:
         if raised.proven is None:
             raise
         refusal, filled, using = raised, raised.proven, Using.ROWS
+    if filled.shown is not None:
+        filler.shown[page.series] = filled.shown
     state.reject(filled.rejected)
     if filler.may_believe(page):
         return filled, refusal
@@ -204,7 +215,7 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
         return None, refusal
     if filled.candles:
         try:
-            again = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now(), using))
+            again = await converse(rest, about_page())
         except Refusal as raised:  # OKX has rows on two endpoints: one may refuse each time
             if raised.proven is None or isinstance(raised, Throttled):
                 raise

@@ -43,6 +43,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import Connection, State
+from trio_candles.venues.history import Heard
 from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen, Unread
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
@@ -85,6 +86,10 @@ class VenueState:
     _clock_warned: bool = False
 
     # --- what comes in, and goes out
+
+    def heard(self, series: Series) -> Heard:
+        """What the feed knows of *series*."""
+        return self.assemblers[series.symbol].heard()
 
     def hear(self, event: Event, now: Millis) -> None:
         """Pass an event about a symbol to its assembler, and put what follows into the outbox."""

@@ -51,6 +51,9 @@ FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
 """The longest wait of a gap that ended less than ``YOUNG`` ms ago: no minute is to stay open longer than five minutes
 while the venue answers, and the first of the five passes before the minute may be asked about."""
+PATIENT = Millis(150_000)
+"""A gap whose first minute ended less than this many ms ago lets an older gap of its series go first that no page can
+hold with it: else a thin pair, whose every minute is a gap, would never be asked about an older day."""
 PIECES_AT_ONCE = 4
 """How many pieces of a long gap are asked about at once; after these, in vain, each further piece waits as well, as
 long as a young gap does at most."""
@@ -257,15 +260,14 @@ class Gaps:
                 id=entry.id, now=now, far=far,
             )  # fmt: skip
         rows.sort(key=lambda row: row.since, reverse=True)
-        for row in rows:
-            rest_since, rest_until = row.rest
-            page = newest(rest_since, rest_until)
-            if page is not None:
-                break
-        else:
+        found = [(row, page) for row in rows if (page := newest(*row.rest)) is not None]
+        if not found:
             return None
-        since, until = page
-        lowest, _ = newest(0, until) or page
+        row, (since, until) = found[0]
+        lowest, _ = newest(0, until) or found[0][1]
+        if row.since + MINUTE > now - PATIENT:
+            row, (since, until) = next((older for older in found if older[0].rest[1] <= lowest), found[0])
+            lowest, _ = newest(0, until) or (since, until)
         if many:
             rows += self._rows(
                 f"INDEXED BY gap_span WHERE {touching('gap')} AND {due} ORDER BY since_ms LIMIT 1",

@@ -29,18 +29,21 @@ from typing import Protocol, TypeVar
 import attrs
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Trade, floor_to
 from trio_candles.candles.validation import Rule
-from trio_candles.venues.protocol import UNREADABLE, Bad, Good, Misunderstood, R, Rows, VenueError
+from trio_candles.venues.protocol import UNREADABLE, Bad, Good, Misunderstood, R, Rows, TradeSeen, VenueError
 
 __all__ = [
     "ABSENT",
     "BESIDE",
+    "CLOCK",
     "GRACE",
+    "NOTHING",
     "SETTLED",
     "Answer",
     "Fill",
     "Filled",
+    "Heard",
     "History",
     "Missing",
     "Penalty",
@@ -48,6 +51,7 @@ __all__ = [
     "Refusal",
     "Request",
     "RestUrls",
+    "Shown",
     "Throttled",
     "Unavailable",
     "UnknownSymbol",
@@ -73,6 +77,46 @@ BESIDE = Millis(30 * MINUTE)
 def settled_until(now: Millis) -> Millis:
     """The first minute that is not settled at *now*: all before it ended at least :data:`SETTLED` ago."""
     return floor_to(now - SETTLED, MINUTE)
+
+
+# --- what the feed knows ----------------------------------------------------------------------------------
+
+
+CLOCK = Millis(60_000)
+"""How many ms are taken off a time of ours at which a venue was asked, where the time bounds what its answer proves:
+our clock is within 30 s of a venue's, or nothing is derived from it, and records are no further than that behind."""
+
+
+@attrs.frozen
+class Shown:
+    """What the answers of one fill showed: that none followed trade *id* when the venue was asked."""
+
+    id: int
+    asked: Millis
+    """When, by our clock (Unix ms)."""
+
+
+@attrs.frozen
+class Heard:
+    """What is known of one series besides the answers to a fill: what its live feed told, and what earlier answers did.
+
+    All of it is the venue's word, and stays true when the connection is lost. Times are the venue's, in Unix ms.
+    """
+
+    trades: tuple[Trade | TradeSeen, ...] = ()
+    """The newest trades that the feed told, ascending and without a hole among the ids; those of a feed that tells
+    no numbers prove that there was no trade between them."""
+    newest: int = 0
+    """The id of the newest trade of the series, as far as the feed knows; 0: the feed does not know one."""
+    quiet_until: Millis = attrs.field(default=Millis(0))
+    """The venue said that before this time no trade followed ``newest``; 0: it said nothing of the kind."""
+
+    shown: Shown | None = None
+    """What an earlier fill's answers showed of the newest trade."""
+
+
+NOTHING = Heard()
+"""What is known without a feed, by the first fill."""
 
 
 # --- asking and answering ---------------------------------------------------------------------------------
@@ -193,6 +237,8 @@ class Filled:
     """Settled candles that break a rule, and the rule, to be counted and logged; at most one of each minute."""
     unclear: str | None = None
     """What was not understood first in an answer, if anything was not: a row, or all of a later answer."""
+    shown: Shown | None = None
+    """What the answers showed of the newest trade; to be told to a later fill (:attr:`Heard.shown`)."""
 
 
 Fill = Generator[Request, Answer, Filled]
@@ -260,8 +306,17 @@ class History(Protocol):
         """The first minute of which rows are served (Unix ms); 0 where rows go far enough back."""
         ...
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
+        """What the venue's record, with what its feed has *heard*, proves about the minutes of ``[since, until)`` at
+        *now*.
 
         Raises :class:`Misunderstood`, :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing
         else, whatever the fill is sent.

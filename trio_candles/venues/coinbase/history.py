@@ -22,8 +22,10 @@ from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     BESIDE,
     GRACE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -50,6 +52,8 @@ _WINDOW = Millis((_ROWS - 2) * MINUTE - _AHEAD)
 """How many ms of minutes a page is asked for; the row before them is asked for too, so that no edge is lost."""
 _TRADES = 1_000
 """Documented: the most that one page has."""
+_APART = Millis(10 * MINUTE)
+"""How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps rows for 300 s."""
 _REQUESTS = 40
 """The most requests of one fill: five seconds of the budget."""
 
@@ -119,12 +123,21 @@ class CoinbaseHistory:
         """0: it is commonly reported that rows go back to the listing."""
         return Millis(0)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and up to 39 for the trades around missing rows.
 
-        *using* trades alone, every candle is built from trades that are read again.
+        *using* trades alone, every candle is built from trades that are read again. A heartbeat among what was *heard*
+        proves the minutes after the newest trade, and with the trades before it that trade's own minute.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
@@ -146,7 +159,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     spans = findings.open()
     if not spans or using is Using.ROWS:
         return
-    walk = _Walk(findings.now)
+    walk = _Walk(findings.now, findings.heard)
     try:
         reached = yield from _search(findings, walk, product, spans)
         for after in walk.doubtful(findings):
@@ -220,14 +233,17 @@ def _search(
 ) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
     """Read the trades of *spans*, newest first, and one trade on either side of each; return the spans reached."""
     answer = yield _ask_trades(product, None)
-    walk.add_page(_trades_of(findings, answer), None)
+    newest = walk.add_page(_trades_of(findings, answer), None)
     findings.understood = True
+    if newest and newest >= max(walk.known, default=0) and findings.heard.newest in (0, newest):
+        findings.show(newest, _APART)
+        walk.heard = findings.heard
     left = _REQUESTS - 2
-    newest = walk.newest()
+    known_until = walk.known_until()
     reached: list[tuple[Millis, Millis]] = []
     for since, until in reversed(spans):
-        end = min(until, floor_to(newest - GRACE, MINUTE))
-        findings.excuse(max(since, end), until, Why.NO_TRADE_AFTER if newest else Why.NO_TRADES)
+        end = min(until, floor_to(known_until - GRACE, MINUTE))
+        findings.excuse(max(since, end), until, Why.NO_TRADE_AFTER if known_until else Why.NO_TRADES)
         if since >= end:
             continue
         step = 0
@@ -255,44 +271,66 @@ class _Stretch:
     lo: int
     hi: int
     twice: bool
-    """Whether two answers had one of the trades, and equal: no answer names its product, but two do not both err."""
+    """Whether one of the trades was told twice, and equal, by two answers or by the feed, which names its product: no
+    answer does, but two tellings do not both err."""
 
 
 @attrs.define
 class _Walk:
-    """Finds its way through the trades by id, knowing what it has seen of their times."""
+    """Finds its way through the trades by id, knowing what it has seen of their times.
+
+    What the feed told counts as a page; a page that tells one of the same trades is thereby confirmed.
+    """
 
     now: Millis
+    heard: Heard
     known: dict[int, Trade] = attrs.field(factory=dict)
     _ids: set[int] = attrs.field(factory=set)
     """The ids of all trades in the answers, also of those that could not be read."""
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
 
-    def newest(self) -> Millis:
-        """The time of the newest trade; 0 if there is none."""
-        return max((trade.time for trade in self.known.values()), default=Millis(0))
+    def __attrs_post_init__(self) -> None:
+        self.known = {
+            trade.trade_id: trade for trade in self.heard.trades if isinstance(trade, Trade) and trade.time <= self.now
+        }
+        self._ids = set(self.known)
+        if self.known:
+            self._stretches = [_Stretch(min(self.known), max(self.known), twice=True)]
+
+    def known_until(self) -> Millis:
+        """The end of the time of which trades can be known at all: the newest trade's, or that until which the venue
+        said that no other followed; 0 if there is no trade.
+        """
+        newest = max((trade.time for trade in self.known.values()), default=Millis(0))
+        is_last = max(self.known, default=0) == self.heard.newest
+        return max(newest, self.heard.quiet_until) if newest and is_last else newest
 
     def first_minute(self) -> Millis:
         """The minute of the first trade of all, if that trade has been reached; 0 otherwise."""
         reached = self._stretches[0].lo <= 1
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
-    def add_page(self, rows: Sequence[tuple[int, Trade | None]], after: int | None) -> None:
-        """Remember the ids and trades of a page: all that there are between its lowest id and *after*."""
+    def add_page(self, rows: Sequence[tuple[int, Trade | None]], after: int | None) -> int:
+        """Remember the ids and trades of a page, all that there are between its lowest id and *after*; return the highest
+        id.
+        """
         # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
         rows = [(id, trade) for id, trade in rows if trade is None or trade.time <= self.now]
         ids = {id for id, _ in rows}
         if after is not None and max(ids, default=0) != after - 1:
             raise Misunderstood("cursor_ignored", f"asked for ids below {after}, got {max(ids, default=None)}")
         if not ids:
-            return
+            return 0
         for id, trade in rows:
             if trade is not None and self.known.setdefault(id, trade) != trade:
                 raise Misunderstood("trades_differ", f"trade {id} is told in two ways")
         lowest, again = min(ids), bool(ids & self._ids)
+        if not again and any(lowest < stretch.lo < max(ids) for stretch in self._stretches):
+            raise Misunderstood("trades_differ", f"none of the trades told before is in {lowest} to {max(ids)}")
         self._ids |= ids
-        self._join(_Stretch(0 if again and len(ids) == 1 else lowest, max(ids), again))
+        self._join(_Stretch(0 if again and after is not None and len(ids) == 1 else lowest, max(ids), again))
+        return max(ids)
 
     def _join(self, new: _Stretch) -> None:
         joined: list[_Stretch] = []
@@ -331,8 +369,11 @@ class _Walk:
         A page that is to be joined to known trades begins with one of them.
         """
         early, late = since - GRACE, until + GRACE
-        above = min(id for id, trade in self.known.items() if trade.time >= late)
+        above = min((id for id, trade in self.known.items() if trade.time >= late), default=max(self.known))
         upper = next(stretch for stretch in self._stretches if stretch.lo <= above <= stretch.hi)
+        for stretch in reversed(self._stretches):  # neighbours that do not overlap: the feed's trades and a page's
+            if stretch.hi == upper.lo - 1 and stretch.hi in self.known:
+                upper = stretch
         earliest = min(trade.time for trade in self._within(upper))
         if earliest < early or upper.lo <= 1:
             return None

@@ -3,6 +3,9 @@
 Source: the documentation of ``GET /0/public/OHLC`` and ``/0/public/Trades``, captured answers, and measurements of
 their bounds. A minute without trades has a row of zeros, which proves it empty, or (as of 2019) none, which proves
 nothing. A row never says that it is closed, but the newest row is the forming one. Errors come with HTTP 200.
+
+After the newest trade no ids prove anything, and where rows are left out nothing states it. That no trade followed is
+believed if all three of the venue's records say so, because none of them does alone (:func:`_confirm_newest`).
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, T
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -55,6 +60,8 @@ _PAGES = 10
 """The most pages of trades that one fill asks for: ten seconds of the budget."""
 _PAGES_FOR_HOLES = 3
 """The most pages of trades where rows were answered, and some were left out."""
+_APART = Millis(MINUTE)
+"""How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps one for 2 s."""
 _LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
 """How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
 
@@ -149,12 +156,21 @@ class KrakenHistory:
         """Twelve hours ago, less a margin."""
         return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and up to three for trades where rows are missing; beyond the reach of rows, up to ten.
 
-        Trades are served oldest first, so what a fill does not reach is at the newer end.
+        Trades are served oldest first, so what a fill does not reach is at the newer end. Between the trades whose ids
+        were *heard* nothing is asked; after the newest of them one more request shows whether another followed.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
@@ -169,21 +185,23 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left = findings.until, _PAGES
+    until, pages_left, shown_until, newest_row = findings.until, _PAGES, reach, Millis(0)
     if using is not Using.TRADES and findings.until > reach:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: two rows earlier are asked for, because a row without
         # trades is held against the row before it.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 120))
-        seen_settled = _take_rows(findings, answer)
+        seen_settled, newest_row = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
-        until = min(until, seen_settled)
+        until, shown_until = min(until, seen_settled), Millis(seen_settled + MINUTE)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
     if using is Using.ROWS:
         return
-    spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
     walk = _Walk(findings.now)
     try:
+        yield from _confirm_newest(findings, walk, shown_until, newest_row)
+        until = max(until, min(findings.until, floor_to(walk.quiet_until, MINUTE)))
+        spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
         yield from _search(findings, walk, spans, pages_left)
     finally:
         findings.trades(walk.known.values())
@@ -212,8 +230,9 @@ def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def _take_rows(findings: Findings, answer: Answer) -> Millis:
-    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows.
+def _take_rows(findings: Findings, answer: Answer) -> tuple[Millis, Millis]:
+    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows, and
+    the newest minute of which a row says that it had trades (0: none).
 
     By our clock more minutes may be settled, but a cache may have kept an old answer.
     """
@@ -249,7 +268,8 @@ def _take_rows(findings: Findings, answer: Answer) -> Millis:
             continue
         for minute in range(since, until, MINUTE):
             findings.zero_row(Millis(minute))
-    return seen_settled
+    counted = (row.open_time for row in rows if isinstance(row, Candle) and row.trades_count)
+    return seen_settled, floor_to(max(counted, default=Millis(0)), MINUTE)
 
 
 def _is_flat(row: Candle) -> bool:
@@ -281,6 +301,41 @@ def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | 
 # --- trades -----------------------------------------------------------------------------------------------
 
 
+def _confirm_newest(
+    findings: Findings, walk: _Walk, shown_until: Millis, newest_row: Millis
+) -> Generator[Request, Answer, None]:
+    """Ask whether a trade followed the newest one that the feed told, if minutes after that one are open; if none did,
+    nothing was traded until *shown_until* (Unix ms), or until an earlier fill was shown the same.
+
+    Three records must say so, and each would have shown a trade that another lacks: the feed is connected and knows
+    none (it tells the newest fifty at each subscription); the page of trades from that one on, which is whole because
+    it repeats that trade and is far from full, has none; and no row, the newest of which that had trades is that of
+    *newest_row*, states one. None of them may be old. The rows' answer names the minute in which it was made, or a row
+    in it does, which bounds *shown_until*, and the page is asked for after it, at a URL that no cache has met: the CDN
+    keeps an answer for 2 s by its URL (measured), and the nanoseconds of "since" are those of the asking. Where nothing
+    in the rows' answer is newer than that trade, its age is unknown, and a second fill must be shown the same
+    (:meth:`Findings.show`). Minutes beyond the reach of rows ended half a day before any answer.
+    """
+    newest = findings.heard.trades[-1] if findings.heard.trades else None
+    if newest is None or newest.trade_id != findings.heard.newest or newest_row > newest.time:
+        return
+    if not any(newest.time - GRACE < end for _, end in findings.open()):
+        return
+    # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
+    step = _Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
+    answer = yield _ask_trades(findings, step)
+    page = _trades_of(findings, answer)
+    findings.understood = True
+    if not any(row.trade_id == newest.trade_id for row in page):
+        return  # older than what the feed knows
+    walk.add_page(step, page)
+    if walk.newest_id() == newest.trade_id:
+        findings.quiet(newest.trade_id, shown_until)
+        findings.show(newest.trade_id, _APART)
+        walk.quiet_until = findings.heard.quiet_until
+        findings.trades(walk.known.values())
+
+
 def _search(
     findings: Findings, walk: _Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
 ) -> Generator[Request, Answer, None]:
@@ -296,12 +351,16 @@ def _search(
                 findings.excuse(since, findings.until, Why.NOT_REACHED)
                 return
             pages_left -= 1
-            answer = yield _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
+            answer = yield _ask_trades(findings, step)
             walk.add_page(step, _trades_of(findings, answer))
             findings.understood = True
         findings.excuse(since, min(until, walk.first_minute()), Why.BEFORE_FIRST)
         findings.excuse(max(since, walk.end(until)), until, Why.NO_TRADE_AFTER)
         findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
+
+
+def _ask_trades(findings: Findings, step: _Step) -> Request:
+    return _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
 
 
 @attrs.frozen
@@ -370,6 +429,8 @@ class _Walk:
     """Finds its way through the trades by time, in pages that begin at a time and have no end."""
 
     now: Millis
+    quiet_until: Millis = attrs.field(default=Millis(0))
+    """Before this time no trade followed the newest one."""
     known: dict[int, Trade] = attrs.field(factory=dict)
     _stretches: list[_Stretch] = attrs.field(factory=list)
     """By id, disjoint."""
@@ -380,12 +441,18 @@ class _Walk:
         """The minute of the first trade of all, if a page has had the trade; 0 otherwise."""
         return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
 
+    def newest_id(self) -> int:
+        """The id of the newest trade of all, if a page has had that trade; 0 otherwise."""
+        return self._stretches[-1].hi if self._ended and self._stretches else 0
+
     def end(self, until: Millis) -> Millis:
-        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade."""
+        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade, or
+        after the time until which no other followed it.
+        """
         if not self._ended:
             return until
         newest = max((trade.time for trade in self.known.values()), default=GRACE)
-        return min(until, floor_to(newest - GRACE, MINUTE))
+        return min(until, floor_to(max(newest, self.quiet_until) - GRACE, MINUTE))
 
     def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
         """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
@@ -398,7 +465,7 @@ class _Walk:
         begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
         if begun:
             newest = begun[-1]
-            if newest.until >= (until + GRACE) * 10**6:
+            if newest.until >= (until + GRACE) * 10**6 or newest.hi == self.newest_id():
                 return None
             if not leads or newest.until >= (since - leads[0]) * 10**6:
                 # The last trades are asked for again: times are rounded, other trades may share the last time, and the

@@ -17,8 +17,10 @@ from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, f
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     BESIDE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -100,12 +102,20 @@ class OkxHistory:
         """0: the documented depth is recent years."""
         return Millis(0)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and a second one where rows are missing that the other endpoint may have.
 
         If the oldest minutes are still missing, the venue is asked when it listed the symbol.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
