@@ -367,13 +367,17 @@ def plain_floats(texts: Sequence[str]) -> list[float]:
 
 
 def optional_float(value: object) -> float | None:
-    """*value*, a number or the text of one, as the nearest float; ``None`` for anything else.
+    """*value*, a number or the text of one, as the nearest float; ``None`` if it is negative, or anything else.
 
-    For columns that may be null: nothing is proven by them, and none is worth the row that it stands in.
+    For sums and means that may be null: nothing is proven by them, and none is worth the row that it stands in.
     """
     if isinstance(value, str):
-        return float(value) if _NUMBER.fullmatch(value) is not None else None
-    return value if isinstance(value, float) else float(value) if type(value) is int and abs(value) < 2**63 else None
+        number = float(value) if _NUMBER.fullmatch(value) is not None else -1.0
+    elif type(value) is float or (type(value) is int and value < 2**63):
+        number = float(value)
+    else:
+        return None
+    return number if number >= 0 else None
 
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)
