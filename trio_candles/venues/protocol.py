@@ -50,6 +50,7 @@ __all__ = [
     "Unread",
     "VenueError",
     "exact",
+    "floats_of",
     "optional_float",
     "plain_float",
     "plain_floats",
@@ -298,7 +299,8 @@ class Rows(Generic[R]):
     """Reads JSON lists of rows of one type: a row that is not as promised costs itself, and no other row."""
 
     def __init__(self, row: type[R]) -> None:
-        self._all = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
+        self.decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+        """All rows of a text; raises what :data:`UNREADABLE` names, also for a single row."""
         self._one = msgspec.json.Decoder(row)
 
     def read(
@@ -314,9 +316,18 @@ class Rows(Generic[R]):
         :data:`UNREADABLE` names if *text* is no list.
         """
         try:
-            return [good(row) for row in self._all.decode(text)]
+            return [good(row) for row in self.decode(text)]
         except (Misunderstood, *UNREADABLE):
-            return [self._read_one(bytes(row), good, bad) for row in _RAW_ROWS.decode(text)]
+            return self.read_each(text, good, bad)
+
+    def read_each(
+        self,
+        text: bytes | msgspec.Raw,
+        good: Callable[[R], Good],
+        bad: Callable[[bytes, Misunderstood], Bad],
+    ) -> list[Good | Bad]:
+        """As :meth:`read`, one row at a time from the start."""
+        return [self._read_one(bytes(row), good, bad) for row in _RAW_ROWS.decode(text)]
 
     def _read_one(
         self, text: bytes, good: Callable[[R], Good], bad: Callable[[bytes, Misunderstood], Bad]
@@ -378,6 +389,17 @@ def optional_float(value: object) -> float | None:
     else:
         return None
     return number if number >= 0 else None
+
+
+def floats_of(needed: tuple[str, ...], optional: object) -> tuple[list[float], float | None]:
+    """*needed* as :func:`plain_floats` reads them, and *optional* as :func:`optional_float` does; quicker than both."""
+    if isinstance(optional, str) and _NUMBERS.fullmatch(f"{','.join(needed)},{optional}") is not None:
+        try:
+            number = float(optional)
+            return list(map(float, needed)), number if number >= 0 else None
+        except ValueError:  # a text with a comma in it
+            pass
+    return plain_floats(needed), optional_float(optional)
 
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)
