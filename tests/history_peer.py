@@ -113,7 +113,7 @@ class Peer:
         if true is None:  # OKX publishes flat rows
             assert self.venue == "okx"
             assert candle.open == candle.high == candle.low == candle.close
-            assert (candle.volume, candle.quote_volume, candle.vwap) == (0, 0, None)
+            assert (candle.volume, candle.quote_volume or 0, candle.vwap) == (0, 0, None)
             return
         prices = (true.open, true.high, true.low, true.close)
         assert (candle.open, candle.high, candle.low, candle.close) == tuple(map(float, prices))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import attrs
 import pytest
 import trio
-from history_peer import NOON, Peer
+from history_peer import NOON, Peer, in_rows
+from recorded import recorded
 
 from trio_candles.venues.history import Answer, Request, Unavailable
 from trio_candles.venues.probes import Finding
@@ -169,3 +170,9 @@ def test_rows_of_seven_fields_are_an_error():
     peer.exchange.faults.seven_fields = True
     with pytest.raises(Misunderstood, match="short_row"):
         probed(peer)
+
+
+@pytest.mark.parametrize("venue", NAMES)
+def test_a_column_that_was_added_is_no_alarm(venue):
+    peer = Peer(venue, spoil=in_rows(venue, lambda rows: [row.append("new") for row in rows]))
+    assert {finding.status for finding in probed(peer).values()} == {"pass"}

@@ -147,7 +147,11 @@ async def compare(history: History, rest: Rest, state: VenueState, question: Que
             state.reject(error.proven.rejected)
         why = printable(str(error))
         state.add([Attempt(series, question.since, question.until, why, comparing=True)])
-        return isinstance(error, (Throttled, Unavailable))
+        unwell = isinstance(error, (Throttled, Unavailable))
+        if not unwell:
+            state.answered(series, why)
+        return unwell
+    state.answered(series, filled.unclear)
     state.reject(filled.rejected)
     state.add([
         Page(

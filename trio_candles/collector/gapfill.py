@@ -155,6 +155,8 @@ async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool
     if refusal is not None:
         error = f"{type(refusal).__name__}: {refusal}"
     unwell = isinstance(refusal, (Throttled, Unavailable))
+    if not unwell:
+        state.answered(page.series, error or (filled.unclear if filled is not None else None))
     found: list[Finding] = []
     if filled is not None:
         failed = list(not_proven(page, filled))

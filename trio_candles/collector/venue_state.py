@@ -39,9 +39,10 @@ from trio_candles.candles.model import (
     Series,
     Unsure,
     Verdict,
+    printable,
 )
 from trio_candles.candles.validation import Rule
-from trio_candles.collector.status import VenueBoard
+from trio_candles.collector.status import UNCLEAR_AFTER, VenueBoard
 from trio_candles.collector.subscriptions import Connection, State
 from trio_candles.venues.history import Heard
 from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen, Unread
@@ -144,6 +145,18 @@ class VenueState:
         self.outbox.extend(Rejected(candle, rule) for candle, rule in rejected)
         if self.outbox:
             self.filled.set()
+
+    def answered(self, series: Series, unclear: str | None) -> None:
+        """Count an answer of REST about *series*: one that was understood, or (*unclear* says why) one that was not.
+
+        The third of a run that is not understood is told, then the sixth, the twelfth and so on: waiting does not mend
+        what a venue has changed. An unwell venue's refusal is neither kind: it passes.
+        """
+        count = self.board.answered(series.symbol, unclear is None)
+        times, between = divmod(count, UNCLEAR_AFTER)
+        if times and not between and not times & (times - 1):
+            text = f"{count} answers about {series.symbol} in a row; the last one: {unclear}"
+            self.remark("not_understood", printable(text))
 
     def take(self) -> Sequence[Verdict | Rejected | Finding]:
         """Everything that waits in the outbox, which is empty then."""

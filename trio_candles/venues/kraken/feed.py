@@ -154,9 +154,15 @@ class Kraken:
             frame = _FRAME.decode(text)
             match frame.channel if frame.method is None else None:  # an answer may name its channel, too
                 case "ohlc":
-                    return _OHLC.read(frame.data, _row, partial(_unread, _ABOUT_ROW))
+                    try:
+                        return [_row(row) for row in _OHLC.decode(frame.data)]
+                    except (Misunderstood, *UNREADABLE):
+                        return _OHLC.read_each(frame.data, _row, partial(_unread, _ABOUT_ROW))
                 case "trade":
-                    return _TRADES.read(frame.data, _trade, partial(_unread, _ABOUT_TRADE))
+                    try:
+                        return [_trade(row) for row in _TRADES.decode(frame.data)]
+                    except (Misunderstood, *UNREADABLE):
+                        return _TRADES.read_each(frame.data, _trade, partial(_unread, _ABOUT_TRADE))
                 case "heartbeat":
                     return (Alive(),)
                 case "status":

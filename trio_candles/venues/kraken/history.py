@@ -42,7 +42,7 @@ from trio_candles.venues.history import (
 )
 from trio_candles.venues.kraken.answers import part_of, result_of
 from trio_candles.venues.kraken.listing import SYMBOLS
-from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, optional_float, plain_floats
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, floats_of
 
 __all__ = ["KrakenHistory"]
 
@@ -278,13 +278,14 @@ def _is_flat(row: Candle) -> bool:
 
 
 def _candle(findings: Findings, row: _Row) -> Candle:
-    first, high, low, last, volume = plain_floats((row.open, row.high, row.low, row.close, row.volume))
+    numbers, vwap = floats_of((row.open, row.high, row.low, row.close, row.volume), row.vwap)
+    first, high, low, last, volume = numbers
     if (volume == 0) != (row.count == 0):
         raise Misunderstood("bad_count", f"{row.count} trades of {row.volume} in all")
     return Candle(
         findings.series, Millis(row.time * 1000), first, high, low, last, volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=optional_float(row.vwap) or None, trades_count=row.count,
+        vwap=vwap or None, trades_count=row.count,
         source=Source.REST, ingest_time=findings.now, close_time=Millis(row.time * 1000 + MINUTE),
     )  # fmt: skip
 

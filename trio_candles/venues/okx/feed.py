@@ -113,7 +113,10 @@ class Okx:
             symbol = frame.arg.instId
             if not symbol:
                 raise Misunderstood("bad_shape", text[:200])
-            return _ROWS.read(frame.data, partial(_row, symbol), partial(_unread, symbol))
+            try:
+                return [_row(symbol, row) for row in _ROWS.decode(frame.data)]
+            except (Misunderstood, *UNREADABLE):
+                return _ROWS.read_each(frame.data, partial(_row, symbol), partial(_unread, symbol))
         except msgspec.ValidationError as error:
             raise Misunderstood("bad_shape", f"{error} in {text[:200]}") from None
         except UNREADABLE:

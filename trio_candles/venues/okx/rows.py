@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Millis, floor_to
-from trio_candles.venues.protocol import UNREADABLE, Misunderstood, optional_float, plain_floats
+from trio_candles.venues.protocol import UNREADABLE, Misunderstood, floats_of
 
 __all__ = ["MILLIS", "CandleRow", "minute_of", "numbers_of", "time_of_row"]
 
@@ -50,8 +50,8 @@ def numbers_of(row: CandleRow) -> tuple[float, float, float, float, float, float
     """Open, high, low, close, volume of *row*, then its quote volume and its vwap, which may be ``None``;
     :class:`Misunderstood` if one of the first five is no number.
     """
-    opened, high, low, close, volume = plain_floats((row.open, row.high, row.low, row.close, row.volume))
-    quote_volume = optional_float(row.in_quote)
+    needed, quote_volume = floats_of((row.open, row.high, row.low, row.close, row.volume), row.in_quote)
+    opened, high, low, close, volume = needed
     vwap = quote_volume / volume if volume > 0 and quote_volume is not None else None
     return opened, high, low, close, volume, quote_volume, vwap
 
