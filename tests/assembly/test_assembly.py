@@ -797,6 +797,17 @@ def test_a_row_that_changes_after_it_was_proven_is_said_anew() -> None:
     assert listener.hear(row("12:00", 2), now="12:01:03") == []
 
 
+def test_a_row_of_the_same_count_and_other_numbers_is_said_anew_after_it_was_proven() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:00:10", 8), row("12:00", 1), seen("12:01:01", 9), now="12:01:01")
+    other = row("12:00", 1, 100.5, high=101.0)
+    late, anew = listener.outcomes(other, now="12:01:02")
+    assert told([late, anew]) == ["! late_row", "12:00 candle 1"]
+    assert isinstance(anew, Candle)
+    assert (anew.high, anew.close) == (101.0, 100.5)
+    assert listener.hear(other, now="12:01:03") == []
+
+
 def test_a_row_said_anew_is_held_against_the_rules_again() -> None:
     listener = ear("kraken")
     listener.hear(seen("11:59:50", 7), seen("12:00:10", 8), row("12:00", 1), seen("12:01:01", 9), now="12:01:01")
