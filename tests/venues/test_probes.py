@@ -140,6 +140,21 @@ def test_what_the_code_cannot_handle_is_a_failure(venue, path, change, containin
     assert failed == {name}
 
 
+@pytest.mark.parametrize(
+    ("venue", "path", "more"),
+    [
+        ("coinbase", "/candles", 5.0),
+        ("coinbase", "/candles", None),
+        ("kraken", "/OHLC", "5"),
+        ("kraken", "/Trades", None),
+        ("okx", "/candles", "0"),
+    ],
+)
+def test_a_column_more_than_is_read_is_nothing_to_be_said(venue, path, more):
+    found = probed(spoiled(venue, path, lambda rows: [[*row, more] for row in rows]))
+    assert {finding.status for finding in found.values()} == {"pass"}
+
+
 @pytest.mark.parametrize(("venue", "path"), [("coinbase", "/candles"), ("kraken", "/OHLC"), ("okx", "/candles")])
 def test_rows_in_another_order_are_a_note(venue, path):
     finding = probed(spoiled(venue, path, lambda rows: rows[::-1]))["row order"]

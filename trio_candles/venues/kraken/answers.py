@@ -20,7 +20,7 @@ _TOO_OFTEN = (
 )  # fmt: skip
 _UNKNOWN = ("equery:unknown asset pair", "equery:invalid asset pair")
 _UNWELL = ("eservice:", "egeneral:internal error")
-_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
+_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII | re.IGNORECASE)
 
 
 # {"error":["EQuery:Unknown asset pair"]}; {"error":[],"result":{"XXBTZUSD":[...],"last":1788415380}}
