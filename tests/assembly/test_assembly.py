@@ -699,6 +699,22 @@ def test_an_older_state_of_a_row_does_not_replace_a_newer_one() -> None:
     assert listener.hear(row("12:00", 1), row("12:00", 3), now="12:01:02") == []
 
 
+def test_of_two_rows_of_one_count_the_later_one_is_the_candle() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:00:10", 8))
+    listener.hear(row("12:00", 3), row("12:00", 3, 100.5), now="12:00:41")
+    (candle,) = listener.outcomes(seen("12:01:01", 11))
+    assert isinstance(candle, Candle)
+    assert candle.close == 100.5
+
+
+def test_a_trade_of_an_older_minute_that_comes_late_holds_up_no_row_of_it() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:02:01", 11), seen("12:01:30", 10), now="12:02:02")
+    assert listener.hear(row("12:00", 2), now="12:02:03") == ["12:00 candle 2"]
+    assert listener.hear(row("12:01", 1), now="12:02:04") == ["12:01 candle 1"]
+
+
 @pytest.mark.parametrize("skipped", ["last", "first"])
 def test_a_boundary_trade_that_was_not_seen_leaves_its_minutes_unproven(skipped: str) -> None:
     """12:00 has 8, 9; 12:01 has 10, 11; 12:02 has 12: without 9 or 10 each, only 12:00 and 12:01 together can tell."""
