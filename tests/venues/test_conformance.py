@@ -56,7 +56,7 @@ READ = {
     ("mixed_legacy_2021_2023_frames.jsonl", "coinbase"): {"bad_shape": 12},
     ("mixed_legacy_2021_2023_frames.jsonl", "kraken"): {"bad_shape": 12},
     # Kraken v1 and futures; OKX trades; OKX rows of 2022, seven fields long.
-    ("mixed_legacy_2021_2023_frames.jsonl", "okx"): {"bad_shape": 4, "unknown_channel": 4, "short_row": 4},
+    ("mixed_legacy_2021_2023_frames.jsonl", "okx"): {"bad_shape": 4, "unknown_channel": 4, "Unread": 4},
     # The time 0001-01-01 and the size "0.-10000" stand in messages that we do not need.
     ("oddities_coinbase_exchange_tardis.jsonl", "coinbase"): {"Traded": 1, "unknown_type": 8},
     ("oddities_coinbase_exchange_tardis.jsonl", "kraken"): {"bad_shape": 9},

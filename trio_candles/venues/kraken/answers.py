@@ -14,19 +14,23 @@ from trio_candles.venues.protocol import Misunderstood, VenueError
 
 __all__ = ["part_of", "result_of"]
 
-# Words of an error are compared by their beginning, in lower case and without the blank after a colon: more may follow.
-_TOO_OFTEN = (
-    "egeneral:too many requests", "eapi:rate limit exceeded", "egeneral:temporary lockout", "eservice:throttled",
-)  # fmt: skip
-_UNKNOWN = ("equery:unknown asset pair", "equery:invalid asset pair")
-_UNWELL = ("eservice:", "egeneral:internal error")
-_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII | re.IGNORECASE)
+# Errors are known by their beginning: details follow in some, as in "EGeneral:Invalid arguments:Index unavailable".
+_TOO_FAST = (
+    "EGeneral:Too many requests",
+    "EGeneral:Temporary lockout",
+    "EAPI:Rate limit exceeded",
+    "EService:Throttled",
+)
+_UNWELL = ("EService:", "EGeneral:Internal error", "EDatabase:Internal error")
+
+_THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
 
 
 # {"error":["EQuery:Unknown asset pair"]}; {"error":[],"result":{"XXBTZUSD":[...],"last":1788415380}}
+# {"error":["EAPI:Rate limit exceeded"],"result":null}
 class _Body(msgspec.Struct):
     error: list[str]
-    result: dict[str, msgspec.Raw] = {}
+    result: dict[str, msgspec.Raw] | None = None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -42,7 +46,7 @@ def result_of(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
     errors = [error for error in body.error if not error.startswith("W")]  # W: a warning beside a good answer
     if errors:
         raise _error(errors[0][:200], answer.retry_after, now)
-    return body.result
+    return body.result or {}
 
 
 def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
@@ -50,13 +54,13 @@ def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
     until = _THROTTLED_UNTIL.match(text)
     if until is not None:
         return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
-    words = text.replace(": ", ":").lower()
-    if words.startswith(_TOO_OFTEN):
+    known = text.replace(": ", ":")  # both are written
+    if known.startswith(_TOO_FAST):
         return Throttled(text, retry_after)
-    if words.startswith(_UNKNOWN):
-        return UnknownSymbol(text)
-    if words.startswith(_UNWELL):
+    if known.startswith(_UNWELL):
         return Unavailable(text, retry_after)
+    if known.startswith("EQuery:Unknown asset pair"):
+        return UnknownSymbol(text)
     return Misunderstood("refused", text)
 
 
