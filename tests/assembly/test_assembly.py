@@ -668,6 +668,12 @@ def test_trades_that_the_feed_skipped_do_not_matter_if_the_row_counted_them() ->
     assert listener.hear(seen("12:01:30", 48)) == ["12:00 candle 40"]
 
 
+def test_a_row_that_counts_no_trade_is_an_empty_minute_once_ids_say_so() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), row("12:00", 0), now="12:00:41")
+    assert listener.hear(seen("12:01:30", 8)) == ["12:00 empty"]
+
+
 def test_a_row_that_counts_too_few_is_not_proven() -> None:
     listener = ear("kraken")
     listener.hear(seen("11:59:50", 7), seen("12:00:10", 8))
@@ -824,6 +830,15 @@ def test_a_row_of_the_same_count_and_other_numbers_is_said_anew_after_it_was_pro
     assert listener.hear(other, now="12:01:03") == []
 
 
+def test_a_row_that_changes_four_minutes_after_it_was_proven_is_said_anew() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), now="11:59:51")
+    for minute, trade_id in (("12:00", 8), ("12:01", 9), ("12:02", 10), ("12:03", 11), ("12:04", 12)):
+        listener.hear(seen(minute, trade_id), row(minute, 1), now=minute)
+    assert listener.hear(seen("12:05:01", 13)) == ["12:04 candle 1"]
+    assert listener.hear(row("12:00", 1, 100.5), now="12:05:02") == ["! late_row", "12:00 candle 1"]
+
+
 def test_a_row_said_anew_is_held_against_the_rules_again() -> None:
     listener = ear("kraken")
     listener.hear(seen("11:59:50", 7), seen("12:00:10", 8), row("12:00", 1), seen("12:01:01", 9), now="12:01:01")
@@ -889,6 +904,29 @@ def test_what_is_kept_of_rows_is_bounded_whatever_is_missing(heard: str) -> None
         listener.outcomes(*events, now=minute + 1_000)
         list(listener.assembler.due(Millis(minute + 1_000)))
     assert size_of(listener.assembler) < 250_000
+
+
+def test_what_is_kept_of_rows_that_were_proven_is_next_to_nothing() -> None:
+    listener = ear("kraken")
+    for n, minute in enumerate(every_minute(500)):
+        listener.outcomes(TradeSeen(SYMBOL, 7 + n, minute), attrs_row(minute), now=minute + 1_000)
+    assert size_of(listener.assembler) < 10_000
+
+
+def test_of_more_minutes_than_are_tried_together_the_oldest_goes_and_the_next_is_proven_from_its_last_id() -> None:
+    listener = ear("kraken")
+    for n, minute in enumerate(every_minute(21)):
+        first, last = (TradeSeen(SYMBOL, 10 * n + more, Millis(minute + more)) for more in (10, 15))
+        assert listener.hear(first, last) == []
+    assert listener.hear(row("12:01", 14), now="12:20:30") == ["12:00 unproven", "12:01 candle 14"]
+
+
+def test_of_more_rows_than_are_kept_the_oldest_go() -> None:
+    listener = ear("kraken")
+    for minute in every_minute(1_500):
+        listener.outcomes(attrs_row(minute), now=minute + 1_000)
+    before, after = TradeSeen(SYMBOL, 7, Millis(minute - 1)), TradeSeen(SYMBOL, 9, Millis(minute + MINUTE))
+    assert listener.hear(before, after, now=minute + MINUTE + 1)[-1] == f"{clock(minute)} candle 1"
 
 
 def attrs_row(minute: int) -> Row:
