@@ -203,6 +203,14 @@ def test_a_connection_lost_and_found_at_the_minute_touches_no_other(venue: str) 
 
 
 @ALL
+def test_a_connection_lost_at_the_minute_and_not_found_touches_none_before(venue: str) -> None:
+    listener = ear(venue)
+    listener.disconnected("12:01")
+    other = "no_close" if venue == "okx" else "unproven"
+    assert listener.due("12:02:08") == [f"12:00 {other}", "12:01 disconnected"]
+
+
+@ALL
 def test_a_second_break_does_not_hide_the_first(venue: str) -> None:
     listener = ear(venue)
     for lost, found in (("12:00:50", "12:00:52"), ("12:01:03", "12:01:04")):
@@ -218,8 +226,8 @@ def test_being_told_twice_that_we_are_connected_changes_nothing(venue: str) -> N
     listener.connected("12:00:30")
     assert "disconnected" not in listener.due("12:01:08")[0]
     listener.disconnected("12:01:10")
-    listener.disconnected("12:01:50")
-    assert listener.due("12:02:08") == ["12:01 disconnected"]
+    listener.disconnected("12:02:50")
+    assert listener.due("12:03:08") == ["12:01-12:03 disconnected"]
 
 
 @ALL
@@ -230,6 +238,20 @@ def test_a_refused_symbol_says_so_until_it_is_acknowledged(venue: str) -> None:
     assert verdict == Unsure(Series(venue, SYMBOL), at("12:00"), at("12:02"), Reason.REFUSED, "not listed")
     listener.connected("12:02:30")
     assert listener.due("12:03:08") == ["12:02 disconnected"]
+
+
+def test_of_several_reasons_for_a_gap_the_one_that_explains_the_others_is_named() -> None:
+    """A refused symbol sends nothing to reject; without a connection nobody hears that the venue doubts itself."""
+    listener = ear("okx")
+    listener.assembler.doubted("maintenance")
+    listener.disconnected("12:00:30")
+    assert listener.due("12:01:08") == ["12:00 disconnected"]
+    listener.connected("12:01:30")
+    assert listener.due("12:03:08") == ["12:01 disconnected", "12:02 suspect"]
+    listener.assembler.doubted(None)
+    listener.hear(row("12:03", 1, closed=True, high=1.0), now="12:04:01")
+    listener.assembler.refused("delisted")
+    assert listener.due("12:04:08") == ["12:03 refused"]
 
 
 @ALL
@@ -1012,6 +1034,19 @@ def test_a_closed_row_that_breaks_a_rule_is_no_candle(wrong: Row, rule: Rule) ->
     assert outcome.rule is rule
     reason = "no_close" if rule is Rule.IN_FUTURE else "rejected"
     assert listener.due("12:01:08") == [f"12:00 {reason}"]
+
+
+def test_a_rejected_row_of_a_minute_to_come_says_nothing_of_that_minute() -> None:
+    listener = ear("okx")
+    assert listener.hear(row("12:05", 1, closed=True), now="12:00:30") == ["12:05 rejected in_future"]
+    assert listener.due("12:06:08") == ["12:00-12:06 no_close"]
+
+
+def test_why_a_minute_is_in_doubt_is_kept_while_the_minute_before_it_is_given_up() -> None:
+    listener = ear("okx")
+    listener.hear(row("12:01", 1, closed=True, high=1.0), now="12:02:01")
+    assert listener.due("12:02:07") == ["12:00 no_close"]
+    assert listener.due("12:02:08") == ["12:01 rejected"]
 
 
 def test_a_minute_whose_first_row_was_rejected_may_still_be_closed_by_another() -> None:
