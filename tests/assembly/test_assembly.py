@@ -328,6 +328,25 @@ def test_the_minute_in_which_we_joined_is_never_proven() -> None:
     assert listener.hear(beat("12:02:05", 8)) == ["12:01 empty"]
 
 
+@pytest.mark.parametrize(
+    ("joined", "first"), [("12:00:58.999", "12:01"), ("12:00:59", "12:01"), ("12:00:59.9", "12:02")]
+)
+def test_the_first_trade_proves_no_minute_in_which_the_missing_one_before_it_may_lie(joined: str, first: str) -> None:
+    """Times follow ids, but not to the instant: trade 7, which nobody heard, may be of 12:01:00.05."""
+    listener = ear("coinbase", connected="12:00:30")
+    verdicts = listener.hear(trade(joined, 8), trade("12:01:30", 9), trade("12:02:30", 10), beat("12:03:01", 10))
+    verdicts = [line for line in verdicts if "candle" in line]
+    assert verdicts == ["12:01 candle 1", "12:02 candle 1"][first == "12:02" :]
+
+
+def test_a_hole_right_before_a_minute_may_reach_into_it() -> None:
+    listener = ear("coinbase")
+    heard = trade("11:59:50", 7), trade("12:00:30", 8), trade("12:00:59.9", 10), trade("12:01:30", 11)
+    assert listener.hear(*heard, beat("12:02:01", 11)) == ["! missing_trades"]
+    assert listener.due("12:02:08") == ["12:00-12:02 missing_trades"]
+    assert listener.hear(trade("12:01:00.05", 9), now="12:02:09") == ["12:00 candle 2", "12:01 candle 2"]
+
+
 def test_without_a_single_trade_heartbeats_prove_nothing() -> None:
     listener = ear("coinbase")
     assert listener.hear(beat("12:01:05", 7), beat("12:02:05", 7)) == []
