@@ -465,6 +465,16 @@ def test_trades_heard_again_after_many_holes_are_not_counted_again() -> None:
     assert {line for line in told(outcomes) if "candle" in line} <= {"12:00 candle 300"}
 
 
+def test_the_last_trade_of_what_is_forgotten_is_known_to_have_been_heard() -> None:
+    listener = ear("coinbase")
+    for n in range(100):
+        listener.hear(trade("12:00:20", 8 + 2 * n))
+    before = pickle.dumps(listener.assembler)
+    for n in range(100):
+        assert listener.hear(trade("12:00:20", 8 + 2 * n)) == []
+    assert pickle.dumps(listener.assembler) == before
+
+
 def test_a_minute_whose_ids_contradict_its_times_gets_no_verdict() -> None:
     """Trade 9 proves that 12:00 ended with trade 8; but trade 11 says that it was of 12:00."""
     listener = ear("coinbase")
