@@ -9,7 +9,6 @@ import attrs
 import pytest
 import trio
 from history_peer import NOON, Peer, in_rows
-from recorded import recorded
 
 from trio_candles.venues.history import Answer, Request, Unavailable
 from trio_candles.venues.probes import Finding
@@ -139,6 +138,21 @@ def test_what_the_code_cannot_handle_is_a_failure(venue, path, change, containin
     found = probed(spoiled(venue, path, change, containing=containing))
     failed = {finding.name for finding in found.values() if finding.status == "fail"}
     assert failed == {name}
+
+
+@pytest.mark.parametrize(
+    ("venue", "path", "more"),
+    [
+        ("coinbase", "/candles", 5.0),
+        ("coinbase", "/candles", None),
+        ("kraken", "/OHLC", "5"),
+        ("kraken", "/Trades", None),
+        ("okx", "/candles", "0"),
+    ],
+)
+def test_a_column_more_than_is_read_is_nothing_to_be_said(venue, path, more):
+    found = probed(spoiled(venue, path, lambda rows: [[*row, more] for row in rows]))
+    assert {finding.status for finding in found.values()} == {"pass"}
 
 
 @pytest.mark.parametrize(("venue", "path"), [("coinbase", "/candles"), ("kraken", "/OHLC"), ("okx", "/candles")])

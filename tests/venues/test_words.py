@@ -165,7 +165,7 @@ def error_of(venue: str, answer: Answer) -> VenueError:
         ("EGeneral:Too many requests (public)", Throttled),
         ("EAPI:Rate limit exceeded", Throttled),
         ("EAPI:Rate limit exceeded for this address", Throttled),
-        ("EAPI: Rate Limit Exceeded", Throttled),
+        ("EAPI: Rate limit exceeded", Throttled),
         ("EGeneral:Temporary lockout", Throttled),
         ("EService: Throttled: 1762820224", Throttled),
         ("EService:Unavailable", Unavailable),

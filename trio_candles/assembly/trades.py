@@ -4,11 +4,11 @@ What was heard is kept as *runs*: stretches of ids of which every trade was hear
 extends that run (nearly all do); any other one begins a run or extends another, and two runs that meet become one. A
 heartbeat that names the newest id heard extends the time, not the ids: no trade has come since.
 
-A run proves a minute if the run began before the minute and no trade is missing up to :data:`GRACE` after the
-minute's end. Invariants: between two runs at least one trade is missing; ``since <= judged_until``, and a run's minutes
-before ``judged_until`` have had their verdict from that run, but for those in which a trade of another run lies (the
-ids do not follow time there) and those whose trades were forgotten; ``complete_until`` and ``judged_until`` never go
-back.
+A run proves a minute if the run began :data:`GRACE` before the minute and no trade is missing up to :data:`GRACE`
+after the minute's end. Invariants: between two runs at least one trade is missing; ``since <= judged_until``, and a
+run's minutes before ``judged_until`` have had their verdict from that run, but for those in which a trade of another
+run lies (the ids do not follow time there) and those whose trades were forgotten; ``complete_until`` and
+``judged_until`` never go back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trio_candles.venues.protocol import Event, Heartbeat, Traded
 __all__ = ["FromTrades"]
 
 GRACE = Millis(1_000)
-"""How far beyond a minute's end proof must reach where trades might come slightly out of order."""
+"""How far beyond a minute, on either side, proof must reach where trades might come slightly out of order."""
 
 
 @attrs.define
@@ -36,7 +36,7 @@ class _Run:
     lo: int
     hi: int
     since: Millis
-    """The first minute that began after the trade ``lo``: the first that this run can prove."""
+    """The first minute that began :data:`GRACE` after the trade ``lo``: the first that this run can prove."""
     complete_until: Millis
     """No trade before this time is missing above ``hi``: the newest trade's time, or a heartbeat's."""
     judged_until: Millis
@@ -103,7 +103,7 @@ class FromTrades(Assembler):
             # Ids ascend with time: a time long before that of a lower id is wrong; the new run would prove minutes
             # from before the hole.
             time = max(trade.time, runs[index - 1].complete_until - GRACE) if index else trade.time
-            since = Millis(floor_to(time, MINUTE) + MINUTE)
+            since = floor_to(time + GRACE + MINUTE - 1, MINUTE)  # the trade before it, which is missing, may be later
             run = _Run(new_id, new_id - 1, since, trade.time, since)
             runs.insert(index, run)
             index += 1
@@ -139,7 +139,7 @@ class FromTrades(Assembler):
         """Note that the feed left out the ids between *run* and *trade*, in the minutes in which we were connected."""
         missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
         since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
-        for minute in range(since, max(run.complete_until, trade.time) + 1, MINUTE):
+        for minute in range(since, max(run.complete_until, trade.time) + GRACE, MINUTE):
             if not self._without_connection(minute, minute + MINUTE):
                 self._reasons.setdefault(Millis(minute), (Reason.MISSING_TRADES, missing))
         if self._without_connection(run.complete_until, now):

@@ -103,7 +103,7 @@ def readable(decoder: msgspec.json.Decoder[T], rows: Iterable[msgspec.Raw]) -> l
     for row in rows:
         try:
             found.append(decoder.decode(row))
-        except (*UNREADABLE, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             failed = error
     if failed is not None and not found:
         raise Misunderstood("bad_shape", f"no row of the listing can be read: {failed}"[:200])

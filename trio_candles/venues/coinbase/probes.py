@@ -32,7 +32,7 @@ class _Trade(msgspec.Struct):
     trade_id: int
 
 
-# [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume
+# [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume; more may follow.
 class _Row(msgspec.Struct, array_like=True):
     time: int
     low: float
