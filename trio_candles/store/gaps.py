@@ -34,11 +34,14 @@ import attrs
 from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.spans import touching
+from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
 __all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
+STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
 OLD_ENOUGH = Millis(60 * MINUTE)
@@ -113,11 +116,16 @@ class Gaps:
     # --- what there is
 
     def read_through(self) -> None:
-        """Read every value that the collector goes by; ``ValueError`` where one makes no sense."""
+        """Read every value that the collector goes by; ``ValueError`` where one makes no sense.
+
+        A reason that is a newer version's is kept as it is. A state that is one means what nobody here knows:
+        :class:`NotAsWritten`.
+        """
         for state, reason in self._db.execute("SELECT DISTINCT state, reason FROM gap"):
-            Reason(reason)
-            if state not in ("open", "unfillable"):
-                raise ValueError(f"a gap is {state!r}")
+            if is_damaged(state, STATES) or is_damaged(reason, Reason):
+                raise ValueError(f"a gap is {state!r}, for {reason!r}")
+            if state not in STATES:
+                raise NotAsWritten(f"the journal calls a gap {state!r}, which only another version understands; use it")
         whole = " AND ".join(f"{column} % {MINUTE} = 0" for column in ("rest_since_ms", "rest_until_ms"))
         odd = self._db.execute(
             "SELECT attempts, not_before_ms, rest_since_ms, rest_until_ms FROM gap"

@@ -207,8 +207,8 @@ def _remade(table: str, statements: str, values: str) -> str:
     Not by ALTER TABLE, which writes a text of its own into the schema: the text is compared with ours at each start.
     """
     return (
-        f"CREATE TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
-        f"INSERT INTO {table} SELECT {values} FROM before; DROP TABLE before;"
+        f"CREATE TEMP TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
+        f"INSERT INTO {table} SELECT {values} FROM temp.before; DROP TABLE temp.before;"
     )
 
 
