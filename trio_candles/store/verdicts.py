@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -162,6 +162,13 @@ class Verdicts:
         )
         self._entries.stored(entry, candles[-1].open_time)
         judged.accepted += len(candles)
+
+    def put_back(self, entry: Entry, candles: Sequence[Candle], empties: Iterable[tuple[int, int, str]]) -> None:
+        """Store *candles* and empty spans that are accounted for as neither; both oldest first, and disjoint."""
+        if candles:
+            self._store(entry, candles, Judged())
+        for since, until, evidence in empties:
+            self._add_empty(entry, since, until, evidence)
 
     def _judge_again(self, entry: Entry, candle: Candle, now: Millis, judged: Judged) -> None:
         """A candle of a minute that is accounted for and no gap: the same again, or a contradiction."""
