@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from directories import BTC, bring_down, sql
+from directories import BTC, bring_down, left_by_a_killed_collector, sql
 from journals import LATE, NOON, at, candle, empty, journal_in, kinds, unsure
 
 from trio_candles import coverage, read_candles
@@ -92,6 +92,17 @@ def test_what_is_changed_in_a_sound_journal_is_refused_with_a_remedy_and_left_as
             pass
     assert (sql(root, "SELECT * FROM sqlite_master"), sql(root, "SELECT * FROM candle")) == before
     assert not (root / "quarantine").exists()
+
+
+@pytest.mark.parametrize("statements", [["ANALYZE"], ["CREATE TABLE notes (text)", "VACUUM"]])
+def test_nothing_is_lost_of_what_a_killed_collector_left_when_somebody_looks_into_it_first(tmp_path, statements):
+    with left_by_a_killed_collector(tmp_path / "live", tmp_path / "killed", "s" * 60) as root:
+        run(root, *statements)
+        with open_store(root) as store:
+            assert sql(root, "SELECT count(*) FROM candle") == [(30,)]
+            store.flush(store.waiting())
+        assert not (root / "quarantine").exists()
+        assert read_candles(root, "okx", "BTC-USDT").num_rows == 60
 
 
 def test_the_remedy_works(root):

@@ -332,6 +332,20 @@ class Gaps:
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
 
+    def forget_absences(self, entry: Entry, since: int, until: int) -> None:
+        """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
+        were there says nothing about whether they can be had again.
+        """
+        rows = self._db.execute(
+            "SELECT rowid, since_ms, until_ms, at_ms, detail FROM gap_event INDEXED BY gap_event_absent"
+            f" WHERE {touching('gap_event', _ABSENT)}",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        for rowid, low, high, at, detail in rows:
+            self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
+            for begin, end in subtract([(low, high)], [(since, until)]):
+                self.event(entry.id, begin, end, "absent", detail, at)
+
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
         for row in self._touching(entry, since, until):

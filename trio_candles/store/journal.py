@@ -364,6 +364,7 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
             for low, high in self._verdicts.unaccounted(entry, since, until):
+                self.gaps.forget_absences(entry, low, high)
                 self.gaps.open(entry, Unsure(series, Millis(low), Millis(high), Reason.CORRUPT, detail), now)
                 self._underived.add(entry.id, low, high)
                 lost += (high - low) // MINUTE
