@@ -201,6 +201,16 @@ def test_revisions_of_the_last_day_and_rejections_are_counted(tmp_path):
     assert found.rejections["okx"] == {"conflict": 3, "high_below_low": 3}
 
 
+@pytest.mark.parametrize("back", [2 * 86_400_000, NOON])
+def test_a_revision_noted_while_the_clock_was_set_back_hides_none_of_the_last_day(tmp_path, back):
+    root = made(tmp_path, quiet(BTC, FIRST, NOON - MINUTE), candle(BTC, NOON - MINUTE))
+    with a_store(root) as store:
+        store.commit([attrs.evolve(candle(BTC, NOON - MINUTE), volume=volume) for volume in (6.0, 7.0, 8.0)], NOON)
+    with closing(sqlite3.connect(root / JOURNAL)) as database, database:
+        database.execute("UPDATE revision SET at_ms = ? WHERE id = (SELECT max(id) FROM revision)", (NOON - back,))
+    assert read(root, NOON + 1).series[BTC].revisions == 2
+
+
 def test_what_the_collector_publishes_is_read(tmp_path):
     with a_store(tmp_path) as store:
         store.journal.publish([("okx", "[DISC]", False, 5, 4, 3, 2)], {"day files": "disk is full"}, NOON)

@@ -157,9 +157,11 @@ class _Series:
             judge_reader(case.root, self.venue, self.symbol, self.rows, self.empties, self.gaps, bounds)
         end.minutes += (mark - first) // MINUTE
         end.candles += len(self.rows)
-        end.empty += len(self.empties)
-        given_up = sum(state == "unfillable" for state in self.gaps.values())
-        end.gaps += len(self.gaps) - given_up
+        # The audit counts what has happened; a clock that was ahead for a moment may have left more in the ledger.
+        happened = [state for minute, state in self.gaps.items() if minute + MINUTE <= case.now]
+        end.empty += sum(minute + MINUTE <= case.now for minute in self.empties)
+        given_up = happened.count("unfillable")
+        end.gaps += len(happened) - given_up
         end.unfillable += given_up
 
     def _judge_beginning(self, id_: int, first: int) -> int:

@@ -34,11 +34,14 @@ import attrs
 from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.spans import touching
+from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
 __all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
+STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
 OLD_ENOUGH = Millis(60 * MINUTE)
@@ -116,11 +119,16 @@ class Gaps:
     # --- what there is
 
     def read_through(self) -> None:
-        """Read every value that the collector goes by; ``ValueError`` where one makes no sense."""
+        """Read every value that the collector goes by; ``ValueError`` where one makes no sense.
+
+        A reason that is a newer version's is kept as it is. A state that is one means what nobody here knows:
+        :class:`NotAsWritten`.
+        """
         for state, reason in self._db.execute("SELECT DISTINCT state, reason FROM gap"):
-            Reason(reason)
-            if state not in ("open", "unfillable"):
-                raise ValueError(f"a gap is {state!r}")
+            if is_damaged(state, STATES) or is_damaged(reason, Reason):
+                raise ValueError(f"a gap is {state!r}, for {reason!r}")
+            if state not in STATES:
+                raise NotAsWritten(f"the journal calls a gap {state!r}, which only another version understands; use it")
         whole = " AND ".join(f"{column} % {MINUTE} = 0" for column in ("rest_since_ms", "rest_until_ms"))
         odd = self._db.execute(
             "SELECT attempts, not_before_ms, rest_since_ms, rest_until_ms FROM gap"
@@ -325,6 +333,20 @@ class Gaps:
                 self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
+
+    def forget_absences(self, entry: Entry, since: int, until: int) -> None:
+        """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
+        were there says nothing about whether they can be had again.
+        """
+        rows = self._db.execute(
+            "SELECT rowid, since_ms, until_ms, at_ms, detail FROM gap_event INDEXED BY gap_event_absent"
+            f" WHERE {touching('gap_event', _ABSENT)}",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        for rowid, low, high, at, detail in rows:
+            self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
+            for begin, end in subtract([(low, high)], [(since, until)]):
+                self.event(entry.id, begin, end, "absent", detail, at)
 
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
