@@ -199,6 +199,22 @@ def test_a_second_collector_is_kept_out_and_the_first_does_not_notice(home):
     assert running.end()[0] == 0
 
 
+def test_two_runs_in_one_folder_log_into_files_of_their_own_and_the_second_says_so(home):
+    first = Running(home, "--simulate", "--data-dir", "one")
+    first.wait_for("Venues:")
+    second = finished(home, "--simulate", "--data-dir", "two", "--duration", "1s")
+    first.process.terminate()
+    code, _, err = first.end()
+    assert (code, err) == (0, "")
+    assert (second.returncode, second.stderr.count("\n")) == (0, 1)
+    beside = str(Path("logs", "collector-2.log"))
+    assert f"another run writes to collector.log there; this one logs to {beside}" in second.stderr
+    assert f"Log: {beside}" in second.stdout
+    logs = [(home / "logs" / name).read_text() for name in ("collector.log", "collector-2.log")]
+    assert [text.count("started: simulated candles into one") for text in logs] == [1, 0]
+    assert [text.count("started: simulated candles into two") for text in logs] == [0, 1]
+
+
 def test_mistakes_in_the_configuration_are_told_all_at_once_and_nothing_is_started(home):
     (home / "config.yaml").write_text(CONFIG.replace("flush_interval_seconds", "flush_interval") + "statu: {}\n")
     done = finished(home, "--simulate")
