@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).parents[2]
 BTC, ETH = Series("okx", "BTC-USDT"), Series("okx", "ETH-USDT")
 FIRST = Millis(NOON - 100 * MINUTE)
 BLANK = AlertDocument(
-    event="recovered", at_ms=0, data_dir="data", healthy=True, text="", problems=(), still_unhealthy=()
+    event="recovered", at_ms=0, data_dir="data", healthy=True, text="", content="", problems=(), still_unhealthy=()
 )
 FROZEN = ("--speed", "1e-12", "--pivot")
 """A clock that stands still at the pivot that follows."""

@@ -21,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import trio
 
@@ -28,7 +29,7 @@ from trio_candles.clock import ServiceClock
 from trio_candles.collector.feed import leaves
 from trio_candles.collector.service import Service, open_service
 from trio_candles.collector.status import Board, VenueBoard, banner, render
-from trio_candles.command.console import Console, open_console
+from trio_candles.command.console import LOG_NAME, Console, open_console
 from trio_candles.command.launch import Plan, UsageError, plan, world
 from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
@@ -95,6 +96,8 @@ def _run_with_console(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
                 latest_ms=planned.time.now(),
             )  # fmt: skip
+            if console.log_file.name != LOG_NAME:
+                log.warning("another run writes to %s there; this one logs to %s", LOG_NAME, console.log_file)
         except StopAsked:
             log.info("asked to stop before anything was started")
             assert console is not None
@@ -172,7 +175,7 @@ async def collect(
     signals.on_stop(ask)
     console.on_failure(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
-    console.show(banner(venues, remarks(planned)), final=True)
+    console.show(banner(venues, remarks(planned, console.log_file)), final=True)
     async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
@@ -187,10 +190,10 @@ async def collect(
     return service
 
 
-def remarks(planned: Plan) -> list[str]:
+def remarks(planned: Plan, log_file: Path) -> list[str]:
     """Lines for the banner: where the candles go, and what about this run is not as usual."""
     config = planned.config
-    lines = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    lines = [f"Data: {config.data_dir}   Log: {log_file}   Ctrl-C stops"]
     if planned.simulate:
         lines.append(f"SIMULATED exchanges, market seed {planned.seed}")
     if planned.accelerated:

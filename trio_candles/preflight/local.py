@@ -221,6 +221,7 @@ def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
             raise IsADirectoryError(f"{log} is a directory; the log file belongs there")
         if os.path.exists(log) and not os.access(log, os.W_OK):
             raise PermissionError(f"{log} may not be written")
+        _open_for_writing(log_dir / ".collector.log.lock")
     except OSError as error:
         checks.failed(name, f"{log_dir}: {error}", "make it writable, or set log_dir to another directory")
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,11 +55,13 @@ class Store:
         self._disk = disk
         self._catalog = Catalog(root, journal, disk)
         self._flusher = Flusher(root, journal, disk, self._catalog)
+        self.working = threading.RLock()
+        """Held by the thread that is at work in the store."""
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Around direct calls of the journal: errors of its disk become :class:`StoreUnavailable`."""
-        with _system_errors(self._root):
+        with self.working, _system_errors(self._root):
             yield
 
     def ask(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
@@ -251,9 +254,26 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] 
             store.recover(go_on)
             yield store
         finally:
-            try:
-                journal.close()
-            except sqlite3.Error as error:
-                # What was committed is in the write-ahead log; the next start, or a reader, finds it there.
-                log.warning("the journal could not be put to rest (is a reader at work?): %s", error)
-                journal.abandon()
+            if store.working.acquire(blocking=False):
+                _put_to_rest(journal)
+                store.working.release()
+            else:
+                # Nobody waits for a thread that hangs in the disk. But it may wake and write: until then the directory
+                # is held, for as long as this process lives.
+                log.error("%s is still being written to; it is held until that has ended", root)
+                later = (store, journal, stack.pop_all())
+                threading.Thread(target=_put_to_rest_later, args=later, name="store", daemon=True).start()
+
+
+def _put_to_rest(journal: Journal) -> None:
+    try:
+        journal.close()
+    except sqlite3.Error as error:
+        # What was committed is in the write-ahead log; the next start, or a reader, finds it there.
+        log.warning("the journal could not be put to rest (is a reader at work?): %s", error)
+        journal.abandon()
+
+
+def _put_to_rest_later(store: Store, journal: Journal, held: ExitStack) -> None:
+    with held, store.working:
+        _put_to_rest(journal)
