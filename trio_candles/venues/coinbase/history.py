@@ -312,7 +312,7 @@ class _Walk:
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
     def add_page(self, rows: Sequence[tuple[int, Trade | None]], after: int | None) -> int:
-        """Remember the ids and trades of a page, all that there are between its lowest id and *after*; return the highest
+        """Remember the ids and trades of a page, all there are between its lowest id and *after*; return its highest
         id.
         """
         # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
