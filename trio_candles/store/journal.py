@@ -33,6 +33,7 @@ from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
+from trio_candles.store.samples import Samples
 from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
@@ -62,7 +63,10 @@ class Journal:
         self._entries = Entries(database)
         self.gaps = Gaps(database, self._entries)
         self.revisions = Revisions(database, self._entries)
-        self._verdicts = Verdicts(database, self._entries, self.gaps, self.revisions, self._underived, stored_elsewhere)
+        self.samples = Samples(database, self._entries)
+        self._verdicts = Verdicts(
+            database, self._entries, self.gaps, self.revisions, self.samples, self._underived, stored_elsewhere
+        )
 
     @classmethod
     def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
@@ -107,6 +111,7 @@ class Journal:
             raise ValueError(f"not a span of whole minutes: {odd}")
         self.gaps.read_through()
         self.revisions.read_through()
+        self.samples.read_through()
         for series, day in self.waiting_days():
             self.waiting(series, day)
         self.meta()

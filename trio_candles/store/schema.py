@@ -119,6 +119,19 @@ CREATE TABLE confirmed (                -- live candles that open before the mar
 );
 """
 
+_SAMPLE = """
+CREATE TABLE sample (                   -- minutes that rows of REST filled, to be rebuilt from trades and compared
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    minute_ms INTEGER,                  -- the one of its page that is asked about; NULL once it differed: all are
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,   -- the page, or what is left of it to rebuild
+    attempts INTEGER NOT NULL,          -- in vain
+    not_before_ms INTEGER NOT NULL      -- asked about from then on
+);
+CREATE UNIQUE INDEX sample_minute ON sample (series_id, minute_ms);
+CREATE INDEX sample_due ON sample (not_before_ms);
+"""
+
 _ABSENT = """
 CREATE INDEX gap_event_absent ON gap_event (series_id, since_ms) WHERE event = 'absent';
 """
@@ -198,7 +211,7 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 ) WITHOUT ROWID;
 """
 
-TABLES += TABLES_SINCE_2
+TABLES += TABLES_SINCE_2 + _SAMPLE
 
 
 def _remade(table: str, statements: str, values: str) -> str:
@@ -229,7 +242,7 @@ _SINCE_4 = (
     + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
     + _ABSENT
 )
-_SINCE_5 = f"INSERT OR REPLACE INTO meta VALUES ('{UNMENDED}', 'True');"
+_SINCE_5 = f"{_SAMPLE}INSERT OR REPLACE INTO meta VALUES ('{UNMENDED}', 'True');"
 
 UPGRADES = {
     "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5,
