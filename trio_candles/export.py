@@ -40,6 +40,7 @@ from trio_candles.command.options import (
     symbol,
     through_a_pipe,
     timeframe,
+    tool_clock,
     utc_time,
     write_plainly,
 )
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             options.until,
             on_gap=options.on_gap,
             fill=options.fill,
+            now=tool_clock(data_dir, options.speed, options.pivot),
         )
         target = _target(options.output, options.format, reading, data_dir)
         _write_beside(target, lambda sink: _WRITERS[options.format](reading.table, sink))
@@ -134,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fill", nargs="?", const="previous", choices=["previous"],
         help="add flat bars for minutes that are known to be without trades; never for gaps",
     )  # fmt: skip
-    add_clock(parser)  # as every tool; an export goes by what is accounted for, not by a clock
+    add_clock(parser)  # as every tool; nothing is exported that has not happened
     return parser
 
 

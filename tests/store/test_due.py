@@ -164,7 +164,7 @@ def test_a_piece_that_is_given_up_leaves_a_ledger_that_makes_sense(journal):
     journal.commit([vain(700, 800, absent=True)], at(1011))
     assert rows(journal, "SELECT count(*) FROM gap WHERE state = 'unfillable'") == [(1,)]
     journal.gaps.read_through()
-    assert journal.gaps.open_minutes() == {"okx": 700}
+    assert journal.gaps.open_minutes(LATE) == {"okx": 700}
 
 
 def test_what_an_answer_did_not_reach_is_due_at_once(journal):
@@ -208,7 +208,7 @@ def steps(journal, now: Millis) -> int:
         return 0
 
     journal.database.set_progress_handler(one, 1000)
-    assert journal.gaps.open_minutes()
+    assert journal.gaps.open_minutes(now)
     journal.gaps.due(OKX, now)
     journal.database.set_progress_handler(None, 0)
     return count
@@ -254,7 +254,7 @@ def test_after_any_findings_the_count_is_the_tables_and_the_journal_can_be_opene
             now = Millis(at(200) + 20 * MINUTE * (number + 1))
             journal.commit(batch, now)
             total = rows(journal, "SELECT coalesce(sum(until_ms - since_ms), 0) FROM gap WHERE state = 'open'")
-            assert [(journal.gaps.open_minutes()["okx"] * MINUTE,)] == total
+            assert [(journal.gaps.open_minutes(LATE)["okx"] * MINUTE,)] == total
             journal.gaps.read_through()
             open_gaps = set(rows(journal, "SELECT since_ms FROM gap WHERE state = 'open'"))
             later = journal.gaps.due(OKX, Millis(now + LONGEST_WAIT))
@@ -265,4 +265,4 @@ def test_a_commit_that_fails_changes_no_count(journal):
     journal.commit([unsure(0, 5)], at(5))
     with pytest.raises(AttributeError):
         journal.commit([unsure(5, 9), None], LATE)
-    assert journal.gaps.open_minutes() == {"okx": 5}
+    assert journal.gaps.open_minutes(LATE) == {"okx": 5}

@@ -324,9 +324,20 @@ def test_rejections_are_counted_since_the_directory_began(journal):
 def test_open_gap_minutes_are_those_of_expected_series(journal):
     journal.commit([unsure(0, 5), candle(2)], LATE)
     journal.expect([BTC, ETH], at(-10), at(5))
-    assert journal.gaps.open_minutes() == {"okx": 4 + 10, "kraken": 15}
+    assert journal.gaps.open_minutes(LATE) == {"okx": 4 + 10, "kraken": 15}
     journal.expect([BTC], at(-10), at(5))
-    assert journal.gaps.open_minutes() == {"okx": 14}
+    assert journal.gaps.open_minutes(LATE) == {"okx": 14}
+
+
+@pytest.mark.parametrize(("now", "count"), [(5, 5), (2.9, 2), (0.5, 0), (-3, 0), (11, 10)])
+def test_a_minute_that_has_not_happened_is_not_counted_among_the_open_gaps(journal, now, count):
+    journal.commit([unsure(0, 10)], at(0))
+    assert journal.gaps.open_minutes(at(now))["okx"] == count
+
+
+def test_only_the_open_ones_of_the_minutes_ahead_are_left_out_of_the_count(journal):
+    journal.commit([unsure(0, 2), candle(2), unsure(3, 10), empty(10, 20), unsure(20, 30)], LATE)
+    assert [journal.gaps.open_minutes(at(now))["okx"] for now in (1, 4, 15, 22)] == [1, 3, 9, 11]
 
 
 # --- against a model that knows only minutes
@@ -805,7 +816,7 @@ def test_a_rebuilt_ledger_owes_what_lies_between_and_after_the_stored_minutes():
         assert journal.spans() == {BTC: (at(0), at(7))}
         assert gaps(journal) == [(0, 2, "ledger_lost"), (4, 6, "ledger_lost")]
         assert journal.meta()["latest_ms"] == str(at(7))
-        assert journal.gaps.open_minutes() == {}  # until somebody expects it
+        assert journal.gaps.open_minutes(LATE) == {}  # until somebody expects it
         journal.expect([BTC], at(-1), at(9))
         assert gaps(journal) == [
             (-1, 0, "not_collected"), (0, 2, "ledger_lost"), (4, 6, "ledger_lost"), (7, 9, "ledger_lost"),

@@ -230,7 +230,7 @@ def test_two_observations_make_what_both_saw_unfillable(journal):
     assert evidence == f"left out (at {at(100)}); left out (at {at(110)})"
     journal.commit([absent(1, 4)], at(120))
     assert states(journal) == [(1, 2, "unfillable", 3), (2, 3, "unfillable", 2), (3, 4, "unfillable", 3)]
-    assert journal.gaps.open_minutes() == {}
+    assert journal.gaps.open_minutes(LATE) == {}
 
 
 @pytest.mark.parametrize(

@@ -1249,7 +1249,7 @@ def test_a_lost_journal_is_set_aside_and_rebuilt_from_the_day_files(tmp_path, ca
         # From the first instant of the oldest file's day: what of that day was expected, nobody knows.
         assert spans == {BTC: (at(-1440), at(7))}
         assert gaps(tmp_path) == [(-1440, -3, "ledger_lost"), (2, 4, "ledger_lost"), (5, 7, "ledger_lost")]
-        assert store.journal.gaps.open_minutes() == {"okx": 1437 + 2 + 2}
+        assert store.journal.gaps.open_minutes(LATE) == {"okx": 1437 + 2 + 2}
         assert {path: (tmp_path / path).read_bytes() for path in files} == files
         judged = store.commit([*candles(-3, 2), Empty(BTC, at(2), at(3), "x"), candle(3), candle(7)], LATE)
         assert (judged.accepted, len(judged.rejected)) == (2, 5)

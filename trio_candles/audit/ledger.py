@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from zlib import crc32
@@ -45,6 +45,9 @@ class Account:
     first: int
     mark: int
     expected: bool
+    happened: int = LATEST
+    """The end of the newest minute that has happened: a clock that was ahead may have left gaps and empty minutes that
+    have not, which say nothing. A mark may be later."""
     open_gap: dict[int, int] = attrs.field(factory=dict)
     unfillable: dict[int, int] = attrs.field(factory=dict)
     empty: dict[int, int] = attrs.field(factory=dict)
@@ -58,10 +61,13 @@ class Account:
     """Minute -> open, high, low, close and volume that it is on record to have now, whatever the day file has."""
 
     def end(self, running: bool, now: int) -> int:
-        """The end of what must be accounted for: the mark; beside a collector at least the time two minutes ago."""
+        """The end of what must be accounted for: the mark, as far as it has happened; beside a collector at least the
+        time two minutes ago.
+        """
+        end = max(self.first, min(self.mark, self.happened))
         if not (running and self.expected):
-            return self.mark
-        return max(self.mark, min(now, LATEST) // MINUTE * MINUTE - 2 * MINUTE)
+            return end
+        return max(end, min(now, LATEST) // MINUTE * MINUTE - 2 * MINUTE)
 
     def days(self, end: int) -> set[int]:
         """Every day up to *end* that this account covers, and every other of which it holds anything."""
@@ -103,25 +109,28 @@ class Ledger:
         stopped = self.meta.get("stopped_at_ms", "")
         if stopped.isascii() and stopped.isdigit():
             return int(stopped)
-        return max((account.mark for account in self.accounts.values()), default=None)
+        return max((account.end(False, 0) for account in self.accounts.values()), default=None)
 
 
-def read_ledger(data_dir: Path) -> Ledger:
-    """The whole ledger, read in one transaction; what is wrong with it is in its ``problems``, and never raised."""
+def read_ledger(data_dir: Path, now: Callable[[], int]) -> Ledger:
+    """The whole ledger, read in one transaction; what is wrong with it is in its ``problems``, and never raised.
+
+    *now* gives Unix ms, and is called once the transaction has begun: no gap and no empty minute counts that is later.
+    """
     path = data_dir / JOURNAL
     if not path.exists():
         return Ledger(exists=False)
     ledger = Ledger()
     try:
         with open_snapshot(path) as database:
-            _read(database, ledger)
+            _read(database, ledger, min(max(now(), 0), LATEST) // MINUTE * MINUTE)
     except (sqlite3.Error, OSError) as error:
         ledger = Ledger()
         ledger.blame(f"the journal cannot be read: {error}")
     return ledger
 
 
-def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
+def _read(database: sqlite3.Connection, ledger: Ledger, happened: int) -> None:
     for (line,) in database.execute("PRAGMA quick_check(10)").fetchall():
         if line != "ok":
             ledger.blame(f"quick_check: {line}")
@@ -129,7 +138,7 @@ def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
     if ledger.meta.get("format") not in (FORMAT, *UPGRADES):
         ledger.blame(f"the journal's format is {ledger.meta.get('format')!r}, not {FORMAT!r}")
         return
-    by_id = _read_series(database, ledger)
+    by_id = _read_series(database, ledger, happened)
     _read_gaps(database, ledger, by_id)
     _read_empties(database, ledger, by_id)
     _read_journal(database, ledger, by_id)
@@ -140,7 +149,7 @@ def _read(database: sqlite3.Connection, ledger: Ledger) -> None:
     ledger.usable = True
 
 
-def _read_series(database: sqlite3.Connection, ledger: Ledger) -> dict[int, Account]:
+def _read_series(database: sqlite3.Connection, ledger: Ledger, happened: int) -> dict[int, Account]:
     by_id = {}
     folder = "folder" if ledger.meta["format"] not in BEFORE_FOLDERS else "NULL"
     rows = database.execute(f"SELECT id, venue, symbol, timeframe, {folder}, first_ms, mark_ms, expected FROM series")
@@ -157,7 +166,7 @@ def _read_series(database: sqlite3.Connection, ledger: Ledger) -> dict[int, Acco
             continue
         if series.timeframe != "1m":
             continue  # only minutes are accounted for; aggregates follow from them
-        account = Account(series, first, mark, expected == 1)
+        account = Account(series, first, mark, expected == 1, happened)
         if ledger.accounts.setdefault(key, account) is not account:
             ledger.blame(f"series: two share the folder {series.path}", series)
             continue
@@ -183,8 +192,11 @@ def _read_gaps(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Ac
                 ledger.blame("gap: no reason", series, since, until)
             elif reason not in REASONS:
                 ledger.blame(f"gap: {reason!r} is no reason that there is", series, since, until)
-            _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             spans.append((since, until))
+            until = min(until, account.happened)
+            if since >= until:
+                continue
+            _mark(account.unfillable if state == "unfillable" else account.open_gap, since, until)
             count = attempts if isinstance(attempts, int) else 0
             why = str(reason or "").strip() or "unknown"
             ledger.gaps.append(KnownGap(series.venue, series.symbol, since, until, str(state), why, count))
@@ -203,7 +215,7 @@ def _read_empties(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
                 continue
             if not str(evidence or "").strip():
                 ledger.blame("empty: no evidence", series, since, until)
-            _mark(account.empty, since, until)
+            _mark(account.empty, since, min(until, account.happened))
             spans.append((since, until))
         _check_disjoint(ledger, series, "empty", spans)
 

@@ -98,7 +98,7 @@ def audit(
     longer = list(PAUSES_BEHIND if pauses is None and beside else ())
     while True:
         beside = running()
-        ledger = read_ledger(data_dir)
+        ledger = read_ledger(data_dir, now)
         if suspects is None and ledger.exists and not ledger.usable and waits:
             threading.Event().wait(waits.pop(0))
             continue  # a moment's lock: no use in reading all files without a ledger

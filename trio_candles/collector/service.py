@@ -88,7 +88,7 @@ async def open_service(
     owed = await offload(store.expect, everything, earliest, now)
     await offload(store.aggregate, config.aggregation.timeframes if config.aggregation.enabled else ())
     board = Board(now, {name: VenueBoard(name) for name in series})
-    gaps = await offload(store.ask, store.journal.gaps.open_minutes)
+    gaps = await offload(store.ask, store.journal.gaps.open_minutes, now)
     for name, shown in board.venues.items():
         shown.open_gap_minutes = gaps[name]
     service = Service(board, Writing())

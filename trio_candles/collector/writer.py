@@ -204,7 +204,7 @@ class _Writer:
             self.look_due = trio.current_time() + LOOK_SECONDS
         answers, self._answers = self._answers, []
         try:
-            await self._offload(self._store.ask, self._look_into, whole, answers, now)
+            minutes = await self._offload(self._store.ask, self._look_into, whole, answers, now)
         except StoreUnavailable as error:
             self._answers[:0] = answers
             self._store_failed("journal", str(error), "the gaps cannot be counted")
@@ -212,7 +212,6 @@ class _Writer:
         for name, backlog in self._backlogs.items():
             backlog.release([one for one in answers if one.series.venue == name])
         if whole:
-            minutes = self._store.journal.gaps.open_minutes()
             for name, venue in self._board.venues.items():
                 venue.open_gap_minutes = minutes[name]
         if whole and trio.current_time() >= self._publish_due:
@@ -220,12 +219,14 @@ class _Writer:
             self._publish_due = trio.current_time() + wall_floor(LOOK_SECONDS - 0.1, self.time.speed)
             await self.publish()
 
-    def _look_into(self, whole: bool, answers: Sequence[Finding], now: Millis) -> None:
+    def _look_into(self, whole: bool, answers: Sequence[Finding], now: Millis) -> Counter[str]:
+        """Refresh the backlogs; return the minutes in open gaps, by venue."""
         for name, backlog in self._backlogs.items():
             if whole:
                 backlog.look(self._store.journal, now)
             elif about := [one for one in answers if one.series.venue == name]:
                 backlog.look_again(self._store.journal, now, about)
+        return self._store.journal.gaps.open_minutes(now)
 
     async def tidy(self) -> None:
         """Let go of what is old; what a disk does not take today, it may tomorrow."""

@@ -47,8 +47,8 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
         if attempt:
             threading.Event().wait(PAUSE_SECONDS)
         try:
-            with open_ledger(data_dir) as ledger:
-                return read_ledger(ledger, now(), _running(data_dir), wanted)
+            with open_ledger(data_dir, now) as ledger:
+                return read_ledger(ledger, ledger.now, _running(data_dir), wanted)
         except (NoSuchDirectory, NoLedger) as error:
             directory = isinstance(error, NoLedger)
             return Reading(now=now(), running=_running(data_dir), exists=False, directory=directory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +10,16 @@ from typing import Any, Literal
 import attrs
 import pyarrow as pa
 
-from trio_candles.candles.model import DAY, MINUTE, Timeframe, day_name, floor_to
+from trio_candles.candles.model import DAY, MINUTE, Millis, Timeframe, day_name, floor_to
 from trio_candles.candles.times import Moment, unix_ms
-from trio_candles.reading.errors import DayFileDamaged, GapError, LedgerUnreadable, UnknownMinutes
+from trio_candles.reading.errors import (
+    DayFileDamaged,
+    GapError,
+    LedgerUnreadable,
+    UnknownMinutes,
+    check_texts,
+    senseless_values,
+)
 from trio_candles.reading.files import DayFiles, FileChanged, between, strictly_sorted, with_waiting
 from trio_candles.reading.fold import folded
 from trio_candles.reading.ledger import open_ledger
@@ -57,9 +64,10 @@ def read_candles(
 
     *symbol* as the venue writes it or as its folder is called (``BTC/USD``, ``BTC-USD``). *timeframe* is any that
     divides a day: rows that are not in day files (yet) are folded from the minutes. *start* and *end* are ISO dates or
-    times (UTC unless they say otherwise), datetimes with a time zone, dates, or Unix ms. By default reading begins with
-    the first expected minute and ends with the newest that is accounted for, minutes of which the proof is still on its
-    way (``unproven``, ``no_close``, the last five at most) excluded. *columns* are the contract's, in the order wanted.
+    times (UTC unless they say otherwise), datetimes with a time zone, dates, Unix ms, or scalars of Arrow. By default
+    reading begins with the first expected minute and ends with the newest that is accounted for, minutes of which the
+    proof is still on its way (``unproven``, ``no_close``, the last five at most) excluded. No minute is known that has
+    not ended. *columns* are the contract's, in the order wanted.
 
     A minute without trades has no row. A minute of which it is not known what traded (an open or unfillable gap, one
     before the first expected minute, one not accounted for yet) raises :class:`GapError`, unless *on_gap* is
@@ -71,7 +79,8 @@ def read_candles(
     where there is no candle before it.
 
     Safe beside a running collector. Raises :class:`ReadError`: :class:`GapError`, ``UnknownSeries``,
-    ``NoSuchDirectory``, ``LedgerUnreadable``, ``DayFileDamaged``; and ``ValueError`` for arguments without sense.
+    ``NoSuchDirectory``, ``LedgerUnreadable``, ``DayFileDamaged``; and for arguments without sense ``ValueError``, or
+    ``TypeError`` for those of another type.
     """
     return read(data_dir, venue, symbol, timeframe, start, end, columns, on_gap, fill).table
 
@@ -86,8 +95,10 @@ def read(
     columns: Sequence[str] | None = None,
     on_gap: OnGap = "raise",
     fill: Fill | None = None,
+    now: Callable[[], Millis] | None = None,
 ) -> ReadResult:
-    """As :func:`read_candles`, with the plan and the gaps beside the table."""
+    """As :func:`read_candles`, with the plan and the gaps beside the table; *now* as for :func:`.open_ledger`."""
+    check_texts(venue=venue, symbol=symbol, timeframe=timeframe)
     if on_gap not in ("raise", "ignore"):
         raise ValueError(f"on_gap is {on_gap!r}; expected 'raise' or 'ignore'")
     if fill not in (None, "previous"):
@@ -99,9 +110,9 @@ def read(
     request = Request(venue, symbol, Timeframe.parse(timeframe), since, until, fill is not None)
     files = DayFiles(Path(data_dir))
     for _ in range(TRIES):
-        with open_ledger(files.root) as ledger:
+        with open_ledger(files.root, now) as ledger, senseless_values():
             planned = plan(ledger, request)
-        gaps = planned.not_known()
+            gaps = planned.not_known()
         if gaps and on_gap == "raise":
             raise GapError(planned.series, gaps)
         try:

@@ -11,12 +11,14 @@
     ├── DayFileDamaged     a day file is not the file that the ledger knows
     └── GapError           minutes of the range are not known
 
-Arguments that make no sense (an unknown column, a naive datetime) are ``ValueError``.
+Arguments that make no sense (an unknown column, a naive datetime) are ``ValueError``, those of another type (a list as
+a symbol) ``TypeError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -33,7 +35,28 @@ __all__ = [
     "UnknownFormat",
     "UnknownMinutes",
     "UnknownSeries",
+    "check_texts",
+    "senseless_values",
 ]
+
+
+def check_texts(**arguments: object) -> None:
+    """``TypeError`` unless each of *arguments* is a text."""
+    for name, value in arguments.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}; expected a text")
+
+
+@contextmanager
+def senseless_values() -> Iterator[None]:
+    """Around what reads the ledger: a value of a type that its column should not hold, of which SQLite checks none, is
+    the ledger's fault, :class:`LedgerUnreadable`.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        raise LedgerUnreadable(f"a value in the ledger makes no sense ({error}); run the audit") from error
+
 
 SHOWN = 5
 """Gaps that a message lists; the rest are counted."""

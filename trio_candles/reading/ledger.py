@@ -7,21 +7,25 @@ SQLite checks no types, and neither does this module: a value is handed on as it
 annotation promises. A caller that must survive a ledger that somebody broke checks each value
 (:mod:`trio_candles.health.reading`) or takes each as text (:mod:`trio_candles.audit.history`).
 
+A reader knows no minute that has not happened. A clock that was ahead may have left the ledger with some, so spans end
+for every reader at ``Ledger.present``, as if the ledger said nothing of what is later.
+
 Imports nothing that makes tables, because check and preflight start with this module.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from trio_candles.candles.intervals import Interval
-from trio_candles.candles.model import Millis, Series, day_name
+from trio_candles.candles.model import MINUTE, Millis, Series, day_name, floor_to
+from trio_candles.clock import WallTime
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
 from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
@@ -29,6 +33,7 @@ from trio_candles.store.snapshot import open_snapshot
 __all__ = ["Account", "GapEvent", "GapSpan", "GapTotals", "Ledger", "Revision", "open_ledger"]
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -114,7 +119,7 @@ class Revision:
 class Ledger:
     """The ledger at one moment; made by :func:`open_ledger`."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: sqlite3.Connection, now: Callable[[], Millis] | None = None) -> None:
         self._db = database
         self.meta = {str(key): str(value) for key, value in database.execute("SELECT key, value FROM meta")}
         """What the directory says of itself, as in the table ``meta``."""
@@ -122,6 +127,24 @@ class Ledger:
         if found not in (FORMAT, *UPGRADES):
             raise UnknownFormat(found, FORMAT)
         self._format = int(found)
+        self.now = self._clock() if now is None else now()
+        """The service's time in Unix ms, by the clock that was given or by the one that the directory remembers."""
+        (newest,) = database.execute(
+            "SELECT max(last_candle_ms) FROM series WHERE typeof(last_candle_ms) = 'integer'"
+        ).fetchone()
+        self.present = Millis(max(floor_to(self.now, MINUTE), 0 if newest is None else newest + MINUTE))
+        """The end of the newest minute that has happened. A clock says so, and so does a stored candle: the reader's
+        clock may be the one that is wrong."""
+
+    def _clock(self) -> Millis:
+        try:
+            return WallTime(float(self.meta["speed"]), float(self.meta["pivot"])).now()
+        except (LookupError, ValueError, OverflowError):
+            return WallTime().now()
+
+    def _happened(self, time: T) -> T | Millis:
+        """*time*, or the present if *time* is later."""
+        return self.present if isinstance(time, int) and time > self.present else time
 
     # --- series
 
@@ -135,9 +158,12 @@ class Ledger:
             " WHERE timeframe = '1m' ORDER BY id"
         )
         return [
-            Account(id_, Series(str(venue), str(symbol), folder=folder), first, mark, last, expected == 1, listed)
+            Account(
+                id_, Series(str(venue), str(symbol), folder=folder), self._happened(first), self._happened(mark), last,
+                expected == 1, listed,
+            )
             for id_, venue, symbol, folder, first, mark, last, expected, listed in rows
-        ]
+        ]  # fmt: skip
 
     def find(self, venue: str | None = None, symbol: str | None = None) -> list[Account]:
         """All 1m series, or those of *venue* or *symbol* (spelled as the venue does or as the folder is called), by
@@ -162,27 +188,33 @@ class Ledger:
         rows = self._db.execute(
             f"SELECT {_GAP} FROM gap WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
             f" ORDER BY since_ms {'DESC' if newest_first else 'ASC'}",
-            (account.id, until, since),
+            (account.id, self._happened(until), since),
         )
-        return (GapSpan(*row) for row in rows)
+        return (self._gap(row) for row in rows)
+
+    def _gap(self, row: Row) -> GapSpan:
+        id_, since, until, *rest = row
+        return GapSpan(id_, since, self._happened(until), *rest)
 
     def open_gaps(self) -> dict[int, GapTotals]:
         """The totals of open gaps by the account's id; reads the whole table, which holds open and unfillable gaps
         only.
         """
         rows = self._db.execute(
-            f"SELECT count(*), sum(until_ms - since_ms), min(first_seen_ms), {_GAP} FROM gap WHERE state = 'open'"
-            " GROUP BY series_id"
+            f"SELECT count(*), sum(min(until_ms, :present) - since_ms), min(first_seen_ms), {_GAP} FROM gap"
+            " WHERE state = 'open' AND (since_ms < :present OR typeof(since_ms) != 'integer') GROUP BY series_id",
+            {"present": self.present},
         )  # with min(), SQLite takes the other columns from the row that has the minimum
-        return {gap[0]: GapTotals(count, length, GapSpan(*gap)) for count, length, _, *gap in rows}
+        return {gap[0]: GapTotals(count, length, self._gap(gap)) for count, length, _, *gap in rows}
 
     def empties(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
         """Empty spans that touch ``[since, until)`` with their evidence, oldest first, whole."""
-        return self._db.execute(
+        rows = self._db.execute(
             "SELECT since_ms, until_ms, evidence FROM empty"
             " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
-            (account.id, until, since),
-        ).fetchall()
+            (account.id, self._happened(until), since),
+        )
+        return [(low, self._happened(high), evidence) for low, high, evidence in rows]
 
     def begin_of_empty_run(self, account: Account, time: int) -> int:
         """The end of the last minute before *time* that is not empty."""
@@ -289,8 +321,10 @@ _GAP = "series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, att
 
 
 @contextmanager
-def open_ledger(data_dir: Path) -> Iterator[Ledger]:
+def open_ledger(data_dir: Path, now: Callable[[], Millis] | None = None) -> Iterator[Ledger]:
     """The ledger of *data_dir* at this moment, beside a collector or not; leave the block soon, a stop waits for it.
+
+    *now* is the clock to read by, in Unix ms; by default the one that the directory remembers.
 
     Raises :class:`NoSuchDirectory` and :class:`LedgerUnreadable`, the latter also where SQLite fails in the block.
     """
@@ -301,7 +335,7 @@ def open_ledger(data_dir: Path) -> Iterator[Ledger]:
                 raise NoSuchDirectory(f"{data_dir}: no such directory")
             raise NoLedger(f"there is no {JOURNAL}, so nobody knows what is complete", data_dir)
         with open_snapshot(path) as database:
-            yield Ledger(database)
+            yield Ledger(database, now)
     except (sqlite3.Error, OSError) as error:
         raise LedgerUnreadable(str(error), path) from error
 

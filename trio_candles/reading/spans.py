@@ -12,7 +12,7 @@ import pyarrow as pa
 from trio_candles.candles.intervals import cover
 from trio_candles.candles.model import MINUTE, floor_to
 from trio_candles.candles.times import Moment, unix_ms
-from trio_candles.reading.errors import LedgerUnreadable
+from trio_candles.reading.errors import LedgerUnreadable, check_texts, senseless_values
 from trio_candles.reading.ledger import Account, Ledger, open_ledger
 
 __all__ = ["SPANS", "coverage"]
@@ -54,18 +54,19 @@ def coverage(
     audit, for all. Raises :class:`~trio_candles.reading.errors.ReadError`, and ``ValueError`` if *start* is after
     *end*.
     """
+    check_texts(**{name: one for name, one in {"venue": venue, "symbol": symbol}.items() if one is not None})
     since = 0 if start is None else floor_to(unix_ms(start), MINUTE)
     until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
     if until is not None and since > until:
         raise ValueError(f"start {start!r} is after end {end!r}")
     rows: list[dict[str, Any]] = []
-    with open_ledger(Path(data_dir)) as ledger:
+    with open_ledger(Path(data_dir)) as ledger, senseless_values():
         for account in ledger.find(venue, symbol):
             low = max(since, account.first)
             high = account.mark if until is None else min(until, account.mark)
             series = {"venue": account.series.venue, "symbol": account.series.symbol}
             rows += ({**series, **span} for span in _spans(ledger, account, low, high))
-    return pa.Table.from_pylist(rows, schema=SPANS)
+        return pa.Table.from_pylist(rows, schema=SPANS)
 
 
 def _spans(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from datetime import date
 
 import attrs
 
-from trio_candles.candles.model import Millis, Series, canonical_symbol
+from trio_candles.candles.model import MINUTE, Millis, Series, canonical_symbol
 
 __all__ = ["Entries", "Entry"]
 
@@ -130,6 +130,17 @@ class Entries:
         """Every minute before *mark* is accounted for."""
         self._changing(entry).mark = mark
         self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (mark, entry.id))
+
+    def stand(self, entry: Entry, first: Millis, mark: Millis) -> None:
+        """*entry* is accounted for in ``[first, mark)``; the only change that moves a mark back, or a beginning on."""
+        entry = self._changing(entry)
+        entry.first, entry.mark = first, mark
+        if entry.last_candle is not None and entry.last_candle >= mark:
+            entry.last_candle = Millis(mark - MINUTE)
+        self._db.execute(
+            "UPDATE series SET first_ms = ?, mark_ms = ?, last_candle_ms = ? WHERE id = ?",
+            (first, mark, entry.last_candle, entry.id),
+        )
 
     def stored(self, entry: Entry, minute: Millis) -> None:
         """A candle of *minute* was accepted; the newest one is remembered."""

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import attrs
 
-from trio_candles.candles.intervals import Interval, clip, subtract
+from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.spans import touching
@@ -128,13 +128,21 @@ class Gaps:
         if odd is not None:
             raise ValueError(f"when a gap may be asked about again is {odd}")
 
-    def open_minutes(self) -> Counter[str]:
-        """Minutes in open gaps of expected series, by venue."""
+    def open_minutes(self, now: Millis) -> Counter[str]:
+        """Minutes in open gaps of expected series, by venue. Only minutes that have ended at *now* are counted: the
+        clock may have been ahead.
+        """
         minutes: Counter[str] = Counter()
         for series, entry in self._entries.items():
             if entry.expected and entry.in_gaps:
-                minutes[series.venue] += entry.in_gaps // MINUTE
+                ahead = self._open_since(entry, floor_to(now, MINUTE)) if entry.mark > now else 0
+                minutes[series.venue] += (entry.in_gaps - ahead) // MINUTE
         return minutes
+
+    def _open_since(self, entry: Entry, since: int) -> int:
+        """How many ms of *entry* from *since* on are in open gaps."""
+        spans = [(row.since, row.until) for row in self._touching(entry, since, entry.mark) if row.state == "open"]
+        return length(clip(spans, since, entry.mark))
 
     def within(self, entry: Entry, since: Millis, until: Millis) -> list[Interval]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
@@ -174,16 +182,22 @@ class Gaps:
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
         """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first."""
-        closed = []
+        closed = self.forget(entry, since, until, now)
+        for low, high in closed:
+            self.event(entry.id, low, high, event, detail, now)
+        return closed
+
+    def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
+        """As :meth:`close`, without a word in the history."""
+        forgotten = []
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until)
-            closed.append((low, high))
+            forgotten.append((low, high))
             self._cut(row, low, high, now)
             self._db.execute("DELETE FROM gap WHERE id = ?", (row.id,))
-            self.event(entry.id, low, high, event, detail, now)
             if row.state == "open":
                 self._entries.count_in_gaps(entry, low - high)
-        return closed
+        return forgotten
 
     def _cut(self, row: _Row, low: int, high: int, now: Millis) -> None:
         """Shrink the gap *row* to ``[low, high)``, and make its parts outside gaps of their own."""

@@ -31,6 +31,7 @@ from trio_candles.candles.model import (
 )
 from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
+from trio_candles.store.mending import Mender
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.samples import Samples
@@ -67,6 +68,7 @@ class Journal:
         self._verdicts = Verdicts(
             database, self._entries, self.gaps, self.revisions, self.samples, self._underived, stored_elsewhere
         )
+        self._mender = Mender(database, self._entries, self.gaps, self.revisions, self._underived)
 
     @classmethod
     def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
@@ -178,21 +180,25 @@ class Journal:
         Minutes before the one that runs at *now* which are not accounted for become gaps: those before a series
         was first started ``not_collected``; those since its mark ``collector_down``, or ``ledger_lost`` at the
         first start after a rebuilding, when nobody knows what was heard of them. Old history is deleted (:meth:`tidy`).
+
+        *now* is to be a clock that a venue has vouched for: what follows from it is durable. What an earlier version
+        derived from a wrong clock is dropped first (:mod:`.mending`).
         """
         until = floor_to(now, MINUTE)
         asked = floor_to(min(earliest, until), MINUTE)
-        listings = {
-            self._entries.series(id_): Millis(since)
-            for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
-        }
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
+            anew = self._mender.mend(asked, now)
+            listings = {
+                self._entries.series(id_): Millis(since)
+                for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
+            }
             self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
                 known = one in self._entries
                 entry = self._entries[one] if known else self._entries.add(one, earliest)
-                reason = down if known else Reason.NOT_COLLECTED
+                reason = down if known and one not in anew else Reason.NOT_COLLECTED
                 if earliest < entry.first:
                     self.gaps.open(entry, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
                     self._entries.begin_at(entry, earliest)

@@ -242,7 +242,12 @@ _SINCE_4 = (
     + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
     + _ABSENT
 )
-_SINCE_5 = f"{_SAMPLE}INSERT OR REPLACE INTO meta VALUES ('{UNMENDED}', 'True');"
+# A simulated or accelerated clock was ahead of the wall's rightly.
+_SINCE_5 = f"""{_SAMPLE}
+INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
+    SELECT 1 FROM meta WHERE key = 'kind' AND value = 'simulated' OR key = 'speed' AND CAST(value AS REAL) != 1
+);
+"""
 
 UPGRADES = {
     "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5,
