@@ -75,6 +75,7 @@ def bring_down(journal: Path, version: str) -> None:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
         if version < "5":
             database.execute("DROP INDEX revision_at")
+            database.execute("DROP TABLE sample")
         if version < "4":
             _before_4(database, version)
         database.commit()

@@ -334,6 +334,27 @@ def test_the_table_at_80_columns_shows_lag_coverage_gaps_and_venues():
     assert "high_below_low 4" in wide
 
 
+@pytest.mark.parametrize(
+    ("agreed", "differed", "percent"), [(1230, 4, 99.6), (1, 0, 100.0), (99_999, 1, 99.9), (0, 3, 0.0)]
+)
+def test_the_rate_of_sampled_rows_stands_beside_what_comparing_came_to_and_is_never_rounded_up(
+    agreed, differed, percent
+):
+    counts = {"agreed": 7, "sampled_agreed": agreed, "sampled_differed": differed, "sampled_unanswered": 2}
+    health = judge(reading(series={BTC: facts()}, confirmations={"okx": counts}), (BTC,))
+    wide = as_text(monitor_lines(health, HERE, {}, 140), 140, coloured=False)
+    assert f"SAMPLED {percent} % of {agreed + differed:,}, agreed 7, sampled_unanswered 2" in wide
+    (venue,) = (one for one in monitor_document(health, HERE, {}).venues if one.venue == "okx")
+    assert (venue.sampled, venue.sampled_percent) == (agreed + differed, percent)
+    assert venue.confirmations == counts
+
+
+def test_a_venue_of_which_nothing_was_sampled_has_no_rate():
+    health = judge(reading(series={BTC: facts()}, confirmations={"okx": {"agreed": 7}}), (BTC,))
+    assert "SAMPLED" not in as_text(monitor_lines(health, HERE, {}, 140), 140, coloured=False)
+    assert {one.sampled_percent for one in monitor_document(health, HERE, {}).venues} == {None}
+
+
 # --- documents
 
 

@@ -34,6 +34,7 @@ WALL_SECONDS = 180
 OFTEN_ENOUGH = 100
 EXTRA = (
     "outage", "lose_row", "lose_trade", "revise_row", "listing", "unfillable", "revision kept", "revision replaced",
+    "sampled_agreed", "sampled_differed",
     "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start",
 )  # fmt: skip
 """Counted besides the kinds of trouble: how a seed may end, what records lack, what came of it."""

@@ -88,18 +88,27 @@ def judge(case: Case, end: End, fired: Counter[str]) -> None:
         for venue, symbols in case.plan.symbols.items():
             for symbol in symbols:
                 _Series(case, database, venue, symbol).judge(end)
+        _judge_samples(case, database)
         fired.update(database_counts(database))
     judge_audit(case.root, case.now, end.candles, end.empty, end.gaps, end.unfillable, end.aggregates)
 
 
+def _judge_samples(case: Case, database: sqlite3.Connection) -> None:
+    """Rows differ from trades only where the record was made so."""
+    for venue, count in database.execute("SELECT venue, count FROM confirmation WHERE outcome = 'sampled_differed'"):
+        if "revised_rows" not in case.plan.holes:
+            raise Broken("samples", f"{venue}: {count} rows are said to differ from trades, and none does")
+
+
 def database_counts(database: sqlite3.Connection) -> dict[str, int]:
-    """What has become of revisions, of gaps and of listings, for whoever counts."""
+    """What has become of revisions, of samples, of gaps and of listings, for whoever counts."""
     outcomes = database.execute("SELECT 'revision ' || outcome, count(*) FROM revision GROUP BY outcome").fetchall()
+    samples = database.execute("SELECT outcome, count FROM confirmation WHERE outcome LIKE '%sampled%'").fetchall()
     listings = database.execute("SELECT 'listing', count(*) FROM listing").fetchall()
     given_up = database.execute(
         "SELECT 'unfillable', coalesce(sum(until_ms - since_ms), 0) / 60000 FROM gap WHERE state = 'unfillable'"
     ).fetchall()
-    return dict([*outcomes, *listings, *given_up])
+    return dict([*outcomes, *samples, *listings, *given_up])
 
 
 @attrs.define

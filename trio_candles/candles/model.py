@@ -303,6 +303,8 @@ class Page:
     """The page may replace a stored candle if an earlier answer had the same other candle."""
     comparing: bool = False
     """The page was asked for to compare stored candles: an old minute that it leaves out, the venue does not have."""
+    sampled: bool = False
+    """Rows of this venue are believed on a sample: some of the minutes that they fill are to be rebuilt from trades."""
     listed: tuple[Millis, str] | None = None
     """The minute in which the venue's market of the series began, and how that is known: earlier minutes are not
     expected, and are no part of the page."""

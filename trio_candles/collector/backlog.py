@@ -19,6 +19,7 @@ from trio_candles.candles.model import Finding, Millis, Series
 from trio_candles.store.gaps import Due
 from trio_candles.store.journal import Journal
 from trio_candles.store.revisions import Doubtful, Unconfirmed
+from trio_candles.store.samples import Sample
 from trio_candles.venues.history import History
 
 __all__ = ["Backlog"]
@@ -33,7 +34,8 @@ class Backlog:
     """The page to ask for, of each series with a gap that may be asked about now."""
     doubtful: list[Doubtful] = attrs.field(factory=list)
     unconfirmed: list[Unconfirmed] = attrs.field(factory=list)
-    """Both are to be compared; each begins with what has been due the longest."""
+    samples: list[Sample] = attrs.field(factory=list)
+    """These three are to be compared; each begins with what has been due the longest."""
     busy: set[Series] = attrs.field(factory=set)
     """Series whose gaps were asked about, until the ledger knows of the answer."""
     comparing: set[Series] = attrs.field(factory=set)
@@ -61,6 +63,7 @@ class Backlog:
     def _look_at_stored(self, journal: Journal, now: Millis) -> None:
         self.doubtful = journal.revisions.doubtful(self.history.name, now)
         self.unconfirmed = journal.revisions.unconfirmed(self.history.name, now)
+        self.samples = journal.samples.due(self.history.name, now)
 
     def release(self, answers: Collection[Finding]) -> None:
         """Let the series in *answers* be asked about again, and wake whoever waits for that."""

@@ -1,16 +1,20 @@
-"""Stored candles ↔ REST: every candle that came from a live feed is compared with the venue's own record.
+"""Stored candles ↔ REST: every candle that came from a live feed is compared with the venue's own record, and of those
+that came from the record's rows a sample with its trades.
 
-There are two kinds of questions, which take turns, at a tenth of the venue's pace. (A page fetched for a gap confirms
-the stored candles in it besides.) ::
+There are three kinds of questions, at a tenth of the venue's pace in all. (A page fetched for a gap confirms the stored
+candles in it besides.) ::
 
     a live candle ──── ten minutes ────▶ due ── asked ──▶ in the ledger: agreed, the mark moves on
     a contradicted minute ── settled ──▶  ▲                              differs, a revision is open
-                                          │                              settled: kept or replaced
+    a sampled minute, or its page ─────▶  │                              settled: kept or replaced
                                           └──────── waits ◀───────────── or nothing that settles it
 
-The ledger decides (:mod:`trio_candles.store.revisions`) what is due, what an answer means, and how long a minute or a
-series waits that the answer did not settle. This module asks about what has been due the longest: so a minute that can
-never be settled has its turns and holds up no other. A series is asked about again once the ledger knows of the answer.
+The ledger decides (:mod:`trio_candles.store.revisions`, :mod:`trio_candles.store.samples`) what is due, what an answer
+means, and how long a minute or a series waits that the answer did not settle. This module asks about what has been due
+the longest: so a minute that can never be settled has its turns and holds up no other. A series is asked about again
+once the ledger knows of the answer.
+
+The first two kinds take turns. Samples, each of which takes many requests, use what these leave, and a tenth at least.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
-from trio_candles.network.rest import Rest, converse
+from trio_candles.network.rest import Counted, Rest, converse
 from trio_candles.venues.history import History, Refusal, Throttled, Unavailable, Using, settled_until
 from trio_candles.venues.protocol import Misunderstood
 
@@ -37,6 +41,8 @@ log = logging.getLogger(__name__)
 
 SHARE = 0.1
 """The share of the venue's pace that comparing takes."""
+SAMPLES_ONE_IN = 10
+"""While anything else is due, samples take one request of so many that comparing takes."""
 BESIDE = Millis(60 * MINUTE)
 """Ms on either side of a doubtful minute that are asked for with it: that these neighbours agree with what is stored
 shows which market an answer is about."""
@@ -58,6 +64,7 @@ class Question:
     using: Using
     conclusive: bool
     """Whether the answer may replace a stored candle, if an earlier answer was the same."""
+    is_sample: bool = False
 
 
 @attrs.define
@@ -68,6 +75,8 @@ class Comparer:
     time: Time
     doubts_next: bool = True
     """Doubtful minutes and waiting series take turns, as far as there are both."""
+    before_sample: int = 0
+    """How many requests the others may take before the next sample is asked about."""
 
     @property
     def history(self) -> History:
@@ -76,18 +85,35 @@ class Comparer:
 
     def next_question(self) -> Question | None:
         """A question about what has been due the longest, of the kind whose turn it is; ``None`` if nothing is due."""
-        kinds = (self._doubtful(), self._unconfirmed()) if self.doubts_next else (self._unconfirmed(), self._doubtful())
+        kinds = [self._doubtful(), self._unconfirmed()] if self.doubts_next else [self._unconfirmed(), self._doubtful()]
         self.doubts_next = not self.doubts_next
+        kinds.insert(2 if self.before_sample > 0 else 0, self._samples())
         question = next(chain(*kinds), None)
         if question is not None:
             self.backlog.comparing.add(question.series)
         return question
 
+    def has_taken(self, question: Question, requests: int) -> None:
+        """Note what *question* has cost."""
+        if question.is_sample:
+            self.before_sample = requests * (SAMPLES_ONE_IN - 1)
+        else:
+            self.before_sample -= requests
+
+    def _samples(self) -> Iterator[Question]:
+        for one in self.backlog.samples:
+            if one.series not in self.backlog.comparing:
+                yield Question(
+                    one.series, one.since, one.until, one.since, Using.TRADES, conclusive=True, is_sample=True
+                )
+
     def _doubtful(self) -> Iterator[Question]:
         now = self.time.now()
         for doubt in self.backlog.doubtful:
             if doubt.series not in self.backlog.comparing:
-                yield self._about_minute(doubt.series, doubt.minute, doubt.answered is not None, now)
+                # The first answer is the record's, as it stands; unless that is what is stored.
+                has_record = doubt.answered is not None or doubt.is_row
+                yield self._about_minute(doubt.series, doubt.minute, has_record, now)
 
     def _unconfirmed(self) -> Iterator[Question]:
         now = self.time.now()
@@ -97,10 +123,10 @@ class Comparer:
                 if question is not None:
                     yield question
 
-    def _about_minute(self, series: Series, minute: Millis, second: bool, now: Millis) -> Question:
+    def _about_minute(self, series: Series, minute: Millis, has_record: bool, now: Millis) -> Question:
         using = self.history.settles_by(minute, now)
-        if using is Using.TRADES and not second and minute >= self.history.reach(now):
-            using = Using.ROWS  # the first answer is the record's, as it stands
+        if using is Using.TRADES and not has_record and minute >= self.history.reach(now):
+            using = Using.ROWS
         if using is Using.TRADES:
             return Question(series, minute, Millis(minute + MINUTE), minute, using, conclusive=True)
         since = max(Millis(minute - BESIDE), self.history.reach(now))
@@ -119,20 +145,23 @@ class Comparer:
 
 async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, time: Time, backoff: Backoff) -> None:
     """Compare what is stored of *backlog*'s venue with its record, for ever."""
-    comparer = Comparer(backlog, time)
+    comparer, counted = Comparer(backlog, time), Counted(rest)
     while True:
         await state.room()
         question = comparer.next_question()
         if question is None:
             await trio.sleep(IDLE_SECONDS)
             continue
-        unwell = await compare(backlog.history, rest, state, question, time.now())
-        await trio.sleep(backoff.next() if unwell else 1 / (rest.pace() * SHARE))
+        before = counted.turns
+        unwell = await compare(backlog.history, counted, state, question, time.now())
+        comparer.has_taken(question, counted.turns - before)
+        seconds = (counted.turns - before) / (rest.pace() * SHARE)
+        await trio.sleep(max(seconds, backoff.next()) if unwell else seconds)
         if not unwell:
             backoff.reset()
 
 
-async def compare(history: History, rest: Rest, state: VenueState, question: Question, now: Millis) -> bool:
+async def compare(history: History, rest: Rest | Counted, state: VenueState, question: Question, now: Millis) -> bool:
     """Ask *question* and hand the answer, or why there is none, to *state*; returns whether the venue was unwell (gave
     no answer, or called us too fast). *now* is in Unix ms.
     """
@@ -157,6 +186,7 @@ async def compare(history: History, rest: Rest, state: VenueState, question: Que
         Page(
             series, question.since, question.until, filled.candles, filled.empties,
             anonymous=history.anonymous and using is not Using.TRADES, conclusive=question.conclusive, comparing=True,
+            sampled=history.sampled,
         )
     ])  # fmt: skip
     return False

@@ -235,6 +235,7 @@ def findings(history: History, page: Due, filled: Filled, failed: Iterable[Missi
     yield Page(
         page.series, page.since, page.until, filled.candles, filled.empties,
         anonymous=history.anonymous, twice=twice, conclusive=False, listed=filled.listed,
+        sampled=history.sampled,
     )  # fmt: skip
     for missing in failed:
         if missing.why == Why.BEFORE_FIRST and filled.listed is not None:

@@ -13,14 +13,14 @@ __all__ = ["Completeness", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueS
 
 @attrs.frozen
 class Completeness:
-    """How much of a span is known to be candles or empty, in ms."""
+    """How much of a whole is known to be right: of a span what is candles or empty, in ms; of samples what agreed."""
 
     known: int
     of: int
 
     @property
     def percent(self) -> float | None:
-        """Rounded down to a tenth, so 100 only if nothing is missing; ``None`` where nothing was expected."""
+        """Rounded down to a tenth, so 100 only if nothing is missing; ``None`` of nothing."""
         return self.known * 1000 // self.of / 10 if self.of else None
 
 
@@ -105,8 +105,14 @@ class Reading:
     rejections: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
     """Venue → rule → candles, since the directory began."""
     confirmations: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
-    """Venue → outcome → candles compared with REST, since the directory began."""
+    """Venue → outcome → candles compared with REST, and sampled ones rebuilt from trades, since the directory began."""
     stopped_at: int | None = None
     """When the collector stopped in good order, if it did."""
     latest: int | None = None
     """When the collector last wrote anything."""
+
+    def sampled(self, venue: str) -> Completeness:
+        """How many minutes of *venue* that rows filled were rebuilt from trades, as a sample, and how many agreed."""
+        counts = self.confirmations.get(venue, {})
+        agreed, differed = counts.get("sampled_agreed", 0), counts.get("sampled_differed", 0)
+        return Completeness(agreed, agreed + differed)

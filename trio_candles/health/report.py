@@ -109,7 +109,11 @@ class VenueDetails:
     rejections: Mapping[str, int]
     """Rule -> candles, since the directory began."""
     confirmations: Mapping[str, int]
-    """Outcome -> candles compared with REST, since the directory began."""
+    """Outcome -> candles compared with REST, and sampled ones rebuilt from trades, since the directory began."""
+    sampled: int
+    """Minutes that REST's rows filled and that were rebuilt from trades, as a sample, since the directory began."""
+    sampled_percent: float | None
+    """How many of these agreed, rounded down to a tenth; null if there are none."""
 
 
 @attrs.frozen(kw_only=True)
@@ -248,6 +252,8 @@ def _venue(one: VenueVerdict, health: Health) -> VenueDetails:
         rejected=None if state is None else state.rejected,
         rejections=reading.rejections.get(one.venue, {}),
         confirmations=reading.confirmations.get(one.venue, {}),
+        sampled=reading.sampled(one.venue).of,
+        sampled_percent=reading.sampled(one.venue).percent,
     )
 
 

@@ -22,6 +22,8 @@ NARROWEST, WIDEST = 80, 140
 ENDLESS = 1_000_000
 """The height, in lines, of an output that is no screen."""
 FEWEST_ROWS = 3
+RATED = ("sampled_agreed", "sampled_differed")
+"""Outcomes of comparing of which the share is shown, and not the counts."""
 
 
 class Mood(Enum):
@@ -186,8 +188,10 @@ def _venue_lines(health: Health, width: int) -> Iterable[Line]:
 def _counts(one: VenueVerdict, health: Health) -> str:
     rejected = health.reading.rejections.get(one.venue, {})
     compared = health.reading.confirmations.get(one.venue, {})
-    counts = [f"{rule} {count}" for rule, count in sorted(rejected.items()) if rule != "duplicate"]
-    counts += [f"{outcome} {count}" for outcome, count in sorted(compared.items())]
+    sampled = health.reading.sampled(one.venue)
+    counts = [f"SAMPLED {sampled.percent} % of {sampled.of:,}"] if sampled.of else []
+    counts += [f"{rule} {count}" for rule, count in sorted(rejected.items()) if rule != "duplicate"]
+    counts += [f"{outcome} {count}" for outcome, count in sorted(compared.items()) if outcome not in RATED]
     return printable(", ".join(counts)) or "-"
 
 

@@ -36,7 +36,7 @@ from trio_candles.venues.history import (
     Unavailable,
 )
 
-__all__ = ["Rest", "converse", "open_rest"]
+__all__ = ["Counted", "Rest", "converse", "open_rest"]
 
 ANSWER_SECONDS = 15.0
 """For the whole answer, name and TLS included: an answer that drips slowly does not get longer."""
@@ -107,7 +107,25 @@ class Rest:
             budget.punish(self._penalty.rate.per_second, self._penalty.seconds, pause)
 
 
-async def converse(rest: Rest, conversation: Fill) -> Filled:
+@attrs.define
+class Counted:
+    """A venue's REST that counts what is asked of it."""
+
+    rest: Rest
+    turns: int = 0
+    """How many turns the questions have taken so far, of their buckets."""
+
+    async def ask(self, request: Request) -> Answer:
+        """As :meth:`Rest.ask`."""
+        self.turns += request.weight
+        return await self.rest.ask(request)
+
+    def throttled(self, error: Throttled) -> None:
+        """As :meth:`Rest.throttled`."""
+        self.rest.throttled(error)
+
+
+async def converse(rest: Rest | Counted, conversation: Fill) -> Filled:
     """What *conversation* has found at its end. Each of its requests is asked of *rest*, and it is sent the answer, or
     :class:`Unavailable`. Raises what the conversation raises; after :class:`Throttled`, *rest* asks more slowly.
     """

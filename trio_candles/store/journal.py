@@ -34,6 +34,7 @@ from trio_candles.store.gaps import Gaps
 from trio_candles.store.mending import Mender
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
+from trio_candles.store.samples import Samples
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
@@ -64,7 +65,10 @@ class Journal:
         self._entries = Entries(database)
         self.gaps = Gaps(database, self._entries)
         self.revisions = Revisions(database, self._entries)
-        self._verdicts = Verdicts(database, self._entries, self.gaps, self.revisions, self._underived, stored_elsewhere)
+        self.samples = Samples(database, self._entries)
+        self._verdicts = Verdicts(
+            database, self._entries, self.gaps, self.revisions, self.samples, self._underived, stored_elsewhere
+        )
         self._mender = Mender(database, self._entries, self.gaps, self.revisions, self._underived)
 
     @classmethod
@@ -111,6 +115,7 @@ class Journal:
             raise ValueError(f"not a span of whole minutes: {odd}")
         self.gaps.read_through()
         self.revisions.read_through()
+        self.samples.read_through()
         for series, day in self.waiting_days():
             self.waiting(series, day)
         self.meta()

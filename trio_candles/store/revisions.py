@@ -64,6 +64,8 @@ class Doubtful:
     minute: Millis
     answered: Millis | None
     """When REST first said something else than what is stored; ``None`` if only the feed did."""
+    is_row: bool = False
+    """Whether what is stored is REST's own word already, which its rows would only repeat."""
 
 
 class Revisions:
@@ -126,14 +128,18 @@ class Revisions:
             for _, before in self._open(series_id, offered.open_time)
         )
 
-    def was_kept(self, series_id: int, offered: Candle) -> bool:
-        """Whether the candle was offered before by the same source, and did not replace what is stored."""
+    def was_outvoted(self, series_id: int, offered: Candle) -> bool:
+        """Whether the same source had the candle before, and it did not replace what was stored, or was replaced."""
         rows = self._db.execute(
-            "SELECT offered FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'kept'",
+            "SELECT iif(outcome = 'kept', offered, stored) FROM revision"
+            " WHERE series_id = ? AND open_ms = ? AND outcome IN ('kept', 'replaced')",
             (series_id, offered.open_time),
         )
-        kept = [from_json(before, CandleDocument) for (before,) in rows]
-        return any(_same(before, offered) and before.source is offered.source for before in kept)
+        losers = [kept_from_json(before) for (before,) in rows]
+        return any(
+            isinstance(before, CandleDocument) and _same(before, offered) and before.source is offered.source
+            for before in losers
+        )
 
     def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
         """End the open revisions of *minute*, as REST decided; ``True`` if there was one."""
@@ -167,7 +173,8 @@ class Revisions:
         rows = self._db.execute(
             "SELECT series_id, open_ms,"
             " max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
-            " THEN json_extract(offered, '$.ingest_time_ms') END)"
+            " THEN json_extract(offered, '$.ingest_time_ms') END),"
+            " max(coalesce(json_extract(stored, '$.source') = 'rest', 0))"
             " FROM revision JOIN series ON series.id = series_id"
             " WHERE outcome = 'open' AND expected = 1 AND venue = :venue"
             " AND (not_before_ms <= :now OR not_before_ms > :far)"
@@ -175,8 +182,10 @@ class Revisions:
             {"venue": venue, "now": now, "far": now + WAIT_OF_OLD_DOUBT, "limit": LISTED},
         )
         return [
-            Doubtful(self._entries.series(id_), Millis(minute), None if answered is None else Millis(answered))
-            for id_, minute, answered in rows
+            Doubtful(
+                self._entries.series(id_), Millis(minute), None if answered is None else Millis(answered), bool(is_row)
+            )
+            for id_, minute, answered, is_row in rows
         ]
 
     def give_up_old(self, now: Millis) -> None:

@@ -119,6 +119,19 @@ CREATE TABLE confirmed (                -- live candles that open before the mar
 );
 """
 
+_SAMPLE = """
+CREATE TABLE sample (                   -- minutes that rows of REST filled, to be rebuilt from trades and compared
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    minute_ms INTEGER,                  -- the one of its page that is asked about; NULL once it differed: all are
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,   -- the page, or what is left of it to rebuild
+    attempts INTEGER NOT NULL,          -- in vain
+    not_before_ms INTEGER NOT NULL      -- asked about from then on
+);
+CREATE UNIQUE INDEX sample_minute ON sample (series_id, minute_ms);
+CREATE INDEX sample_due ON sample (not_before_ms);
+"""
+
 _ABSENT = """
 CREATE INDEX gap_event_absent ON gap_event (series_id, since_ms) WHERE event = 'absent';
 """
@@ -202,7 +215,7 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 ) WITHOUT ROWID;
 """
 
-TABLES += TABLES_SINCE_2
+TABLES += TABLES_SINCE_2 + _SAMPLE
 
 
 def _remade(table: str, statements: str, values: str) -> str:
@@ -234,7 +247,7 @@ _SINCE_4 = (
     + _ABSENT
 )
 # A simulated or accelerated clock was ahead of the wall's rightly.
-_SINCE_5 = f"""{_REVISION_AT}
+_SINCE_5 = f"""{_REVISION_AT}{_SAMPLE}
 INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
     SELECT 1 FROM meta WHERE key = 'kind' AND value = 'simulated' OR key = 'speed' AND CAST(value AS REAL) != 1
 );

@@ -51,6 +51,7 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.revisions import Revisions
+from trio_candles.store.samples import Samples
 from trio_candles.store.schema import candle_checksum
 from trio_candles.store.spans import touching
 from trio_candles.store.underived import Underived
@@ -99,6 +100,7 @@ class Verdicts:
     _entries: Entries
     _gaps: Gaps
     _revisions: Revisions
+    _samples: Samples
     _underived: Underived
     _stored_elsewhere: StoredElsewhere
 
@@ -115,9 +117,12 @@ class Verdicts:
                 self._gaps.attempted(self._entries[verdict.series], verdict, now)
             case Attempt():
                 self._revisions.compared(self._entries[verdict.series].id, verdict.since, verdict.until, now)
+                judged.compared += self._samples.unanswered(verdict.series, verdict.since, verdict.until, now)
             case Page():
-                self._judge_page(verdict, now, judged)
+                again = self._judge_page(verdict, now, judged)
                 if verdict.comparing:
+                    if verdict.conclusive:
+                        judged.compared += self._samples.answered(verdict, again, now)
                     self._revisions.compared(self._entries[verdict.series].id, verdict.since, verdict.until, now)
             case _ if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                 raise LedgerBroken(f"not a span of whole minutes: {verdict}")
@@ -201,8 +206,9 @@ class Verdicts:
 
     # --- what REST says
 
-    def _judge_page(self, page: Page, now: Millis, judged: Judged) -> None:
-        """Close gaps by what *page* proves, and compare the rest of it with what is stored.
+    def _judge_page(self, page: Page, now: Millis, judged: Judged) -> list[tuple[Candle | None, Candle]]:
+        """Close gaps by what *page* proves, and compare the rest of it with what is stored; returns what was
+        compared, as (stored, offered): nothing of a page that is not believed.
 
         A page that does not name its market is refused if most of its minutes differ from what is stored, or if nothing
         is stored that could agree and the page was not answered twice.
@@ -212,7 +218,7 @@ class Verdicts:
         spans = [(c.open_time, c.close_time) for c in known] + [(e.since, e.until) for e in page.empties]
         if not spans:
             self._judge_listing(entry, page, now)
-            return
+            return []
         lowest, highest = min(since for since, _ in spans), max(until for _, until in spans)
         gaps = set(intervals.minutes(self._gaps.within(entry, lowest, highest)))
         again = [(self.stored(page.series, c.open_time), c) for c in known if c.open_time not in gaps]
@@ -223,9 +229,11 @@ class Verdicts:
                 error = "nothing is stored that the page could be held against; it is to be told twice"
             judged.refused.append(f"{page.series}: {error}")
             self._gaps.attempted(entry, Attempt(page.series, page.since, page.until, error), now)
-            return
+            return []
         self._judge_listing(entry, page, now)
-        self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
+        filled = self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
+        if page.sampled:
+            judged.compared += self._samples.choose(page.series, filled, now)
         for empty in page.empties:
             since, until = max(empty.since, entry.first), min(empty.until, entry.mark)
             if since < until:
@@ -234,9 +242,12 @@ class Verdicts:
         for stored, offered in again:
             self._compare(entry, stored, offered, page, now, judged)
         self._advance_confirmed(entry, page, now, judged)
+        return again
 
-    def _fill(self, entry: Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> None:
-        """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history."""
+    def _fill(self, entry: Entry, candles: Sequence[Candle], now: Millis, judged: Judged) -> list[Candle]:
+        """Store *candles*, all of gap minutes, ascending; neighbours are one event in the gap's history. Returns those
+        that were stored.
+        """
         good: list[Candle] = []
         for candle in candles:
             rule = broken_rule(candle, now)
@@ -249,6 +260,7 @@ class Verdicts:
         if good:
             self._store(entry, good, judged)
             judged.filled[good[0].series.venue] += len(good)
+        return good
 
     def _compare(
         self, entry: Entry, stored: Candle | None, offered: Candle, page: Page, now: Millis, judged: Judged
@@ -257,14 +269,15 @@ class Verdicts:
         venue = offered.series.venue
         live = stored is None or stored.source is Source.WEBSOCKET
         if stored is not None and stored.same_as(offered):
-            self._revisions.settle(entry.id, offered.open_time, "kept")
+            if live or page.conclusive:  # a stored row is not confirmed by the same row
+                self._revisions.settle(entry.id, offered.open_time, "kept")
             judged.compared[venue, "agreed"] += live
         elif page.conclusive and self._revisions.is_second(entry.id, offered):
             self._revisions.settle(entry.id, offered.open_time, "replaced")
             self._replace(entry, stored, offered, judged)
             judged.compared[venue, "replaced"] += 1
-        elif not page.conclusive and self._revisions.was_kept(entry.id, offered):
-            pass  # the same was offered before, and settled
+        elif not page.conclusive and self._revisions.was_outvoted(entry.id, offered):
+            pass  # the same was offered or stored before, and settled
         elif self._differs(entry, stored, offered, now, judged):
             judged.compared[venue, "differed"] += live
 
@@ -287,16 +300,18 @@ class Verdicts:
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
         """Move the confirmed mark over the stored minutes of *page*, up to the first that the page has no candle of. If
         the page was asked for to compare, only a young minute without a candle ends this; an older one counts as
-        unanswered. (A page for a gap also leaves out a minute of which row and trades differ.)
+        unanswered. (A page for a gap also leaves out a minute of which row and trades differ, and one for samples those
+        whose trades one question did not reach.)
         """
         mark = self._revisions.mark(entry.id)
         until = min(page.until, entry.mark)
         if mark is None or not page.since <= mark < until:
             return
         answered = {candle.open_time for candle in page.candles}
+        is_whole = page.comparing and not (page.sampled and page.conclusive)
         for minute in self._stored_minutes(entry, mark, until):
             if minute not in answered:
-                if minute + MAY_BE_LATE > now or not page.comparing:
+                if minute + MAY_BE_LATE > now or not is_whole:
                     self._revisions.advance(entry.id, Millis(minute))
                     return
                 judged.compared[page.series.venue, "unanswered"] += 1

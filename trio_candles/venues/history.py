@@ -298,6 +298,13 @@ class History(Protocol):
         """Whether candles can be built from trades by id: :attr:`Using.TRADES`."""
         ...
 
+    @property
+    def sampled(self) -> bool:
+        """Whether rows, believed on their word, are not always what the trades say: then some of the minutes that they
+        filled are rebuilt from trades (:attr:`Using.TRADES`). Such rows have no count of trades.
+        """
+        ...
+
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """Which part of the record may replace a stored candle of *minute*."""
         ...

@@ -114,6 +114,7 @@ class CoinbaseHistory:
 
     anonymous = True
     has_trades = True
+    sampled = True  # recorded: some of its 5m windows are not the fold of their 1m rows
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """Trades: rows have differed from the trades that they are made of, so only trades, read again, may replace."""

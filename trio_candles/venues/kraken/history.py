@@ -147,6 +147,7 @@ class KrakenHistory:
 
     anonymous = False
     has_trades = True
+    sampled = False
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """Rows as far as they reach, trades before that."""

@@ -93,6 +93,7 @@ class OkxHistory:
 
     anonymous = True
     has_trades = False
+    sampled = False
 
     def settles_by(self, minute: Millis, now: Millis) -> Using:
         """By rows: there is no way to rebuild them from trades by id."""
