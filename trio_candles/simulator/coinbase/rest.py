@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from ..cache import Cache
 from ..limits import TokenBucket
 from ..market import MINUTE_MS
 from ..text import Request, Response, answer_json, answer_text, fixed, iso, parse_time, parse_whole, plain
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 GRANULARITY = 60
 MOST_AGGREGATIONS = 300
 NEWEST_CANDLES = 350
+# Recorded: what the cache before the venue may repeat, and for how many seconds.
+CANDLES_CACHED = 300
+PRODUCTS_CACHED = 5
+# Its product has no status message, which is null instead of a text.
+WITHOUT_MESSAGE = "SIM999-USD"
 MOST_TRADES = 1000
 
 
@@ -28,6 +34,7 @@ class CoinbaseRest:
     market: VenueMarket
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=10, burst=15))
+    _cache: Cache = attrs.Factory(lambda self: Cache(self.faults), takes_self=True)
 
     def within_limits(self, request: Request, now_ms: int) -> bool:
         """Whether the request may be answered; ten a second, fifteen at once."""
@@ -53,7 +60,15 @@ class CoinbaseRest:
         return attrs.evolve(request, path="/".join(parts))
 
     def answer(self, request: Request, now_ms: int) -> Response:
-        """The answer, 404 included."""
+        """The answer, 404 included; that to an identical question about candles is repeated for five minutes."""
+        match request.path.strip("/").split("/"):
+            case ["products", _, "candles"]:
+                return self._cache.answer(request, now_ms, CANDLES_CACHED, lambda: self._answer(request, now_ms))
+            case ["products"]:
+                return self._cache.answer(request, now_ms, PRODUCTS_CACHED, lambda: self._answer(request, now_ms))
+        return self._answer(request, now_ms)
+
+    def _answer(self, request: Request, now_ms: int) -> Response:
         if request.method != "GET":
             return answer_json({"message": "Method not allowed"}, 405)
         if not request.headers.get("user-agent"):
@@ -89,7 +104,7 @@ class CoinbaseRest:
             "limit_only": False,
             "cancel_only": False,
             "status": "delisted" if delisted else "online",
-            "status_message": "",
+            "status_message": None if symbol == WITHOUT_MESSAGE else "",
             "trading_disabled": delisted,
             "fx_stablecoin": False,
             "max_slippage_percentage": "0.02",
@@ -128,7 +143,7 @@ class CoinbaseRest:
         if self.faults.is_set("float_artefacts"):
             volume = repr(sum(float(t.size) for t in self.market.trades(symbol, candle.minute_ms)))
         prices = ",".join(map(plain, (candle.low, candle.high, candle.open, candle.close)))
-        return f"[{candle.minute_ms // 1000},{prices},{volume}]"
+        return self.faults.row(symbol, candle.minute_ms, f"[{candle.minute_ms // 1000},{prices},{volume}]")
 
     def _trades(self, symbol: str, request: Request, now_ms: int) -> Response:
         """Newest first. ``before`` does not move the page: it is the newest one, cut off at that id."""
