@@ -12,7 +12,7 @@ import trio
 from simulation import machine_troubles, venue_troubles
 from simulation.record import KNOBS
 from simulation.ways import Site
-from trio_candles.simulator import Faults
+from trio_candles.simulator import FOREVER, Faults
 
 if TYPE_CHECKING:
     from simulation.life import World
@@ -48,7 +48,7 @@ def calm_venue(site: Site) -> None:
     fresh = Faults()
     for field in attrs.fields(Faults):
         if field.name == "rest":
-            site.faults.rest.clear()
+            site.faults.rest[:] = [fault for fault in site.faults.rest if fault.times > FOREVER // 2]
         elif field.name == "corrupt":
             site.faults.corrupt.clear()
         elif field.name not in ("fired", *KNOBS):

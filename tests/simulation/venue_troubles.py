@@ -10,7 +10,7 @@ from simulation.trace import Broken
 from simulation.ways import Site, Trouble, answered, spoiled, turn, turned
 from trio_candles.simulator import VENUES, RestFault
 
-__all__ = ["KINDS", "outage"]
+__all__ = ["KINDS", "outage", "told_to_wait"]
 
 MINUTE = 60_000
 NOTICED = {"coinbase": 15.0, "kraken": 15.0, "okx": 35.0}
@@ -128,6 +128,24 @@ async def outage(site: Site, seconds: float) -> None:
     site.fire("outage")
 
 
+async def told_to_wait(site: Site, seconds: float) -> None:
+    """REST asks once to be left alone for days, of which an hour is granted. The feed stumbles now and then."""
+    chance, fault = site.chance, RestFault("status", status=429, retry_after=999_999)
+    site.faults.rest.insert(0, fault)
+    with trio.move_on_after(600):
+        while fault.times:
+            await trio.sleep(20)
+            site.exchange.drop_connections()
+    if fault.times:
+        return
+    site.world.trace.note(f"{site.venue}: REST wants to be left alone")
+    with trio.move_on_after(seconds):
+        while True:
+            await trio.sleep(chance.uniform(60, 600))
+            site.exchange.drop_connections()
+    site.fire("told to wait")
+
+
 def _one(site: Site) -> set[str]:
     return {site.one()}
 
@@ -137,6 +155,7 @@ TRADING = ("coinbase", "kraken")
 
 KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     # -- connections
+    "unresolved": (0.06, VENUES, turned("unresolved", 5, 180, drop=True, unresolved=True)),
     "refused": (0.06, VENUES, turned("refused", 2, 60, drop=True, refuse_connections=True)),
     "dropped": (0.15, VENUES, dropped),
     "closed": (0.06, VENUES, closed),
@@ -169,6 +188,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "corrupt giant": (0.03, VENUES, spoiled("giant", 1)),
     "corrupt unknown": (0.05, VENUES, spoiled("unknown", 5)),
     "corrupt impossible": (0.10, VENUES, spoiled("impossible", 20)),
+    "corrupt null_row": (0.06, ("kraken", "okx"), spoiled("null_row", 5)),
     # -- one venue's own
     "last_trade_id_zero": (0.08, COINBASE, turned("last_trade_id_zero", 5, 90, last_trade_id_zero=True)),
     "maintenance": (
@@ -186,7 +206,11 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "no_flat_rows": (0.60, OKX, turned("no_flat_rows", 60, 240, no_flat_rows=True)),
     "seven_fields": (0.06, OKX, turned("seven_fields", 20, 70, seven_fields=True)),
     # -- REST
-    "rest status": (0.12, VENUES, answered("status", status=(500, 502, 503, 504, 520, 403, 429))),
+    "rest status": (
+        0.12,
+        VENUES,
+        answered("status", status=(500, 502, 503, 504, 520, 403, 429), retry_after=(None, None, 5, 40)),
+    ),
     "rest throttle": (0.08, VENUES, answered("throttle")),
     "rest busy": (0.06, VENUES, answered("busy")),
     "rest slow": (0.06, VENUES, answered("slow", seconds=(1, 40))),
@@ -197,6 +221,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "rest empty": (0.08, VENUES, answered("empty")),
     "rest short": (0.08, VENUES, answered("short")),
     "rest repeated": (0.06, VENUES, answered("repeated")),
+    "rest odd_row": (0.08, VENUES, answered("odd_row")),
     "rest wrong_symbol": (0.15, VENUES, wrong_symbol),
     "rest disconnect": (0.06, VENUES, answered("disconnect")),
     "rest_early_rows": (
