@@ -75,6 +75,7 @@ class World:
     """Everything that there is in one seed."""
 
     plan: Plan
+    record: Record
     market: Market
     time: SkewedTime
     exchanges: MemoryExchanges
@@ -301,10 +302,10 @@ class World:
                 await trio.sleep_forever()
         calm_machine(self)
         for site in sites:
-            calm_venue(site)
+            calm_venue(site, self.record)
             if plan.shape in LONG:
                 await (outage if plan.shape == "outage" else told_to_wait)(site, plan.shape_seconds)
-                calm_venue(site)
+                calm_venue(site, self.record)
         if plan.shape == "pause":
             self.stay_down(plan.shape_seconds)
             self.ask_to_stop()
@@ -381,7 +382,7 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
         for venue, exchange in exchanges.exchanges.items():
             record.spoil(venue, exchange.faults)
         machine = Machine(root, plan.chance("machine"), trace, fired, plan.chance("looking"), bug.ignores)
-        world = World(plan, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
+        world = World(plan, record, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
         machine.look_in, machine.told = world.look_in, world.told
         try:
             await world.run()

@@ -187,11 +187,16 @@ def _usual(chance: random.Random) -> tuple[str, ...]:
 def _listed(
     chance: random.Random, symbols: dict[str, tuple[str, ...]], epoch: int, lookback: int
 ) -> dict[tuple[str, str], int]:
-    """One seed in four that looks back far enough looks back beyond a listing."""
+    """One seed in four that looks back far enough looks back beyond a listing; not of a market that may not have had a
+    trade since, for nothing tells that it exists.
+    """
     if lookback < 10 or chance.random() > 0.25:
         return {}
     venue = chance.choice(sorted(symbols))
-    return {(venue, chance.choice(symbols[venue])): epoch - chance.randrange(5 * MINUTE, lookback * MINUTE)}
+    symbol = chance.choice(symbols[venue])
+    if symbol == THIN[venue]:
+        return {}
+    return {(venue, symbol): epoch - chance.randrange(5 * MINUTE, lookback * MINUTE)}
 
 
 def _stuck(
@@ -203,7 +208,8 @@ def _stuck(
         return {}
     venue = chance.choice(venues)
     some = chance.sample(symbols[venue], max(1, len(symbols[venue]) // 3))
-    return {venue: tuple(symbol for symbol in some if (venue, symbol) not in listed)}
+    some = [symbol for symbol in some if (venue, symbol) not in listed]
+    return {venue: tuple(some)} if some else {}
 
 
 def _wrong(chance: random.Random, epoch: int) -> tuple[str, int, float]:

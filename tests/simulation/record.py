@@ -15,7 +15,7 @@ from trio_candles.simulator import FOREVER, Faults, Market, RestFault
 __all__ = ["KNOBS", "Record"]
 
 KNOBS = ("lose_row", "revise_row", "lose_trade", "odd_row", "zero_row", "omit_empty_rows", "extra_columns")
-"""What of a venue's faults stays as it is when the troubles end."""
+"""What of a venue's faults is its record, and stays when the troubles end."""
 GRACE = 1_000
 """Ms by which trades beside a minute may be needed to prove it."""
 

@@ -10,9 +10,9 @@ import attrs
 import trio
 
 from simulation import machine_troubles, venue_troubles
-from simulation.record import KNOBS
+from simulation.record import Record
 from simulation.ways import Site
-from trio_candles.simulator import FOREVER, Faults
+from trio_candles.simulator import Faults
 
 if TYPE_CHECKING:
     from simulation.life import World
@@ -43,16 +43,17 @@ async def trouble_venue(site: Site, rates: Mapping[str, float]) -> None:
             nursery.start_soon(venue_troubles.KINDS[kind][2], site, name=f"{site.venue}/{kind}")
 
 
-def calm_venue(site: Site) -> None:
+def calm_venue(site: Site, record: Record) -> None:
     """Nothing is wrong with the venue any more, but for its record."""
     fresh = Faults()
     for field in attrs.fields(Faults):
         if field.name == "rest":
-            site.faults.rest[:] = [fault for fault in site.faults.rest if fault.times > FOREVER // 2]
+            site.faults.rest.clear()
         elif field.name == "corrupt":
             site.faults.corrupt.clear()
-        elif field.name not in ("fired", *KNOBS):
+        elif field.name != "fired":
             setattr(site.faults, field.name, getattr(fresh, field.name))
+    record.spoil(site.venue, site.faults)
 
 
 async def trouble_machine(world: World, rates: Mapping[str, float], chance: random.Random) -> None:
