@@ -6,13 +6,17 @@ it as it is, and refuse it otherwise. No redirects, no proxies from the environm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 
 import attrs
 import httpx
 import trio
 
+from trio_candles.candles.model import printable
 from trio_candles.network.pacing import Budget, wall_floor
 from trio_candles.network.websocket import Network, error_text
 from trio_candles.venues.history import (
@@ -35,6 +39,10 @@ LARGEST_BODY = 8 * 1024 * 1024
 ACCELERATED_PACE = 4.0
 """Questions a wall second and bucket under an accelerated clock: a venue's budget times the speed would leave no time
 for the live feed, which goes before any backfill."""
+LONGEST_PAUSE = 3_600.0
+"""Seconds of silence at most, whatever a venue asks for: a header with a digit too many would be days of gaps."""
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -76,13 +84,22 @@ class Rest:
                 body += chunk
                 if len(body) > LARGEST_BODY:
                     raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
-            retry_after = _seconds(response.headers.get("retry-after"))
+            retry_after = _retry_after(response.headers)
             return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
 
     def throttled(self, error: Throttled) -> None:
-        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names."""
+        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names, and
+        these are :data:`LONGEST_PAUSE` at most.
+        """
+        asked = error.retry_after or 0.0
+        pause = min(asked, LONGEST_PAUSE)
+        if pause < asked:
+            log.warning(
+                "%s wants not to be asked for %.0f s (%s); it is left alone for %.0f s, and asked again then",
+                self._urls[None], asked, printable(str(error)), pause,
+            )  # fmt: skip
         for budget in self._budgets.values():
-            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
+            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, pause)
 
 
 async def converse(rest: Rest, conversation: Fill) -> Filled:
@@ -106,9 +123,18 @@ async def converse(rest: Rest, conversation: Fill) -> Filled:
         raise
 
 
-def _seconds(text: str | None) -> float | None:
-    """A Retry-After header in seconds; the form with a date is not used by these venues."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that the header Retry-After names, as a number or as a date (RFC 9110, 10.2.3); ``None`` if it names
+    none. A date is held against the answer's own Date, so that our clock does not matter.
+    """
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):  # no dates; or only one of them with a zone
+        return None
+    return max(wait / timedelta(seconds=1), 0.0)
 
 
 @asynccontextmanager

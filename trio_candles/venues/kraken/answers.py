@@ -43,7 +43,7 @@ def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
     """The error that Kraken's *text* means, as in ``EService: Throttled: 1762820224``."""
     until = _THROTTLED_UNTIL.match(text)
     if until is not None:
-        return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
+        return Throttled(text, max(int(until[1]) - now / 1000, 0.0))
     match text.replace(": ", ":"):
         case "EGeneral:Too many requests" | "EAPI:Rate limit exceeded" | "EGeneral:Temporary lockout":
             return Throttled(text, retry_after)
