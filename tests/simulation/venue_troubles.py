@@ -17,9 +17,9 @@ NOTICED = {"coinbase": 15.0, "kraken": 15.0, "okx": 35.0}
 """Seconds after which a venue that has fallen silent must be known to be: its published silence, and five."""
 STALE = 125.0
 """Seconds without market data after which the table must say so."""
-APART = 120.0
+APART = 420.0
 """Seconds between two answers about another market where answers do not name theirs: who asks twice and is told the
-same wrong thing twice cannot know better."""
+same wrong thing twice cannot know better. A cache may repeat the first one for five minutes."""
 
 
 async def dropped(site: Site) -> None:

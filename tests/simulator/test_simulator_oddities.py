@@ -84,6 +84,16 @@ async def test_another_query_or_a_wish_for_no_cache_gets_a_new_answer(autojump_c
         assert len(rows_of(await client.get(second))) == 2
 
 
+async def test_a_cache_repeats_what_was_wrong_at_the_venue_and_nothing_else(autojump_clock: MockClock) -> None:
+    url = f"{COINBASE}/BTC-USD/candles?granularity=60"
+    async with open_world() as (world, client):
+        world["coinbase"].faults.rest += [RestFault("html"), RestFault("truncated"), RestFault("short")]
+        told = [(await client.get(url)).text for _ in range(4)]
+        assert told[0].startswith("<html>")
+        assert len(told[1]) > len(told[2]) == len(told[3])
+        assert told[2] == told[3] != (await client.get(url, headers={"Cache-Control": "no-cache"})).text
+
+
 async def test_what_is_no_good_answer_is_not_kept(autojump_clock: MockClock) -> None:
     async with open_world() as (_, client):
         answer = await client.get(f"{COINBASE}/BTC-USD/candles?granularity=61")
@@ -165,7 +175,7 @@ async def test_one_row_of_an_answer_can_be_odd(venue: str, autojump_clock: MockC
     async with open_world() as (world, client):
         good = rows_of(await client.get(CANDLES[venue]))
         world[venue].faults.rest.append(RestFault("odd_row"))
-        spoilt = rows_of(await client.get(CANDLES[venue]))
+        spoilt = rows_of(await client.get(CANDLES[venue], headers={"Cache-Control": "no-cache"}))
         assert sum(one != other for one, other in zip(good, spoilt, strict=True)) == 1
 
 

@@ -294,7 +294,7 @@ async def test_rest_faults_are_used_up_and_counted(venue: str, autojump_clock: M
 
         async def spoilt(fault: RestFault) -> httpx.Response:
             faults.rest.append(fault)
-            return await client.get(url)
+            return await client.get(url, headers={"Cache-Control": "no-cache"})
 
         assert (await spoilt(RestFault("status", status=503))).status_code == 503
         assert (await spoilt(RestFault("status", status=429))).status_code == 429

@@ -1,4 +1,4 @@
-"""What stands between a venue's REST and its clients: a cache that repeats answers for as long as their headers say."""
+"""The cache between a venue's REST and its clients, which repeats answers for as long as their headers say."""
 
 from __future__ import annotations
 

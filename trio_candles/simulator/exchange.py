@@ -12,7 +12,7 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from .cache import with_headers
+from .cache import Cache, with_headers
 from .faults import Faults, RestFault, spoil_row
 from .limits import TokenBucket
 from .session import Connection, run_session
@@ -32,6 +32,9 @@ LARGEST_MESSAGE = 1 << 20
 CLOSE_SECONDS = 5
 GARBAGE = b"SSH-2.0-OpenSSH_9.6\r\n"
 HTML = b"<html><head><title>Error</title></head><body><center><h1>Error</h1></center></body></html>"
+
+# What happens to an answer on its way; any other fault is the venue's own, and its cache keeps what came of it.
+NEVER_KEPT = ("status", "html", "throttle", "busy", "drip", "stale", "truncated", "disconnect")
 
 # More than a day at one request a second.
 REQUESTS_KEPT = 100_000
@@ -71,6 +74,7 @@ class SimulatedExchange:
         #: The newest REST requests with their times, the refused ones included.
         self.requests: deque[tuple[int, Request]] = deque(maxlen=REQUESTS_KEPT)
         self._rest = self._kind.rest(market[venue], self.faults)
+        self._cache = Cache(self.faults)
         self._dials = TokenBucket(self._kind.connects_per_second, self._kind.connects_burst)
 
     @property
@@ -118,9 +122,15 @@ class SimulatedExchange:
             await trio.sleep(fault.seconds)
         else:
             await trio.lowlevel.checkpoint()
-        if fault is None:
-            return self._rest.answer(request, self.now())
-        return self._spoilt(request, fault)
+        if fault is not None and fault.kind in NEVER_KEPT:
+            return self._spoilt(request, fault)
+        seconds = self._kind.cached_seconds(request)
+        if not seconds:
+            return self._made(request, fault)
+        return self._cache.answer(request, self.now(), seconds, lambda: self._made(request, fault))
+
+    def _made(self, request: Request, fault: RestFault | None) -> Response:
+        return self._rest.answer(request, self.now()) if fault is None else self._spoilt(request, fault)
 
     def _spoilt(self, request: Request, fault: RestFault) -> Response:
         rest, now_ms = self._rest, self.now()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from ..cache import Cache
 from ..limits import TokenBucket
 from ..market import MINUTE_MS
 from ..text import Request, Response, answer_json, answer_text, fixed, iso, parse_time, parse_whole, plain
@@ -27,6 +26,17 @@ WITHOUT_MESSAGE = "SIM999-USD"
 MOST_TRADES = 1000
 
 
+def cached_seconds(request: Request) -> int:
+    """For how long the answer to a request is repeated."""
+    match request.path.strip("/").split("/"):
+        case ["products", _, "candles"]:
+            return CANDLES_CACHED
+        case ["products"]:
+            return PRODUCTS_CACHED
+        case _:
+            return 0
+
+
 @attrs.define(eq=False)
 class CoinbaseRest:
     """Answers requests at a given moment."""
@@ -34,7 +44,6 @@ class CoinbaseRest:
     market: VenueMarket
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=10, burst=15))
-    _cache: Cache = attrs.Factory(lambda self: Cache(self.faults), takes_self=True)
 
     def within_limits(self, request: Request, now_ms: int) -> bool:
         """Whether the request may be answered; ten a second, fifteen at once."""
@@ -60,15 +69,7 @@ class CoinbaseRest:
         return attrs.evolve(request, path="/".join(parts))
 
     def answer(self, request: Request, now_ms: int) -> Response:
-        """The answer, 404 included; that to an identical question about candles is repeated for five minutes."""
-        match request.path.strip("/").split("/"):
-            case ["products", _, "candles"]:
-                return self._cache.answer(request, now_ms, CANDLES_CACHED, lambda: self._answer(request, now_ms))
-            case ["products"]:
-                return self._cache.answer(request, now_ms, PRODUCTS_CACHED, lambda: self._answer(request, now_ms))
-        return self._answer(request, now_ms)
-
-    def _answer(self, request: Request, now_ms: int) -> Response:
+        """The answer, 404 included."""
         if request.method != "GET":
             return answer_json({"message": "Method not allowed"}, 405)
         if not request.headers.get("user-agent"):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from ..cache import Cache
 from ..limits import TokenBucket
 from ..market import MINUTE_MS
 from ..text import Request, Response, answer_json, answer_text, fixed, iso, parse_decimal, parse_whole
@@ -47,6 +46,11 @@ class Pair:
     wsname: str
 
 
+def cached_seconds(request: Request) -> int:
+    """For how long the answer to a request is repeated, whatever it is about."""
+    return CACHED_SECONDS
+
+
 def make_pair(symbol: str) -> Pair:
     """The names of a pair written as in BTC/USD."""
     base, quote = symbol.split("/")
@@ -65,7 +69,6 @@ class KrakenRest:
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=1, burst=15))
     _pairs: dict[str, Pair] = attrs.Factory(dict)
-    _cache: Cache = attrs.Factory(lambda self: Cache(self.faults), takes_self=True)
 
     def __attrs_post_init__(self) -> None:
         """Enter every pair under each of its names."""
@@ -98,10 +101,7 @@ class KrakenRest:
         return attrs.evolve(request, query=request.query | {"pair": other})
 
     def answer(self, request: Request, now_ms: int) -> Response:
-        """The answer; that of an identical question within two seconds is repeated."""
-        return self._cache.answer(request, now_ms, CACHED_SECONDS, lambda: self._answer(request, now_ms))
-
-    def _answer(self, request: Request, now_ms: int) -> Response:
+        """The answer; what is wrong is a text in it."""
         second = now_ms // 1000
         match request.path.strip("/").split("/"):
             case ["0", "public", "Time"]:
