@@ -21,7 +21,7 @@ import attrs
 
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
-from trio_candles.venues.protocol import Event, Row
+from trio_candles.venues.protocol import Event, Row, Unread
 
 __all__ = ["AHEAD", "BEGINNING", "SETTLE", "Assembler", "Outcome", "Rejected", "Remark", "candle_of"]
 
@@ -107,6 +107,13 @@ class Assembler(ABC):
         minutes.
         """
         self._doubt = text
+
+    def unread(self, row: Unread, now: Millis) -> None:
+        """A *row* was received at *now* that could not be read: it proves nothing, and if nothing else proves its
+        minute, it is the reason why.
+        """
+        if row.minute is not None and self.frontier <= row.minute <= now:
+            self._reasons.setdefault(row.minute, (Reason.REJECTED, f"unreadable row: {row.reason}"))
 
     # --- verdicts
 

@@ -51,6 +51,7 @@ from trio_candles.venues.protocol import (
     Refused,
     Skipped,
     SystemStatus,
+    Unread,
 )
 
 __all__ = ["leaves", "listen", "run_feed"]
@@ -211,7 +212,11 @@ def read_message(feed: Feed, connection: Connection, message: str | bytes, momen
         return
     for event in events:
         symbol = getattr(event, "symbol", None)
-        if isinstance(event, _ABOUT_THE_CONNECTION):
+        if isinstance(event, Unread):
+            listener.remark(event.reason, printable(event.text))
+            if symbol in connection.last_heard:
+                listener.hear(event, moment)
+        elif isinstance(event, _ABOUT_THE_CONNECTION):
             act_on(feed, connection, event)
         elif symbol in connection.last_heard:
             connection.last_heard[symbol] = connection.last_frame

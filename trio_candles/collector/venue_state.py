@@ -43,7 +43,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import Connection, State
-from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen
+from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen, Unread
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
 
@@ -88,11 +88,14 @@ class VenueState:
 
     def hear(self, event: Event, now: Millis) -> None:
         """Pass an event about a symbol to its assembler, and put what follows into the outbox."""
-        if not isinstance(event, (Traded, TradeSeen, Row, Forming, Heartbeat)):
+        if not isinstance(event, (Traded, TradeSeen, Row, Forming, Heartbeat, Unread)):
             return
         assembler = self.assemblers.get(event.symbol)
         if assembler is None:
             self.remark("unknown_symbol", repr(event.symbol[:40]))
+            return
+        if isinstance(event, Unread):
+            assembler.unread(event, now)
             return
         if isinstance(event, Heartbeat):
             self._compare_clocks(now - event.time)

@@ -6,6 +6,7 @@
     trades, ids contiguous around it ► built  ──┤
                       and no trade in ► blank ──┘
     a broken rule, two rows that differ ► doubted, whatever else is said of the minute
+    a row that cannot be read ► says nothing, and others decide; where its minute is not known, absence says nothing
     none of these ► open, and at last missing: with the first reason (:meth:`Findings.excuse`) that covers the minute
 
 A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. A minute
@@ -62,6 +63,8 @@ class Findings:
     """(since, until, why): why minutes of the span are missing, if they are; the first that covers a minute counts."""
     _built: dict[Millis, Candle] = attrs.field(factory=dict)
     """The candles built from trades."""
+    unclear: str | None = None
+    """The first thing in the answers that was not understood."""
     listed: tuple[Millis, str] | None = None
     """The minute in which the market began, and how that is known."""
     _rejected: dict[Millis, tuple[Candle, Rule]] = attrs.field(factory=dict)
@@ -124,6 +127,14 @@ class Findings:
         """Believe nothing about *minute*."""
         self._doubts.setdefault(minute, why)
 
+    def unread(self, span: Span | None, why: str) -> None:
+        """Take a row or trade about *span* that cannot be read (*why*): it says nothing, so other evidence may decide.
+
+        Where *span* cannot be read, either (``None``), any minute may be meant: no absence proves anything then.
+        """
+        self.unclear = self.unclear or why
+        self.excuse(*(span or (self.since, self.until)), Why.UNREADABLE)
+
     def excuse(self, since: Millis, until: Millis, why: str) -> None:
         """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts."""
         self._excuses.append((since, until, why))
@@ -174,10 +185,10 @@ class Findings:
         rejected = tuple(pair for _, pair in sorted(self._rejected.items()))
         if self._unlike > self._alike:
             # One of the answers to this fill may be of another market, and then its other rows are, too.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),), rejected=rejected)
+            return self._nothing(Why.ROWS_DIFFER, rejected)
         if self._most_agree() is False:
             # At some venues no answer names its market: rows or trades are of another one, and nobody can tell which.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
+            return self._nothing(Why.ROWS_AND_TRADES_DIFFER, rejected)
         candles: list[Candle] = []
         zeros: list[Millis] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
@@ -202,7 +213,11 @@ class Findings:
             if why is not None
             for span in _spans(minutes)
         ]
-        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected)
+        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected, self.unclear)
+
+    def _nothing(self, why: str, rejected: tuple[tuple[Candle, Rule], ...]) -> Filled:
+        missing = Missing(self.since, self.until, why)
+        return Filled((), (), (missing,), rejected=rejected, unclear=self.unclear)
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
@@ -255,6 +270,7 @@ def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
         if not findings.understood:
             raise
         findings.why = str(error)
+        findings.unclear = findings.unclear or str(error)
     return findings.filled()
 
 

@@ -22,7 +22,7 @@ An error on the way to an answer is thrown into the fill (``fill.throw(Unavailab
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from enum import Enum, StrEnum
 from typing import Protocol, TypeVar
 
@@ -31,7 +31,7 @@ import msgspec
 
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
 from trio_candles.candles.validation import Rule
-from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
+from trio_candles.venues.protocol import UNREADABLE, Bad, Good, Misunderstood, R, Rows, VenueError
 
 __all__ = [
     "ABSENT",
@@ -56,6 +56,7 @@ __all__ = [
     "judge_status",
     "pages",
     "read_body",
+    "read_rows",
     "settled_until",
 ]
 
@@ -136,6 +137,9 @@ class Why(StrEnum):
 
     UNSETTLED = "not settled yet"
     NO_ROW = "no row, which proves nothing"
+    UNREADABLE = "a row of the answer cannot be read"
+    ZERO_ROW_BREAKS_RULE = "a row without trades whose prices are not all the last price before it"
+    LONG_SILENCE = "many rows without trades, of a market that trades in most other minutes"
     LEFT_OUT = "the venue has rows before and after it, and none of it"
     NO_ROW_YET = "after the listing, and before the first row that the venue has"
     NOT_CONFIRMED = "the venue has not confirmed the row"
@@ -187,6 +191,8 @@ class Filled:
     """The minute in which the venue's market of the series began, and how that is known."""
     rejected: tuple[tuple[Candle, Rule], ...] = ()
     """Settled candles that break a rule, and the rule, to be counted and logged; at most one of each minute."""
+    unclear: str | None = None
+    """What was not understood first in an answer, if anything was not: a row, or all of a later answer."""
 
 
 Fill = Generator[Request, Answer, Filled]
@@ -304,11 +310,24 @@ def judge_status(answer: Answer, spoken: tuple[int, ...] = ()) -> None:
 
 def read_body(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
     """The answer's body, decoded; :class:`Unavailable` for a page of HTML, :class:`Misunderstood` for the rest."""
+    return _reading(decoder.decode, answer)
+
+
+def read_rows(
+    rows: Rows[R], answer: Answer, good: Callable[[R], Good], bad: Callable[[bytes, Misunderstood], Bad]
+) -> list[Good | Bad]:
+    """The answer's body as a list of rows (see :meth:`~trio_candles.venues.protocol.Rows.read`); the errors of
+    :func:`read_body` if the body is no list.
+    """
+    return _reading(lambda body: rows.read(body, good, bad), answer)
+
+
+def _reading(read: Callable[[bytes], T], answer: Answer) -> T:
     try:
-        return decoder.decode(answer.body)
+        return read(answer.body)
     except msgspec.ValidationError as error:
         raise Misunderstood("bad_shape", f"{error} in {answer.body[:200]!r}") from None
-    except (*UNREADABLE, UnicodeDecodeError):
+    except UNREADABLE:
         if answer.body.lstrip()[:1] == b"<":
             raise Unavailable(f"HTTP {answer.status} with a page of HTML", answer.retry_after) from None
         raise Misunderstood("not_json", repr(answer.body[:200])) from None

@@ -14,11 +14,11 @@ keeps no state, so one instance serves every connection. What a stream of events
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Protocol
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -42,12 +42,15 @@ __all__ = [
     "Proof",
     "Refused",
     "Row",
+    "Rows",
     "Skipped",
     "SystemStatus",
     "TradeSeen",
     "Traded",
+    "Unread",
     "VenueError",
     "exact",
+    "optional_float",
     "plain_float",
     "plain_floats",
     "time_of",
@@ -180,8 +183,33 @@ class Skipped:
     reason: str
 
 
+@attrs.frozen
+class Unread:
+    """A row or trade of a message that could not be read: the message's other rows count, and it proves nothing."""
+
+    symbol: str
+    """Empty where that cannot be read, either."""
+    minute: Millis | None
+    """The minute that the row is about, in Unix ms; ``None`` where that cannot be read, either."""
+    reason: str
+    """One of a few words, as of :class:`Misunderstood`."""
+    text: str
+
+
 Event = (
-    Acked | Refused | Traded | TradeSeen | Heartbeat | Forming | Row | Alive | Notice | SystemStatus | Leaving | Skipped
+    Acked
+    | Refused
+    | Traded
+    | TradeSeen
+    | Heartbeat
+    | Forming
+    | Row
+    | Alive
+    | Notice
+    | SystemStatus
+    | Leaving
+    | Skipped
+    | Unread
 )
 
 
@@ -254,10 +282,53 @@ class FeedProtocol(Protocol):
         ...
 
 
-# --- reading numbers and times, strictly ------------------------------------------------------------------
+# --- reading rows, numbers and times, strictly ------------------------------------------------------------
 
-UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeEncodeError)
-"""What msgspec raises for a text that is no JSON, is nested too deeply, or holds half a surrogate pair."""
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeError)
+"""What msgspec raises for a text that is no JSON, is nested too deeply, is no UTF-8, or holds half a surrogate pair."""
+
+R = TypeVar("R")
+Good = TypeVar("Good")
+Bad = TypeVar("Bad")
+
+_RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Rows(Generic[R]):
+    """Reads JSON lists of rows of one type: a row that is not as promised costs itself, and no other row."""
+
+    def __init__(self, row: type[R]) -> None:
+        self._all = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
+        self._one = msgspec.json.Decoder(row)
+
+    def read(
+        self,
+        text: bytes | msgspec.Raw,
+        good: Callable[[R], Good],
+        bad: Callable[[bytes, Misunderstood], Bad],
+    ) -> list[Good | Bad]:
+        """What *good* makes of each row of *text*, and *bad* of each row that cannot be read or that *good* calls
+        :class:`Misunderstood`, in the rows' order. *good* may be called twice with a row.
+
+        The rows are read all at once, which is quick, and one at a time only if one of them is bad. Raises what
+        :data:`UNREADABLE` names if *text* is no list.
+        """
+        try:
+            return [good(row) for row in self._all.decode(text)]
+        except (Misunderstood, *UNREADABLE):
+            return [self._read_one(bytes(row), good, bad) for row in _RAW_ROWS.decode(text)]
+
+    def _read_one(
+        self, text: bytes, good: Callable[[R], Good], bad: Callable[[bytes, Misunderstood], Bad]
+    ) -> Good | Bad:
+        try:
+            return good(self._one.decode(text))
+        except Misunderstood as error:
+            return bad(text, error)
+        except UNREADABLE as error:
+            reason = "bad_shape" if isinstance(error, msgspec.ValidationError) else "not_json"
+            return bad(text, Misunderstood(reason, f"{error} in {text[:200]!r}"))
+
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a count: JSON's integers have no end, the columns and the ledger are int64."""
@@ -293,6 +364,16 @@ def plain_floats(texts: Sequence[str]) -> list[float]:
         except ValueError:  # a text with a comma in it
             pass
     return [plain_float(text) for text in texts]
+
+
+def optional_float(value: object) -> float | None:
+    """*value*, a number or the text of one, as the nearest float; ``None`` for anything else.
+
+    For columns that may be null: nothing is proven by them, and none is worth the row that it stands in.
+    """
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) is not None else None
+    return value if isinstance(value, float) else float(value) if type(value) is int and abs(value) < 2**63 else None
 
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 
 import attrs
@@ -31,9 +32,10 @@ from trio_candles.venues.history import (
     Why,
     pages,
     read_body,
+    read_rows,
     settled_until,
 )
-from trio_candles.venues.protocol import Id, Misunderstood, exact, time_of
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, time_of
 
 __all__ = ["CoinbaseHistory"]
 
@@ -54,7 +56,13 @@ _REQUESTS = 40
 
 # [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), LOW, HIGH, open, close, volume; newest first;
 # the forming minute's row is among them, and nothing marks it. Volumes are sums of doubles: 14.697630010000001.
-_Row = tuple[Id, float, float, float, float, float]
+class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    time: Id
+    low: float
+    high: float
+    open: float
+    close: float
+    volume: float
 
 
 # {"time":"2014-11-07T22:19:28.578544Z","trade_id":74,"price":"10.00000000","size":"0.01000000","side":"buy"}
@@ -65,13 +73,25 @@ class _TradeRow(msgspec.Struct):
     size: str
 
 
+# What a row, or a trade, that cannot be read is about.
+class _About(msgspec.Struct, array_like=True):
+    time: Id
+
+
+class _AboutTrade(msgspec.Struct):
+    trade_id: Id
+    time: object = None
+
+
 # {"iso":"2020-05-12T08:00:51.504Z","epoch":1589270451.504}
 class _Time(msgspec.Struct):
     iso: str
 
 
-_ROW_LIST = msgspec.json.Decoder(list[_Row])
-_TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
+_ROW_LIST = Rows(_Row)
+_TRADE_LIST = Rows(_TradeRow)
+_ABOUT = msgspec.json.Decoder(_About)
+_ABOUT_TRADE = msgspec.json.Decoder(_AboutTrade)
 _TIME = msgspec.json.Decoder(_Time)
 
 
@@ -131,7 +151,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         reached = yield from _search(findings, walk, product, spans)
         for after in walk.doubtful(findings):
             answer = yield _ask_trades(product, after)
-            walk.add_page(answer, after)
+            walk.add_page(_trades_of(findings, answer), after)
         # Not before each page to be confirmed was read again: trades unconfirmed for want of an answer are no holes.
         for since, end in reached:
             findings.excuse(since, min(end, walk.first_minute()), Why.BEFORE_FIRST)
@@ -158,26 +178,38 @@ def _ask_rows(product: str, since: Millis, until: Millis, now: Millis) -> Reques
 
 def _take_rows(findings: Findings, answer: Answer) -> None:
     judge(answer)
-    rows = read_body(_ROW_LIST, answer)
+    rows = read_rows(_ROW_LIST, answer, partial(_candle, findings), _unread)
     findings.understood = True
     # An answer may come out of a cache, with the row of a minute that was forming then and is settled now: nothing
     # marks that row. A row that opens at least a minute after the minute's end shows that the venue had settled the
     # minute. The age of the newest row shows nothing, because our clock, which measures it, may be wrong; the minutes
     # of the newest rows are settled by the trades after them.
-    seen_settled = max((row[0] for row in rows), default=0) * 1000 - MINUTE
+    # A row that opens in the future is no row of the venue's.
+    candles = [row for row in rows if isinstance(row, Candle)]
+    opened = (candle.open_time for candle in candles if candle.open_time <= findings.now)
+    seen_settled = max(opened, default=Millis(0)) - MINUTE
     for row in rows:
-        candle = _candle(findings, row)
-        if candle.close_time <= seen_settled:
-            findings.row(candle)
+        if not isinstance(row, Candle):
+            findings.unread(*row)
+        elif row.close_time <= seen_settled:
+            findings.row(row)
 
 
 def _candle(findings: Findings, row: _Row) -> Candle:
-    time, low, high, first, last, volume = row
     return Candle(
-        findings.series, Millis(time * 1000), first, high, low, last, volume,
+        findings.series, Millis(row.time * 1000), row.open, row.high, row.low, row.close, row.volume,
         quote_volume=None, vwap=None, trades_count=None,
-        source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(row.time * 1000 + MINUTE),
     )  # fmt: skip
+
+
+def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | None, str]:
+    """The minute that the row *text* is about, if that can be read, and why the row cannot be."""
+    try:
+        minute = floor_to(_ABOUT.decode(text).time * 1000, MINUTE)
+    except UNREADABLE:
+        return None, str(error)
+    return (minute, Millis(minute + MINUTE)), str(error)
 
 
 # --- trades -----------------------------------------------------------------------------------------------
@@ -188,7 +220,7 @@ def _search(
 ) -> Generator[Request, Answer, list[tuple[Millis, Millis]]]:
     """Read the trades of *spans*, newest first, and one trade on either side of each; return the spans reached."""
     answer = yield _ask_trades(product, None)
-    walk.add_page(answer, None)
+    walk.add_page(_trades_of(findings, answer), None)
     findings.understood = True
     left = _REQUESTS - 2
     newest = walk.newest()
@@ -205,7 +237,7 @@ def _search(
                 return reached
             left, step = left - 1, step + 1
             answer = yield _ask_trades(product, after)
-            walk.add_page(answer, after)
+            walk.add_page(_trades_of(findings, answer), after)
         reached.append((since, end))
     return reached
 
@@ -246,10 +278,8 @@ class _Walk:
         reached = self._stretches[0].lo <= 1
         return floor_to(min(trade.time for trade in self.known.values()), MINUTE) if reached else Millis(0)
 
-    def add_page(self, answer: Answer, after: int | None) -> None:
-        """Remember a page: all trades that there are between its lowest id and *after*."""
-        judge(answer)
-        rows = [(row.trade_id, _trade(row)) for row in read_body(_TRADE_LIST, answer)]
+    def add_page(self, rows: Sequence[tuple[int, Trade | None]], after: int | None) -> None:
+        """Remember the ids and trades of a page: all that there are between its lowest id and *after*."""
         # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
         rows = [(id, trade) for id, trade in rows if trade is None or trade.time <= self.now]
         ids = {id for id, _ in rows}
@@ -326,10 +356,44 @@ class _Walk:
         return below + (lowest - below) * (time - anchor.time) // max(rise, 1)
 
 
-def _trade(row: _TradeRow) -> Trade | None:
-    """*row* as a trade; one that cannot be read is a hole among the ids."""
+def _trades_of(findings: Findings, answer: Answer) -> list[tuple[int, Trade | None]]:
+    """The ids and trades of the page *answer*, newest first; a trade that cannot be read is ``None``: a hole among the
+    ids, of which nobody can say that the venue left it out.
+    """
+    judge(answer)
+    rows = read_rows(_TRADE_LIST, answer, _trade, _unread_trade)
+    page: list[tuple[int, Trade | None]] = []
+    for row in reversed(rows):
+        if isinstance(row, Trade):
+            page.append((row.trade_id, row))
+            continue
+        trade_id, span, why = row
+        findings.unread(span, why)
+        if trade_id is not None:
+            page.append((trade_id, None))
+        elif page and row is rows[0]:  # ids are contiguous, and the page is to begin where it was asked for
+            page.append((page[-1][0] + 1, None))
+    return page[::-1]
+
+
+def _trade(row: _TradeRow) -> Trade:
+    trade = Trade(row.trade_id, time_of(row.time), exact(row.price), exact(row.size))
+    if not trade.trade_id or trade.price <= Decimal(0) or trade.size <= Decimal(0):
+        raise Misunderstood("bad_trade", f"{row.trade_id} {row.price[:40]!r} {row.size[:40]!r}")
+    return trade
+
+
+def _unread_trade(text: bytes, error: Misunderstood) -> tuple[int | None, tuple[Millis, Millis] | None, str]:
+    """Id and minutes of the trade *text*, each if it can be read, and why the trade cannot be."""
     try:
-        trade = Trade(row.trade_id, time_of(row.time), exact(row.price), exact(row.size))
+        about = _ABOUT_TRADE.decode(text)
+    except UNREADABLE:
+        return None, None, str(error)
+    try:
+        time = time_of(about.time) if isinstance(about.time, str) else None
     except Misunderstood:
-        return None
-    return trade if trade.trade_id and trade.price > Decimal(0) and trade.size > Decimal(0) else None
+        time = None
+    if time is None:
+        return about.trade_id, None, str(error)
+    span = floor_to(time - GRACE, MINUTE), Millis(floor_to(time + GRACE, MINUTE) + MINUTE)
+    return about.trade_id, span, str(error)

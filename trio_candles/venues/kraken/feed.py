@@ -9,10 +9,11 @@ sent at all. ``trade_id`` is contiguous per book, so the first trade after a min
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Millis
+from trio_candles.candles.model import MINUTE, Millis, floor_to
 from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
@@ -24,9 +25,12 @@ from trio_candles.venues.protocol import (
     Notice,
     Refused,
     Row,
+    Rows,
     Skipped,
     SystemStatus,
     TradeSeen,
+    Unread,
+    optional_float,
     time_of,
 )
 
@@ -66,7 +70,7 @@ class _OhlcRow(msgspec.Struct):
     close: float
     trades: Id
     volume: float
-    vwap: float
+    vwap: object
     interval_begin: str
     interval: int
     timestamp: str | None = None
@@ -80,14 +84,27 @@ class _TradeRow(msgspec.Struct):
     timestamp: str
 
 
+# What a row, or a trade, that cannot be read is about.
+class _AboutRow(msgspec.Struct):
+    symbol: str
+    time: object = msgspec.field(default=None, name="interval_begin")
+
+
+class _AboutTrade(msgspec.Struct):
+    symbol: str
+    time: object = msgspec.field(default=None, name="timestamp")
+
+
 # {"system":"online","api_version":"v2",...}; online | cancel_only | maintenance | post_only
 class _Status(msgspec.Struct):
     system: str
 
 
 _FRAME = msgspec.json.Decoder(_Frame)
-_OHLC = msgspec.json.Decoder(list[_OhlcRow])
-_TRADES = msgspec.json.Decoder(list[_TradeRow])
+_OHLC = Rows(_OhlcRow)
+_TRADES = Rows(_TradeRow)
+_ABOUT_ROW = msgspec.json.Decoder(_AboutRow)
+_ABOUT_TRADE = msgspec.json.Decoder(_AboutTrade)
 _STATUS = msgspec.json.Decoder(list[_Status])
 
 
@@ -136,12 +153,9 @@ class Kraken:
             frame = _FRAME.decode(text)
             match frame.channel:
                 case "ohlc":
-                    return [_row(row) for row in _OHLC.decode(frame.data)]
+                    return _OHLC.read(frame.data, _row, partial(_unread, _ABOUT_ROW))
                 case "trade":
-                    return [
-                        TradeSeen(row.symbol, _positive(row.trade_id), time_of(row.timestamp))
-                        for row in _TRADES.decode(frame.data)
-                    ]
+                    return _TRADES.read(frame.data, _trade, partial(_unread, _ABOUT_TRADE))
                 case "heartbeat":
                     return (Alive(),)
                 case "status":
@@ -165,16 +179,30 @@ def _row(row: _OhlcRow) -> Row:
     return Row(
         row.symbol, open_time, close_time, row.open, row.high, row.low, row.close, row.volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=row.vwap if row.trades else None,
+        vwap=optional_float(row.vwap) if row.trades else None,
         trades_count=row.trades,
         closed=False,
     )  # fmt: skip
 
 
-def _positive(trade_id: int) -> int:
-    if trade_id <= 0:
-        raise Misunderstood("bad_trade", str(trade_id))
-    return trade_id
+def _trade(row: _TradeRow) -> TradeSeen:
+    if row.trade_id <= 0:
+        raise Misunderstood("bad_trade", str(row.trade_id))
+    return TradeSeen(row.symbol, row.trade_id, time_of(row.timestamp))
+
+
+def _unread(
+    decoder: msgspec.json.Decoder[_AboutRow] | msgspec.json.Decoder[_AboutTrade], text: bytes, error: Misunderstood
+) -> Unread:
+    try:
+        about = decoder.decode(text)
+    except UNREADABLE:
+        return Unread("", None, error.reason, str(error))
+    try:
+        minute = floor_to(time_of(about.time), MINUTE) if isinstance(about.time, str) else None
+    except Misunderstood:
+        minute = None
+    return Unread(about.symbol, minute, error.reason, str(error))
 
 
 def _answer(frame: _Frame) -> Sequence[Event]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 
 import attrs
 import msgspec
 
+from trio_candles.candles.intervals import touching
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
@@ -30,11 +32,12 @@ from trio_candles.venues.history import (
     Why,
     pages,
     read_body,
+    read_rows,
     settled_until,
 )
 from trio_candles.venues.kraken.answers import part_of, result_of
 from trio_candles.venues.kraken.listing import SYMBOLS
-from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_floats
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, optional_float, plain_floats
 
 __all__ = ["KrakenHistory"]
 
@@ -55,20 +58,46 @@ _PAGES_FOR_HOLES = 3
 _LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
 """How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
 
+_LONG_SILENCE = 60
+"""So many rows without trades in a row deserve a look at the trades, in a market that trades in most other minutes."""
+
 _SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
 _NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
 
 
 # [1788415200,"77776.4","77800.0","77717.8","77736.8","77777.6","4.07649664",167]:
 # open (s), o, h, l, c, vwap ("0.0" if nothing traded), volume, count; oldest first, the forming one last.
-_Row = tuple[Id, str, str, str, str, str, str, Id]
+class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    time: Id
+    open: str
+    high: str
+    low: str
+    close: str
+    vwap: object
+    volume: str
+    count: Id
+
 
 # ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]: price, size, time (s), side, kind, misc, id;
 # oldest first. The time has more digits than a double keeps: it is read as text.
-_TradeRow = tuple[str, str, msgspec.Raw, str, str, str, Id]
+class _TradeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    price: object
+    size: object
+    time: msgspec.Raw
+    side: object
+    kind: object
+    misc: object
+    trade_id: Id
 
-_ROW_LIST = msgspec.json.Decoder(list[_Row])
-_TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
+
+# What a row that cannot be read is about.
+class _About(msgspec.Struct, array_like=True):
+    time: Id
+
+
+_ROW_LIST = Rows(_Row)
+_TRADE_LIST = Rows(_TradeRow)
+_ABOUT = msgspec.json.Decoder(_About)
 _WHOLE = msgspec.json.Decoder(Id)
 
 _OLDER = {today: older for older, today in SYMBOLS.older.items()}
@@ -143,8 +172,9 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     until, pages_left = findings.until, _PAGES
     if using is not Using.TRADES and findings.until > reach:
         since = max(findings.since, reach)
-        # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
-        answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
+        # Inclusive as measured, exclusive as once documented: two rows earlier are asked for, because a row without
+        # trades is held against the row before it.
+        answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 120))
         seen_settled = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
         until = min(until, seen_settled)
@@ -188,37 +218,64 @@ def _take_rows(findings: Findings, answer: Answer) -> Millis:
     By our clock more minutes may be settled, but a cache may have kept an old answer.
     """
     listed, last = _of_pair(findings, answer)
-    rows = read_body(_ROW_LIST, listed)
+    rows = read_rows(_ROW_LIST, listed, partial(_candle, findings), _unread)
     # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than a closed row.
-    newest = max([read_body(_WHOLE, last), *(row[0] for row in rows)])
-    seen_settled = Millis(floor_to(newest * 1000, MINUTE) - MINUTE)
+    # A time to come is no time that the venue had reached.
+    times = [read_body(_WHOLE, last) * 1000, *(row.open_time for row in rows if isinstance(row, Candle))]
+    newest = max((time for time in times if time <= findings.now), default=0)
+    seen_settled = Millis(floor_to(newest, MINUTE) - MINUTE)
     findings.understood = True
-    for row in rows:
-        minute = floor_to(row[0] * 1000, MINUTE)
-        if minute >= seen_settled:
+    zeros, traded, price = [], 0, None
+    for index, row in enumerate(rows):
+        if not isinstance(row, Candle):
+            findings.unread(*row)
+            price = None
+        elif row.open_time >= seen_settled:
             continue
-        try:
-            _take_row(findings, minute, row)
-        except Misunderstood as error:
-            findings.doubt(minute, str(error))
+        elif row.trades_count or row.open_time % MINUTE:
+            findings.row(row)
+            traded, price = traded + 1, row.close
+        elif _is_flat(row) and (index == 0 or row.close == price):
+            zeros.append(row.open_time)
+            price = row.close
+        else:
+            findings.excuse(row.open_time, row.close_time, Why.ZERO_ROW_BREAKS_RULE)
+            price = None
+    for since, until in touching(zeros):
+        length = (until - since) // MINUTE
+        others = traded + len(zeros) - length
+        if min(length, others) >= _LONG_SILENCE and traded > others / 2:
+            findings.excuse(Millis(since), Millis(until), Why.LONG_SILENCE)
+            continue
+        for minute in range(since, until, MINUTE):
+            findings.zero_row(Millis(minute))
     return seen_settled
 
 
-def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
-    time, *numbers, count = row
-    first, high, low, last, vwap, volume = plain_floats(numbers)
-    candle = Candle(
-        findings.series, Millis(time * 1000), first, high, low, last, volume,
+def _is_flat(row: Candle) -> bool:
+    """Whether *row*, which counts no trade, has one price: the last one before it, which the venue carries on."""
+    return not row.vwap and row.open == row.high == row.low == row.close > 0
+
+
+def _candle(findings: Findings, row: _Row) -> Candle:
+    first, high, low, last, volume = plain_floats((row.open, row.high, row.low, row.close, row.volume))
+    if (volume > 0) != (row.count > 0):
+        raise Misunderstood("bad_count", f"{row.count} trades of {row.volume} in all")
+    return Candle(
+        findings.series, Millis(row.time * 1000), first, high, low, last, volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=vwap or None, trades_count=count,
-        source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
+        vwap=optional_float(row.vwap) or None, trades_count=row.count,
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(row.time * 1000 + MINUTE),
     )  # fmt: skip
-    if count or candle.open_time != minute:
-        findings.row(candle)
-    elif candle.volume or candle.vwap or candle.high != candle.low:
-        raise Misunderstood("bad_zero_row", str(row))
-    else:
-        findings.zero_row(minute)
+
+
+def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | None, str]:
+    """The minute that the row *text* is about, if that can be read, and why the row cannot be."""
+    try:
+        minute = floor_to(_ABOUT.decode(text).time * 1000, MINUTE)
+    except UNREADABLE:
+        return None, str(error)
+    return (minute, Millis(minute + MINUTE)), str(error)
 
 
 # --- trades -----------------------------------------------------------------------------------------------
@@ -258,22 +315,34 @@ class _PageTrade:
 
 
 def _trades_of(findings: Findings, answer: Answer) -> list[_PageTrade]:
-    rows, _ = _of_pair(findings, answer)
-    return [_page_trade(row) for row in read_body(_TRADE_LIST, rows)]
+    """The page's trades, but for those of which not even id and time can be read."""
+    listed, _ = _of_pair(findings, answer)
+    page = []
+    for row in read_rows(_TRADE_LIST, listed, _page_trade, lambda text, error: str(error)):
+        if isinstance(row, str):
+            findings.unread(None, row)
+            continue
+        if row.trade is None:
+            time = row.time // 10**6
+            span = floor_to(time - GRACE, MINUTE), Millis(floor_to(time + GRACE, MINUTE) + MINUTE)
+            findings.unread(span, f"trade {row.trade_id} cannot be read")
+        page.append(row)
+    return page
 
 
 def _page_trade(row: _TradeRow) -> _PageTrade:
-    price, size, seconds, *_, trade_id = row
-    text = bytes(seconds)
+    text = bytes(row.time)
     if _SECONDS.fullmatch(text) is None:
         raise Misunderstood("bad_time", repr(text[:40]))
     time = int(Decimal(text.decode()) * 10**9)
+    if not isinstance(row.price, str) or not isinstance(row.size, str):
+        return _PageTrade(row.trade_id, None, time)
     try:
-        trade = Trade(trade_id, Millis(time // 10**6), exact(price), exact(size))
+        trade = Trade(row.trade_id, Millis(time // 10**6), exact(row.price), exact(row.size))
     except Misunderstood:
-        return _PageTrade(trade_id, None, time)
-    good = trade_id > 0 and trade.price > 0 and trade.size > 0
-    return _PageTrade(trade_id, trade if good else None, time)
+        return _PageTrade(row.trade_id, None, time)
+    good = row.trade_id > 0 and trade.price > 0 and trade.size > 0
+    return _PageTrade(row.trade_id, trade if good else None, time)
 
 
 @attrs.frozen
