@@ -192,8 +192,8 @@ class World:
 
     async def _collect(self) -> bool:
         machine, time = self.machine, self.time
-        self.bug.before_a_start(machine.root)
         machine.receive_visitor()
+        self.bug.before_a_start(machine.root)
         self.expects = False
         if self.began is None:
             self.began = time.true_now()
@@ -205,7 +205,7 @@ class World:
                 self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
                 self.bug.store(store),
                 time,
-                offload=machine.offload,
+                offload=self.bug.offload(self),
                 chance=random.Random(self.chance.random()),
                 show=self.shown.append,
                 venues=self.bug.over_venues(VENUES),
