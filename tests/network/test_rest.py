@@ -142,7 +142,7 @@ def warnings(caplog) -> list[str]:
 async def test_a_venue_that_wants_eleven_days_of_silence_gets_an_hour_of_it_and_we_say_so(autojump_clock, caplog):
     assert 3_600 <= await silence_after(retry_after="999999") <= 3_602
     (said,) = warnings(caplog)
-    assert "api.venue.test" in said and "999999 s" in said and "3600 s" in said
+    assert all(part in said for part in ("api.venue.test", "999999 s", "3600 s"))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from trio_candles.command.launch import Plan, UsageError, plan, world
 from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
 from trio_candles.config.load import ConfigError
+from trio_candles.network.names import looking_up
 from trio_candles.network.streams import paced_ticks
 from trio_candles.network.websocket import CLOSE_SECONDS, Network, dial_tcp
 from trio_candles.store.disk import is_closed
@@ -155,7 +156,7 @@ async def collect(
     console.on_failure(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
     console.show(banner(venues, remarks(planned)), final=True)
-    async with world(planned) as config:
+    async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
         async with open_service(config, network, store, time, show=console.show, venues=known) as service:

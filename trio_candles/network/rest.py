@@ -18,6 +18,7 @@ import trio
 
 from trio_candles.candles.model import printable
 from trio_candles.network.pacing import Budget, wall_floor
+from trio_candles.network.trust import trusted
 from trio_candles.network.websocket import Network, error_text
 from trio_candles.venues.history import (
     Answer,
@@ -151,7 +152,8 @@ async def open_rest(
         for name, rate in rates.items()
     }
     client = httpx.AsyncClient(
-        transport=network.transport, timeout=None, trust_env=False, headers={"Accept-Encoding": "identity"},
+        transport=network.transport, verify=network.authorities or trusted(), timeout=None, trust_env=False,
+        headers={"Accept-Encoding": "identity"},
     )  # fmt: skip
     async with client:
         yield Rest(client, urls, budgets, penalty, network.speed)
