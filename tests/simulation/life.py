@@ -123,6 +123,13 @@ class World:
         return self._stop.is_set()
 
     @property
+    def is_well(self) -> bool:
+        """Whether clock and disk have been well for some time, and nobody has asked the collector to stop."""
+        machine = self.machine
+        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
+        return not self.is_stopping and trio.current_time() >= unwell + UNWELL_SECONDS
+
+    @property
     def is_down(self) -> bool:
         """Whether nobody starts the collector now."""
         return trio.current_time() < self.down_until
@@ -137,12 +144,10 @@ class World:
 
         What the audit expects of a running collector, it need not have where its clock or its disk were unwell.
         """
-        now, machine = trio.current_time(), self.machine
-        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
-        if self.service is None or self._stop.is_set() or now < unwell + UNWELL_SECONDS:
+        if self.service is None or not self.is_well:
             return False
         self.fired["audited"] += 1
-        judge_beside(machine, self.time.now(), what)
+        judge_beside(self.machine, self.time.now(), what)
         return True
 
     # --- one life

@@ -18,7 +18,7 @@ import attrs
 import httpx
 import trio
 
-from trio_candles.candles.model import MINUTE, Empty
+from trio_candles.candles.model import MINUTE, Empty, Series
 from trio_candles.network.websocket import Network
 from trio_candles.venues.history import Answer, Fill, Filled, Request, Unavailable
 
@@ -58,7 +58,7 @@ class _Rereads:
                     request = questions.send(attrs.evolve(answer, body=self.read(answer.body)))
         except StopIteration as end:
             filled: Filled = end.value
-            return self.conclude(filled)
+            return self.conclude(page[0], filled)
 
     def ask(self, request: Request) -> Request:
         return request
@@ -66,7 +66,7 @@ class _Rereads:
     def read(self, body: bytes) -> bytes:
         return body
 
-    def conclude(self, filled: Filled) -> Filled:
+    def conclude(self, series: Series, filled: Filled) -> Filled:
         return filled
 
 
@@ -129,15 +129,11 @@ class OddRowIsEmpty(_Rereads):
         self.odd |= {time * (1000 if time < 10**11 else 1) for time in times}
         return body
 
-    def conclude(self, filled: Filled) -> Filled:
-        told = [
-            Empty(filled.series, one.since, one.until, "no row")
-            for one in filled.missing
-            if one.until - one.since == MINUTE and one.since in self.odd
-        ]
-        rest = tuple(one for one in filled.missing if not (one.until - one.since == MINUTE and one.since in self.odd))
+    def conclude(self, series: Series, filled: Filled) -> Filled:
+        odd = [one for one in filled.missing if one.until - one.since == MINUTE and one.since in self.odd]
+        told = [Empty(series, one.since, one.until, "no row") for one in odd]
         empties = tuple(sorted((*filled.empties, *told), key=lambda span: span.since))
-        return attrs.evolve(filled, empties=empties, missing=rest)
+        return attrs.evolve(filled, empties=empties, missing=tuple(one for one in filled.missing if one not in odd))
 
 
 class ColumnsAreCounted(_Rereads):

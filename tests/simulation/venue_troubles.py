@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from simulation.stored import marks
 from simulation.trace import Broken
 from simulation.ways import Site, Trouble, answered, spoiled, turn, turned
 from trio_candles.simulator import VENUES, RestFault
@@ -15,6 +16,8 @@ __all__ = ["KINDS", "outage", "told_to_wait"]
 MINUTE = 60_000
 NOTICED = {"coinbase": 15.0, "kraken": 15.0, "okx": 35.0}
 """Seconds after which a venue that has fallen silent must be known to be: its published silence, and five."""
+HELD_UP = 95.0
+"""Seconds in which a minute ends, and has its verdict whatever is lacking."""
 STALE = 125.0
 """Seconds without market data after which the table must say so."""
 APART = 420.0
@@ -128,6 +131,29 @@ async def outage(site: Site, seconds: float) -> None:
     site.fire("outage")
 
 
+async def unresolved(site: Site) -> None:
+    """The venue's name finds no address for a while; that holds up nothing else."""
+    seconds = site.chance.choice((site.chance.uniform(5, 60), site.chance.uniform(HELD_UP, 200)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on, site, seconds)
+        await turn(site, "unresolved", seconds, drop=True, unresolved=True)
+
+
+async def go_on(site: Site, seconds: float) -> None:
+    """Broken if a collector that ran and was well all the while has no word of a minute in a trouble of *seconds*."""
+    world, service = site.world, site.world.service
+    if seconds <= HELD_UP:
+        return
+    await trio.sleep(HELD_UP)
+    if service is None or world.service is not service or not world.expects or not world.is_well:
+        return
+    world.fired["went on"] += 1
+    due = world.time.now() - round(HELD_UP * 1000)
+    late = sorted({venue for (venue, _), mark in marks(world.machine.root).items() if mark < due})
+    if late:
+        raise Broken("held up", f"nothing is known of {', '.join(late)} since {due}, while {site.venue} has no address")
+
+
 async def told_to_wait(site: Site, seconds: float) -> None:
     """REST asks once to be left alone for days, of which an hour is granted. The feed stumbles now and then."""
     chance, fault = site.chance, RestFault("status", status=429, retry_after=999_999)
@@ -155,7 +181,7 @@ TRADING = ("coinbase", "kraken")
 
 KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     # -- connections
-    "unresolved": (0.06, VENUES, turned("unresolved", 5, 180, drop=True, unresolved=True)),
+    "unresolved": (0.06, VENUES, unresolved),
     "refused": (0.06, VENUES, turned("refused", 2, 60, drop=True, refuse_connections=True)),
     "dropped": (0.15, VENUES, dropped),
     "closed": (0.06, VENUES, closed),
