@@ -21,7 +21,7 @@ FOREIGN = (
     "ANALYZE",
     "CREATE TABLE IF NOT EXISTS notes (at INTEGER, text TEXT); INSERT INTO notes VALUES (1, 'looked at')",
     "CREATE VIEW IF NOT EXISTS holes AS SELECT venue, symbol, since_ms FROM gap JOIN series ON series.id = series_id",
-    "CREATE INDEX IF NOT EXISTS by_venue ON series (venue)",
+    "CREATE TABLE IF NOT EXISTS notes (at INTEGER, text TEXT); CREATE INDEX IF NOT EXISTS by_text ON notes (text)",
 )
 """What other tools leave in a journal that they were let to look at."""
 

@@ -192,7 +192,7 @@ def throw_away_what_was_visited(root: Path) -> None:
         return
     with closing(sqlite3.connect(path)) as database:
         names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    if names & {"sqlite_stat1", "notes", "holes", "by_venue"}:
+    if names & {"sqlite_stat1", "notes", "holes", "by_text"}:
         for old in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             old.unlink(missing_ok=True)
 
