@@ -16,11 +16,11 @@ import msgspec
 
 from simulation.misreadings import (
     BelievesZeroRows,
-    CacheIsAWitness,
     ColumnsAreCounted,
     DeafToTheFeed,
     OddRowCostsThePage,
     OddRowIsEmpty,
+    a_cache_is_a_witness,
     as_long_as_told,
     one_pool,
     throw_away_what_was_visited,
@@ -392,7 +392,7 @@ BUGS: dict[str, Bug] = {
     "odd_row_costs_the_page": Bug(histories=OddRowCostsThePage),
     "odd_row_is_empty": Bug(histories=OddRowIsEmpty),
     "columns_are_counted": Bug(histories=ColumnsAreCounted),
-    "cache_is_a_witness": Bug(histories=CacheIsAWitness),
+    "a_cache_is_a_witness": Bug(network=a_cache_is_a_witness),
     "deaf_to_the_feed": Bug(histories=DeafToTheFeed),
     "as_long_as_told": Bug(network=as_long_as_told),
     "throws_away_what_was_visited": Bug(before_a_start=throw_away_what_was_visited),

@@ -395,7 +395,7 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
             end.lives = world.lives
             for exchange in exchanges.exchanges.values():
                 for key, times in exchange.faults.fired.items():
-                    if key.startswith(("rest ", "corrupt ")) or key in (*KNOBS, "cached"):
+                    if key.startswith(("rest ", "corrupt ")) or key in (*KNOBS, "cached", "asked_anew"):
                         fired[key] += times
             fired["stuck"] += sum(len(some) for some in plan.stuck.values())
         assert world.healed_at is not None

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from simulation.life import World
 
 __all__ = [
-    "BelievesZeroRows", "CacheIsAWitness", "ColumnsAreCounted", "DeafToTheFeed", "OddRowCostsThePage",
-    "OddRowIsEmpty", "as_long_as_told", "one_pool", "throw_away_what_was_visited",
+    "BelievesZeroRows", "ColumnsAreCounted", "DeafToTheFeed", "OddRowCostsThePage", "OddRowIsEmpty",
+    "a_cache_is_a_witness", "as_long_as_told", "one_pool", "throw_away_what_was_visited",
 ]  # fmt: skip
 
 UNREADABLE = b"{"
@@ -37,7 +37,7 @@ PATIENCE = 3600
 
 
 class _Rereads:
-    """A history whose questions and answers pass through :meth:`ask` and :meth:`read`."""
+    """A history whose answers pass through :meth:`read`, and what comes of a page through :meth:`conclude`."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -51,7 +51,7 @@ class _Rereads:
             request: Request = next(questions)
             while True:
                 try:
-                    answer: Answer = yield self.ask(request)
+                    answer: Answer = yield request
                 except Unavailable as error:
                     request = questions.throw(error)
                 else:
@@ -59,9 +59,6 @@ class _Rereads:
         except StopIteration as end:
             filled: Filled = end.value
             return self.conclude(page[0], filled)
-
-    def ask(self, request: Request) -> Request:
-        return request
 
     def read(self, body: bytes) -> bytes:
         return body
@@ -148,13 +145,6 @@ def _is_documented(row: list[Any]) -> bool:
     return len(row) in DOCUMENTED and not (row[-1] == "" or (len(row) in (7, 9, 10) and row[-1] == 0))
 
 
-class CacheIsAWitness(_Rereads):
-    """Takes what a cache repeats for another telling."""
-
-    def ask(self, request: Request) -> Request:
-        return attrs.evolve(request, fresh=False)
-
-
 class DeafToTheFeed(_Rereads):
     """Judges what REST answers as if there were no feed."""
 
@@ -177,6 +167,21 @@ class _Patient(httpx.AsyncBaseTransport):
         if seconds > PATIENCE:
             self.until[host] = trio.current_time() + seconds
         return response
+
+
+@attrs.define(eq=False)
+class _Cached(httpx.AsyncBaseTransport):
+    inner: httpx.AsyncBaseTransport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.headers.pop("cache-control", None)
+        return await self.inner.handle_async_request(request)
+
+
+def a_cache_is_a_witness(network: Network) -> Network:
+    """Takes what a cache repeats for another telling."""
+    assert network.transport is not None
+    return attrs.evolve(network, transport=_Cached(network.transport))
 
 
 def as_long_as_told(network: Network) -> Network:

@@ -76,10 +76,11 @@ async def test_coinbases_candles_are_repeated_for_five_minutes(autojump_clock: M
 
 async def test_another_query_or_a_wish_for_no_cache_gets_a_new_answer(autojump_clock: MockClock) -> None:
     url = f"{COINBASE}/BTC-USD/candles?granularity=60"
-    async with open_world() as (_, client):
+    async with open_world() as (world, client):
         first = await client.get(url)
         await trio.sleep(60)
         assert (await client.get(url, headers={"Cache-Control": "no-cache"})).text != first.text
+        assert world["coinbase"].faults.fired == {"asked_anew": 1}
         second = f"{url}&start={START // 1000}&end={START // 1000 + 60}"
         assert len(rows_of(await client.get(second))) == 2
 

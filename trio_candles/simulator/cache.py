@@ -29,11 +29,11 @@ class Cache:
         Only good answers are kept, and a request that says ``Cache-Control: no-cache`` gets a new one.
         """
         kept_ms, kept = self._kept.get(request.target, (0, None))
-        if kept is not None and "no-cache" not in request.headers.get("cache-control", ""):
-            age_ms = now_ms - kept_ms
-            if 0 <= age_ms < seconds * 1000:
+        if kept is not None and 0 <= (age_ms := now_ms - kept_ms) < seconds * 1000:
+            if "no-cache" not in request.headers.get("cache-control", ""):
                 self.faults.fired["cached"] += 1
                 return with_headers(kept, {"cf-cache-status": "HIT", "age": str(age_ms // 1000)})
+            self.faults.fired["asked_anew"] += 1
         made = make()
         if made.status != 200:
             return with_headers(made, {"cache-control": "no-store"})
