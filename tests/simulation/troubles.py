@@ -33,6 +33,8 @@ async def trouble_venue(site: Site, rates: Mapping[str, float]) -> None:
         return
     total = sum(rates[kind] for kind in mine)
     async with trio.open_nursery() as nursery:
+        if site.world.plan.mistaken:
+            nursery.start_soon(venue_troubles.KINDS["rest wrong_symbol"][2], site, name=f"{site.venue}/mistaken")
         while True:
             await trio.sleep(site.chance.expovariate(total / 60))
             (kind,) = site.chance.choices(mine, [rates[kind] for kind in mine])

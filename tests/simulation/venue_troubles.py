@@ -110,7 +110,7 @@ async def wrong_symbol(site: Site) -> None:
     if site.turned["wrong_symbol"]:
         return
     site.turned["wrong_symbol"] += 1
-    fault = RestFault("wrong_symbol", site.chance.choice(("", "candles")))
+    fault = RestFault("wrong_symbol", "candles" if site.world.lives <= 1 else "")
     site.faults.rest.append(fault)
     while fault.times:  # noqa: ASYNC110  (the venue tells nobody)
         await trio.sleep(1)
