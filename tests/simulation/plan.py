@@ -116,7 +116,8 @@ class Plan:
         mistaken = ", REST mistaken at first" if self.mistaken else ""
         return (
             f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min, flush every"
-            f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}{mistaken},"
+            f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
+            f"{mistaken},"
             f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
             f" troubles per minute: {rates}"
         )
