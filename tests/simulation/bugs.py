@@ -9,11 +9,22 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import msgspec
 
+from simulation.misreadings import (
+    BelievesZeroRows,
+    ColumnsAreCounted,
+    DeafToTheFeed,
+    OddRowCostsThePage,
+    OddRowIsEmpty,
+    a_cache_is_a_witness,
+    as_long_as_told,
+    one_pool,
+    throw_away_what_was_visited,
+)
 from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
 from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
@@ -22,6 +33,9 @@ from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Req
 from trio_candles.venues.protocol import Event, FeedProtocol, Heartbeat, Lost, Misunderstood, Row, Traded
 from trio_candles.venues.venue import Venue
 
+if TYPE_CHECKING:
+    from simulation.life import World
+
 __all__ = ["BUGS", "NONE", "Bug"]
 
 T = TypeVar("T")
@@ -29,6 +43,10 @@ T = TypeVar("T")
 
 def _same(thing: T) -> T:
     return thing
+
+
+def _own_threads(world: World) -> Any:
+    return world.machine.offload
 
 
 @attrs.frozen
@@ -42,6 +60,7 @@ class Bug:
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
+    offload: Callable[[World], Any] = _own_threads
 
     def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Venue]:
         """The venues, this life's."""
@@ -369,5 +388,14 @@ BUGS: dict[str, Bug] = {
     "gives_up": Bug(store=GivesUp),
     "forgets_listings": Bug(store=ForgetsListings),
     "derives_once": Bug(store=DerivesOnce),
+    "believes_zero_rows": Bug(histories=BelievesZeroRows),
+    "odd_row_costs_the_page": Bug(histories=OddRowCostsThePage),
+    "odd_row_is_empty": Bug(histories=OddRowIsEmpty),
+    "columns_are_counted": Bug(histories=ColumnsAreCounted),
+    "a_cache_is_a_witness": Bug(network=a_cache_is_a_witness),
+    "deaf_to_the_feed": Bug(histories=DeafToTheFeed),
+    "as_long_as_told": Bug(network=as_long_as_told),
+    "throws_away_what_was_visited": Bug(before_a_start=throw_away_what_was_visited),
+    "one_pool_of_threads": Bug(offload=one_pool),
 }
 """By name; what each gets wrong is in its class."""

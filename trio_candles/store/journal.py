@@ -34,8 +34,8 @@ from trio_candles.store.gaps import Gaps
 from trio_candles.store.mending import Mender
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
-from trio_candles.store.samples import Samples
 from trio_candles.store.salvage import Salvaged
+from trio_candles.store.samples import Samples
 from trio_candles.store.schema import ABSENT, TIMEFRAMES
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
