@@ -19,6 +19,7 @@ import trio
 from history_peer import MARKET
 from hypothesis import given
 from hypothesis import strategies as st
+from trio_candles.preflight.skew import Skew, TimeAnswer
 from world import NOON, config_of
 
 from trio_candles.candles.model import Millis
@@ -30,7 +31,6 @@ from trio_candles.preflight import main
 from trio_candles.preflight.checks import Check, Checks, coloured, lines, preflight_document, total
 from trio_candles.preflight.local import Machine, bytes_a_day, check_locally
 from trio_candles.preflight.run import preflight
-from trio_candles.preflight.skew import Skew, TimeAnswer
 from trio_candles.simulator import FOREVER, MemoryExchanges, RestFault, open_exchanges_in_memory
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock

@@ -23,7 +23,6 @@ import attrs
 import trio
 
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Series, printable
-from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
@@ -65,7 +64,6 @@ class Comparer:
     """Decides what to ask of one venue."""
 
     backlog: Backlog
-    time: Time
     doubts_next: bool = True
     """Doubtful minutes and waiting series take turns, as far as there are both."""
 
@@ -74,23 +72,25 @@ class Comparer:
         """The venue's record."""
         return self.backlog.history
 
-    def next_question(self) -> Question | None:
-        """A question about what has been due the longest, of the kind whose turn it is; ``None`` if nothing is due."""
-        kinds = (self._doubtful(), self._unconfirmed()) if self.doubts_next else (self._unconfirmed(), self._doubtful())
+    def next_question(self, now: Millis) -> Question | None:
+        """A question, at *now*, about what has been due the longest, of the kind whose turn it is; ``None`` if nothing
+        is due.
+        """
+        kinds = [self._doubtful(now), self._unconfirmed(now)]
+        if not self.doubts_next:
+            kinds.reverse()
         self.doubts_next = not self.doubts_next
         question = next(chain(*kinds), None)
         if question is not None:
             self.backlog.comparing.add(question.series)
         return question
 
-    def _doubtful(self) -> Iterator[Question]:
-        now = self.time.now()
+    def _doubtful(self, now: Millis) -> Iterator[Question]:
         for doubt in self.backlog.doubtful:
             if doubt.series not in self.backlog.comparing:
                 yield self._about_minute(doubt.series, doubt.minute, doubt.answered is not None, now)
 
-    def _unconfirmed(self) -> Iterator[Question]:
-        now = self.time.now()
+    def _unconfirmed(self, now: Millis) -> Iterator[Question]:
         for one in self.backlog.unconfirmed:
             if one.series not in self.backlog.comparing:
                 question = self._about_series(one.series, one.since, now)
@@ -117,16 +117,16 @@ class Comparer:
         return Question(series, since, until, asked_since, Using.ROWS, conclusive=False)
 
 
-async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, time: Time, backoff: Backoff) -> None:
+async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, backoff: Backoff) -> None:
     """Compare what is stored of *backlog*'s venue with its record, for ever."""
-    comparer = Comparer(backlog, time)
+    comparer = Comparer(backlog)
     while True:
-        await state.room()
-        question = comparer.next_question()
+        now = await state.room()
+        question = comparer.next_question(now)
         if question is None:
             await trio.sleep(IDLE_SECONDS)
             continue
-        unwell = await compare(backlog.history, rest, state, question, time.now())
+        unwell = await compare(backlog.history, rest, state, question, now)
         await trio.sleep(backoff.next() if unwell else 1 / (rest.pace() * SHARE))
         if not unwell:
             backoff.reset()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 
 import attrs
 import httpx
 import trio
 
+from trio_candles.candles.model import Millis
 from trio_candles.network.pacing import Budget, wall_floor
 from trio_candles.network.websocket import Network, error_text
 from trio_candles.venues.history import (
@@ -77,7 +79,9 @@ class Rest:
                 if len(body) > LARGEST_BODY:
                     raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
             retry_after = _seconds(response.headers.get("retry-after"))
-            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
+            # RFC 9111: only an answer out of a cache has an Age.
+            date = None if "age" in response.headers else _date(response.headers.get("date"))
+            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked, date)
 
     def throttled(self, error: Throttled) -> None:
         """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names."""
@@ -109,6 +113,14 @@ async def converse(rest: Rest, conversation: Fill) -> Filled:
 def _seconds(text: str | None) -> float | None:
     """A Retry-After header in seconds; the form with a date is not used by these venues."""
     return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _date(text: str | None) -> Millis | None:
+    """A Date header as Unix ms; ``None`` if there is none or it makes no sense."""
+    try:
+        return None if text is None else Millis(int(parsedate_to_datetime(text).timestamp()) * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 @asynccontextmanager

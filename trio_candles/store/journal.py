@@ -33,7 +33,7 @@ from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
-from trio_candles.store.schema import ABSENT, TIMEFRAMES
+from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 
@@ -153,9 +153,11 @@ class Journal:
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
-    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
+    def publish(
+        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
+    ) -> None:
         """Record for the tools what the collector's table shows: *states* are rows of ``venue_state`` without the time,
-        *errors* what the store cannot do, by part.
+        *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
         """
         with self._transaction():
             self._db.executemany(
@@ -163,7 +165,9 @@ class Journal:
                 " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*state, now) for state in states],
             )
-            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, "latest_ms": now})
+            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, WAITS: waits})
+            if waits is None:
+                self._remember({"latest_ms": now})
 
     # --- series
 

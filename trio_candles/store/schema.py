@@ -36,6 +36,10 @@ ABSENT = "absent"
 TIMEFRAMES = "timeframes"
 """In ``meta``: the timeframes that are derived, with commas between them."""
 
+WAITS = "clock_waits"
+"""In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
+it does, no mark moves."""
+
 FORMAT = "4"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")

@@ -44,6 +44,7 @@ __all__ = [
     "Row",
     "Skipped",
     "SystemStatus",
+    "Told",
     "TradeSeen",
     "Traded",
     "VenueError",
@@ -123,6 +124,8 @@ class Forming:
     """*symbol*'s current minute changed, at a venue that states its closes: a sign of life, without its numbers."""
 
     symbol: str
+    open_time: Millis | None = None
+    """The minute's, where that is legible: the venue's clock has reached it, and has hardly left the minute."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +148,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     trades_count: int | None
     closed: bool
     """Whether the venue said that the minute is closed; ``False`` at a venue that never says so."""
+
+
+@attrs.frozen
+class Told:
+    """The venue wrote this message at *time*, by its own clock."""
+
+    time: Millis
 
 
 @attrs.frozen
@@ -181,7 +191,19 @@ class Skipped:
 
 
 Event = (
-    Acked | Refused | Traded | TradeSeen | Heartbeat | Forming | Row | Alive | Notice | SystemStatus | Leaving | Skipped
+    Acked
+    | Refused
+    | Traded
+    | TradeSeen
+    | Heartbeat
+    | Forming
+    | Row
+    | Told
+    | Alive
+    | Notice
+    | SystemStatus
+    | Leaving
+    | Skipped
 )
 
 

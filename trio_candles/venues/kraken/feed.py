@@ -26,6 +26,7 @@ from trio_candles.venues.protocol import (
     Row,
     Skipped,
     SystemStatus,
+    Told,
     TradeSeen,
     time_of,
 )
@@ -46,12 +47,14 @@ class _Result(msgspec.Struct):
 # Sent too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
 class _Frame(msgspec.Struct):
     channel: str | None = None
+    type: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     method: str | None = None
     success: bool | None = None
     result: _Result | None = None
     error: str | None = None
     symbol: str | None = None
+    time_out: str | None = None
     rate_error: str | None = msgspec.field(default=None, name="Error")
 
 
@@ -138,10 +141,14 @@ class Kraken:
                 case "ohlc":
                     return [_row(row) for row in _OHLC.decode(frame.data)]
                 case "trade":
-                    return [
+                    seen = [
                         TradeSeen(row.symbol, _positive(row.trade_id), time_of(row.timestamp))
                         for row in _TRADES.decode(frame.data)
                     ]
+                    # A live trade (no snapshot's) is told as it happens, so its time is the message's.
+                    if frame.type != "update":
+                        return seen
+                    return [*seen, *(Told(last.time) for last in seen[-1:])]
                 case "heartbeat":
                     return (Alive(),)
                 case "status":
@@ -183,7 +190,11 @@ def _answer(frame: _Frame) -> Sequence[Event]:
         # The answer to a request that was repeated because the first answer was late. It does not name the channel, so
         # all count as acknowledged; one that is not subscribed after all proves nothing, and its minutes stay gaps.
         return [Acked(frame.symbol, channel) for channel in Kraken.channels]
-    return (_event(frame),)
+    event = _event(frame)
+    try:
+        return (event,) if frame.time_out is None else (event, Told(time_of(frame.time_out)))
+    except Misunderstood:
+        return (event,)  # when it was sent matters less than what it says
 
 
 def _event(frame: _Frame) -> Event:

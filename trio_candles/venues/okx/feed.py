@@ -122,7 +122,7 @@ def _row(symbol: str, row: list[str]) -> Row | Forming:
     if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
         raise Misunderstood("short_row", f"{symbol} {row}")
     if row[8] == "0":
-        return Forming(symbol)
+        return Forming(symbol, Millis(int(row[0])) if _MILLIS.fullmatch(row[0]) else None)
     if row[8] != "1":
         raise Misunderstood("bad_confirm", f"{symbol} {row[8][:40]!r}")
     if _MILLIS.fullmatch(row[0]) is None:
