@@ -116,12 +116,14 @@ async def collecting(
     wrap_rest: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] = lambda transport: transport,
     venue_clock_ahead: int = 0,
     vouched: bool = False,
+    wrong: int = 0,
+    of_wall: bool = False,
 ) -> AsyncIterator[World]:
     """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero, and is vouched
-    for from the beginning if *vouched*, where the exchanges' feeds are to say nothing.
+    for from the beginning if *vouched*, where the exchanges' feeds are to say nothing. It begins *wrong* ms ahead.
     """
     symbols = symbols or SYMBOLS
-    time = AdjustableTime(Millis(epoch))
+    time = AdjustableTime(Millis(epoch), ahead=wrong)
     market = market or market_of(seed)
     shown: list[str] = []
     async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
@@ -150,6 +152,7 @@ async def collecting(
                 show=shown.append,
                 venues=venues,
                 clock=Vouching(time, vouched=vouched),
+                of_wall=of_wall,
             ) as service:
                 yield World(service, exchanges, market, time, store, shown)
         # Whatever a test does to the venues, their published limits are kept.

@@ -45,7 +45,21 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """How long an example takes says something about a busy machine, nothing about the code."""
 FEEDS = {name: venue.feed for name, venue in VENUES.items()}
 COINBASE, KRAKEN, OKX = FEEDS["coinbase"], FEEDS["kraken"], FEEDS["okx"]
-EVENTS = (Acked, Refused, Traded, TradeSeen, Heartbeat, Forming, Row, Alive, Notice, SystemStatus, Leaving, Skipped)
+EVENTS = (
+    Acked,
+    Refused,
+    Traded,
+    TradeSeen,
+    Heartbeat,
+    Forming,
+    Row,
+    Told,
+    Alive,
+    Notice,
+    SystemStatus,
+    Leaving,
+    Skipped,
+)
 WORD = re.compile(r"[a-z][a-z_]*")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
