@@ -160,8 +160,9 @@ class Journal:
         *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
         """
         with self._transaction():
+            self._db.execute("DELETE FROM venue_state")  # of venues that are not collected any more, too
             self._db.executemany(
-                "INSERT OR REPLACE INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
+                "INSERT INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
                 " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*state, now) for state in states],
             )
@@ -186,7 +187,6 @@ class Journal:
         }
         down = Reason.LEDGER_LOST if LEDGER_LOST in self.meta() else Reason.COLLECTOR_DOWN
         with self._transaction():
-            self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
                 known = one in self._entries
