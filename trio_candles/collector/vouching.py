@@ -162,7 +162,7 @@ class Vouching:
         while not self.vouched:
             await self._changed.wait()
 
-    async def _changes(self) -> None:
+    async def change(self) -> None:
         """Return at the next change between waiting and vouched, or at the next jump."""
         await self._changed.wait()
 
@@ -256,7 +256,7 @@ async def keep_asking_time(clock: Vouching, history: History, network: Network, 
             # Whoever gave no usable time is asked again soon while nobody vouches.
             with trio.move_on_after(ASK_SECONDS if clock.vouched else RETRY_SECONDS):
                 while clock.jumps == jumps:
-                    await clock._changes()
+                    await clock.change()
 
 
 async def _ask_time(clock: Vouching, history: History, rest: Rest) -> None:
