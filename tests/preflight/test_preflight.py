@@ -19,7 +19,6 @@ import trio
 from history_peer import MARKET
 from hypothesis import given
 from hypothesis import strategies as st
-from trio_candles.preflight.skew import Skew, TimeAnswer
 from world import NOON, config_of
 
 from trio_candles.candles.model import Millis
@@ -40,6 +39,7 @@ from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
 from trio_candles.venues.protocol import Acked, FeedProtocol, Notice
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.skew import Skew, TimeAnswer
 
 ROOT = Path(__file__).parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "preflight.py")]
