@@ -35,6 +35,7 @@ from trio_candles.collector.venue_state import VenueState, open_venue_state
 from trio_candles.collector.vouching import Vouching, keep_asking_time
 from trio_candles.collector.writer import Batch, Writing, write_verdicts
 from trio_candles.config.load import Config
+from trio_candles.network.pacing import wall_floor
 from trio_candles.network.websocket import Network
 from trio_candles.store.store import Store
 from trio_candles.threads import Offload, in_thread
@@ -50,6 +51,8 @@ SHARE = 0.9
 console."""
 DERIVING_SHARE = 0.3
 """The share of that time for aggregates that are behind their minutes: these can wait for the next start."""
+WORTH_SAYING = 2.0
+"""Seconds after which it is news that nothing was collected: who stops us sooner expects nothing else."""
 BATCHES_QUEUED = 16
 """Batches between the feeds and the writer: a few per venue, so that one transaction takes them all. What the
 writer has no time for waits in the feeds' outboxes, where it is bounded and visible."""
@@ -98,6 +101,7 @@ async def open_service(
     board = Board(clock.now(), {name: VenueBoard(name) for name in series})
     service = Service(board, Writing(), clock)
     states: list[VenueState] = []
+    began = trio.current_time()
     filling = config.gap_detection.enabled
     backlogs = {name: Backlog(venues[name].history) for name in series if filling}
     send, receive = trio.open_memory_channel[Batch](BATCHES_QUEUED)
@@ -137,7 +141,11 @@ async def open_service(
                     nursery.start_soon(show_status, board, clock, config.status.interval_seconds, show, name="status")
                 yield service
                 if not all(state.begun for state in states):
-                    log.warning("stopped before a venue vouched for our clock: nothing was collected")
+                    waited = trio.current_time() - began >= wall_floor(WORTH_SAYING, time.speed)
+                    log.log(
+                        logging.WARNING if waited else logging.INFO,
+                        "stopped before a venue vouched for our clock: nothing was collected",
+                    )
                 board.stopping(clock.now())
                 writer_scope.deadline = trio.current_time() + grace
                 nursery.cancel_scope.cancel()
