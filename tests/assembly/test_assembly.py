@@ -927,6 +927,42 @@ def test_rows_and_trades_of_absurd_times_are_remarked_and_change_nothing() -> No
     assert listener.hear(seen("12:01:01", 8)) == ["12:00 empty"]
 
 
+def test_a_wrong_time_is_said_with_its_sign() -> None:
+    listener = ear("kraken")
+    (behind,) = listener.outcomes(row("00:00", 1), now=at("12:00") + 24 * 60 * MINUTE)
+    (ahead,) = listener.outcomes(row("12:30", 1), now="12:00")
+    assert isinstance(behind, Remark)
+    assert isinstance(ahead, Remark)
+    assert f"row is {36 * 60 * MINUTE} ms behind our clock" in behind.text
+    assert f"row is {30 * MINUTE} ms ahead of our clock" in ahead.text
+
+
+@pytest.mark.parametrize("venue", list(VENUES))
+def test_a_sleep_of_a_million_years_costs_no_more_than_one_of_an_hour(venue: str) -> None:
+    """Minute by minute it would take days."""
+    listener, until = ear(venue), Millis(at("12:00") + 1_000_000 * 365 * 1440 * MINUTE)
+    listener.assembler.disconnected(at("12:01:30"))
+    listener.assembler.connected(Millis(until - 90_000))
+    others, asleep = listener.assembler.default_reason, Reason.DISCONNECTED
+    given = list(listener.assembler.give_up(until))
+    assert [(one.since, one.until, one.reason) for one in given if isinstance(one, Unsure)] == [
+        (at("12:00"), at("12:01"), others),
+        (at("12:01"), until - MINUTE, asleep),
+        (until - MINUTE, until, others),
+    ]
+
+
+def test_a_hole_of_a_million_years_in_the_ids_is_one_reason() -> None:
+    listener, late = ear("coinbase"), Millis(at("12:00") + 1_000_000 * 365 * 1440 * MINUTE)
+    listener.hear(trade("12:00:10", 7))
+    trades = [Traded(SYMBOL, attrs.evolve(trade("12:00:10", 9).trade, time=late))]
+    outcomes = listener.outcomes(*trades, now=late)
+    assert [one.kind for one in outcomes if isinstance(one, Remark)] == ["missing_trades"]
+    (gap,) = listener.assembler.give_up(late)
+    assert isinstance(gap, Unsure)
+    assert (gap.since, gap.until, gap.reason) == (at("12:00"), late, Reason.MISSING_TRADES)
+
+
 def test_no_row_is_proven_while_the_venue_doubts_itself() -> None:
     listener = ear("kraken")
     listener.assembler.doubted("maintenance")

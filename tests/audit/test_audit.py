@@ -632,6 +632,13 @@ def test_beside_a_collector_minutes_are_due_two_minutes_after_they_ended(sound: 
     assert {v.kind for v in report.violations} == {"silent_gap"}
 
 
+def test_beside_a_collector_that_waits_for_its_clock_minutes_are_due_up_to_the_mark(sound: Directory) -> None:
+    """No mark moves until a venue has vouched for the clock, which may be years ahead."""
+    sound.sql("INSERT INTO meta VALUES ('clock_waits', 'no venue has been heard')")
+    assert sound.audit(running=True, now=MARK + 3 * MINUTE).ok
+    assert sound.audit(running=True, now=MARK + 365 * DAY).ok
+
+
 def test_a_series_no_longer_configured_is_not_due_beside_a_collector(sound: Directory) -> None:
     sound.sql("UPDATE series SET expected = 0")
     assert sound.audit(running=True, now=MARK + DAY).ok

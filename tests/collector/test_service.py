@@ -8,7 +8,7 @@ from collections import Counter
 import httpx
 import pytest
 import trio
-from world import NOON, ONE_EACH, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
+from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Reason, Series, Source, day_name
 from trio_candles.store.store import Store, StoreUnavailable, open_store
@@ -199,7 +199,7 @@ async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(au
             return await self.inner.handle_async_request(request)
 
     async with collecting(
-        tmp_path, {"okx": ("SIM001-USDT", "SIM002-USDT")}, fill=True, lookback_days=3,
+        tmp_path, {"okx": ("SIM001-USDT", "SIM002-USDT")}, fill=True, vouched=True, lookback_days=3,
         wrap=lambda store: _as(FullDisk, store), wrap_rest=Counting,
     ) as world:  # fmt: skip
         world.store.full = True
@@ -249,9 +249,14 @@ async def test_verdicts_beyond_the_bound_become_gaps_with_their_reason(autojump_
     from trio_candles.candles.model import Empty, Unsure
     from trio_candles.collector.status import VenueBoard
     from trio_candles.collector.venue_state import OUTBOX_LIMIT, VenueState
+    from trio_candles.collector.vouching import Vouching
 
     series = Series("okx", "BTC-USDT")
-    state = VenueState(VenueBoard("okx"), {"BTC-USDT": FromStatedCloses(series, Millis(0))})
+    state = VenueState(
+        VenueBoard("okx"),
+        {"BTC-USDT": FromStatedCloses(series, Millis(0))},
+        Vouching(AdjustableTime(NOON), vouched=True),
+    )
     minutes = [Empty(series, Millis(n * MINUTE), Millis((n + 1) * MINUTE), "said so") for n in range(OUTBOX_LIMIT + 1)]
     state.put(minutes)
     (gap,) = state.take()

@@ -221,6 +221,19 @@ def test_what_the_collector_publishes_is_read(tmp_path):
     assert found.store_errors == {"day files": "disk is full"}
 
 
+def test_a_collector_that_waits_for_its_clock_is_alive_and_a_venue_of_an_earlier_run_does_not_speak_for_it(tmp_path):
+    with a_store(tmp_path) as store:
+        store.journal.publish([("kraken", "[OK]", True, 5, 4, 3, 2)], {}, NOON - 3_600_000)
+        before = store.journal.meta()
+        store.journal.publish([("okx", "[WAIT]", True, 0, 0, 0, 0)], {}, NOON, "no venue has been heard")
+        found = read(tmp_path, NOON + 1)
+        assert {name: (state.at, state.status) for name, state in found.venues.items()} == {"okx": (NOON, "[WAIT]")}
+        assert found.latest == NOON - 3_600_000  # nothing durable is derived from a clock that is not vouched for
+        assert store.journal.meta() == {**before, "clock_waits": "no venue has been heard"}
+        store.journal.publish([("okx", "[OK]", True, 0, 0, 0, 0)], {}, NOON)
+        assert store.journal.meta() == {**before, "latest_ms": str(NOON)}
+
+
 def test_a_directory_without_a_journal_knows_nothing(tmp_path):
     found = read(tmp_path, wanted=[BTC])
     assert (found.exists, found.running, found.trouble, found.series) == (False, False, None, {})

@@ -30,7 +30,6 @@ from trio_candles.preflight import main
 from trio_candles.preflight.checks import Check, Checks, coloured, lines, preflight_document, total
 from trio_candles.preflight.local import Machine, bytes_a_day, check_locally
 from trio_candles.preflight.run import preflight
-from trio_candles.preflight.skew import Skew, TimeAnswer
 from trio_candles.simulator import FOREVER, MemoryExchanges, RestFault, open_exchanges_in_memory
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock
@@ -41,6 +40,7 @@ from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
 from trio_candles.venues.protocol import Acked, FeedProtocol, Notice
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.skew import Skew, TimeAnswer
 
 ROOT = Path(__file__).parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "preflight.py")]

@@ -30,6 +30,7 @@ from trio_candles.venues.protocol import (
     Row,
     Skipped,
     SystemStatus,
+    Told,
     Traded,
     TradeSeen,
     Unread,
@@ -607,6 +608,7 @@ def test_kraken_every_trade_of_a_message_is_seen_also_of_one_instant(kind):
     assert read(KRAKEN, trades(TRADE_ROW, {**TRADE_ROW, "trade_id": 4665907}, kind=kind)) == [
         TradeSeen("MATIC/USD", 4665906, time),
         TradeSeen("MATIC/USD", 4665907, time),
+        *([Told(time)] if kind == "update" else []),  # a snapshot's trades are from before
     ]
 
 
@@ -628,10 +630,10 @@ def test_kraken_online_ends_the_doubt_whatever_the_size_of_its_connection_id():
 
 
 def test_kraken_acknowledges_one_symbol_and_channel_at_a_time():
-    assert read(KRAKEN, ACK) == [Acked("BTC/USD", "ohlc")]
+    assert read(KRAKEN, ACK) == [Acked("BTC/USD", "ohlc"), Told(ms("2026-09-10T17:44:43.050"))]
     trade = {"method": "subscribe", "result": {"channel": "trade", "snapshot": True, "symbol": "X/Y"}, "success": True}
     assert read(KRAKEN, trade) == [Acked("X/Y", "trade")]
-    assert read(KRAKEN, {**ACK, "method": "unsubscribe"}) == [Skipped("unsubscribed")]
+    assert read(KRAKEN, {**ACK, "method": "unsubscribe"})[0] == Skipped("unsubscribed")
 
 
 def test_kraken_a_refusal_names_the_symbol_where_the_venue_does():
@@ -644,9 +646,9 @@ def test_kraken_a_refusal_names_the_symbol_where_the_venue_does():
         "time_out": "2026-09-10T17:44:44.609555Z",
         "req_id": 1,
     }
-    assert read(KRAKEN, refusal) == [Refused("XBT/USDT", "Currency pair not supported XBT/USDT")]
+    assert read(KRAKEN, refusal)[0] == Refused("XBT/USDT", "Currency pair not supported XBT/USDT")
     shapeless = {**without(refusal, "symbol"), "error": "Currency pair not in ISO 4217-A3 format XBTUSD"}
-    assert read(KRAKEN, shapeless) == [Refused(None, "Currency pair not in ISO 4217-A3 format XBTUSD")]
+    assert read(KRAKEN, shapeless)[0] == Refused(None, "Currency pair not in ISO 4217-A3 format XBTUSD")
     (refused,) = read(KRAKEN, {"method": "subscribe", "success": False})
     assert refused.text
 
@@ -789,7 +791,8 @@ def test_okx_a_confirmed_row_is_a_closed_minute_and_its_average_price_follows():
 
 
 def test_okx_a_forming_row_is_a_sign_of_life_and_never_a_number():
-    assert read(OKX, candle1m(okx_row(8, "0"))) == [Forming("BTC-USDT")]
+    row = okx_row(8, "0")
+    assert read(OKX, candle1m(row)) == [Forming("BTC-USDT", Millis(int(row[0])))]
     assert read(OKX, candle1m(["", "NaN", "", "", "", "", "", "", "0"])) == [Forming("BTC-USDT")]
 
 

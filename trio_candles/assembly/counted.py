@@ -68,7 +68,7 @@ class FromCountedRows(Assembler):
             return self._hear_row(event, now)
         if isinstance(event, TradeSeen):
             if event.time > now + AHEAD:
-                return self._ahead(f"trade {event.trade_id}", event.time, now)
+                return self._wrong_time(f"trade {event.trade_id}", event.time, now)
             self._seen[event.trade_id] = event
             if len(self._seen) > 4 * _TOLD:
                 self._seen = {id: self._seen[id] for id in sorted(self._seen)[-_TOLD:]}
@@ -78,7 +78,7 @@ class FromCountedRows(Assembler):
     def _hear_row(self, row: Row, now: Millis) -> Sequence[Outcome]:
         minute, count = row.open_time, row.trades_count or 0
         if not now - DAY <= minute <= now + AHEAD:
-            return self._ahead("row", minute, now)
+            return self._wrong_time("row", minute, now)
         if minute % MINUTE:
             return list(self._prove(candle_of(self.series, row, now), now))  # broken: _prove rejects it
         if self._base is not None and minute <= self._base[0]:

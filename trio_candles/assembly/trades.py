@@ -73,11 +73,11 @@ class FromTrades(Assembler):
         if isinstance(event, Traded):
             trade = event.trade
             if trade.time > now + AHEAD:
-                return self._ahead(f"trade {trade.trade_id}", trade.time, now)
+                return self._wrong_time(f"trade {trade.trade_id}", trade.time, now)
             return self._hear_trade(trade, now)
         if isinstance(event, Heartbeat):
             if event.time > now + AHEAD:
-                return self._ahead("heartbeat", event.time, now)
+                return self._wrong_time("heartbeat", event.time, now)
             return self._hear_heartbeat(event, now)
         return ()
 
@@ -139,10 +139,9 @@ class FromTrades(Assembler):
         """Note that the feed left out the ids between *run* and *trade*, in the minutes in which we were connected."""
         missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
         since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
-        for minute in range(since, max(run.complete_until, trade.time) + GRACE, MINUTE):
-            if not self._without_connection(minute, minute + MINUTE):
-                self._reasons.setdefault(Millis(minute), (Reason.MISSING_TRADES, missing))
-        if self._without_connection(run.complete_until, now):
+        until = floor_to(max(run.complete_until, trade.time) + GRACE - 1, MINUTE) + MINUTE
+        self._explain(since, until, (Reason.MISSING_TRADES, missing))
+        if self._was_lost(run.complete_until, now):
             return []
         return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
 

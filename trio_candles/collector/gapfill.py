@@ -35,7 +35,6 @@ import attrs
 import trio
 
 from trio_candles.candles.model import MINUTE, Attempt, Finding, Millis, Page, Series, printable, utc_text
-from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.confirm import keep_comparing
 from trio_candles.collector.venue_state import VenueState
@@ -74,7 +73,6 @@ class Filler:
     """What the workers of one venue share."""
 
     backlog: Backlog
-    time: Time
     asked: dict[Series, float] = attrs.field(factory=dict)
     """When each series was last asked about, on trio's clock; a new run begins the turns anew, so the ledger has
     none."""
@@ -89,8 +87,8 @@ class Filler:
         """The venue's record."""
         return self.backlog.history
 
-    def next_page(self) -> Due | None:
-        """The page to ask for now, of the series that was asked about the longest ago; ``None`` if nothing is due.
+    def next_page(self, now: Millis) -> Due | None:
+        """The page to ask for *now*, of the series that was asked about the longest ago; ``None`` if nothing is due.
 
         Young minutes that nobody has asked about go first: no minute is to stay open for long, however much else there
         is to fill. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols whose every minute
@@ -100,7 +98,7 @@ class Filler:
         if not ready:
             return None
         self.turn += 1
-        young = self.time.now() - YOUNG if self.turn % OTHERS_EVERY else float("inf")
+        young = now - YOUNG if self.turn % OTHERS_EVERY else float("inf")
         page = min(ready, key=lambda one: self._turn(one, young))
         self.asked[page.series] = trio.current_time()
         self.backlog.busy.add(page.series)
@@ -118,36 +116,36 @@ class Filler:
 
 
 async def fill_gaps(
-    backlog: Backlog, network: Network, urls: RestUrls, state: VenueState, time: Time, chance: random.Random
+    backlog: Backlog, network: Network, urls: RestUrls, state: VenueState, chance: random.Random
 ) -> None:
     """Close *backlog*'s venue's gaps as far as its record reaches, and compare what is stored with it; for ever."""
-    history, filler = backlog.history, Filler(backlog, time)
+    history, filler = backlog.history, Filler(backlog)
     async with open_rest(network, urls, history.rates, history.penalty) as rest, trio.open_nursery() as nursery:
         for number in range(WORKERS):
             backoff = Backoff(random.Random(chance.random()))
             nursery.start_soon(work, filler, rest, state, backoff, name=f"{history.name}/gaps {number}")
         backoff = Backoff(random.Random(chance.random()))
-        nursery.start_soon(keep_comparing, backlog, rest, state, time, backoff, name=f"{history.name}/confirm")
+        nursery.start_soon(keep_comparing, backlog, rest, state, backoff, name=f"{history.name}/confirm")
 
 
 async def work(filler: Filler, rest: Rest, state: VenueState, backoff: Backoff) -> None:
     """Ask for one page after another, for ever."""
     while True:
-        await state.room()
-        page = filler.next_page()
+        now = await state.room()
+        page = filler.next_page(now)
         if page is None:
             await filler.backlog.refreshed.wait()
-        elif await fill(filler, rest, state, page):
+        elif await fill(filler, rest, state, page, now):
             backoff.reset()
         else:
             await trio.sleep(backoff.next())
 
 
-async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool:
-    """Ask for *page* and hand what is proven, and what is not, to *state*; returns whether the venue was well."""
+async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due, now: Millis) -> bool:
+    """Ask for *page* at *now*, hand *state* what is proven and what is not; returns whether the venue was well."""
     error, filled, refusal, twice = "", None, None, not filler.may_believe(page)
     try:
-        filled, refusal = await ask(filler, rest, state, page)
+        filled, refusal = await ask(filler, rest, state, page, now)
     except Refusal as raised:
         refusal = raised
     except Misunderstood as misunderstood:
@@ -184,8 +182,11 @@ def not_proven(page: Due, filled: Filled) -> Iterable[Missing]:
     return (part for part in filled.missing if stuck or part.why != Why.NOT_REACHED)
 
 
-async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple[Filled | None, Refusal | None]:
+async def ask(
+    filler: Filler, rest: Rest, state: VenueState, page: Due, now: Millis
+) -> tuple[Filled | None, Refusal | None]:
     """The venue's answers about *page*, as far as they are believed, and the refusal that ended them early, if one did.
+    All are judged by *now*, when the asking began: the clock may jump meanwhile.
 
     Where answers do not name their market, there may be nothing stored to hold them against (for the first page of a
     series there never is): then the venue is asked twice, and believed if both answers are the same. Candles that
@@ -200,7 +201,8 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
 
     def about_page() -> Fill:
         heard = attrs.evolve(state.heard(page.series), shown=filler.shown.get(page.series))
-        return history.fill(page.series, page.since, page.until, filler.time.now(), using, heard)
+        moment = state.clock.trusted() or now
+        return history.fill(page.series, page.since, page.until, moment, using, heard)
 
     try:
         filled = await converse(rest, about_page())

@@ -77,6 +77,8 @@ class VenueBoard:
     """When market data (no heartbeat) last came."""
     up_since: Millis | None = None
     """When every connection was first up in this run."""
+    waiting: bool = False
+    """Whether what the venue says waits for the clock to be vouched for."""
     at_stop: str | None = None
     """The status from when the collector was asked to stop: closing connections then is no disconnection."""
 
@@ -104,6 +106,8 @@ class VenueBoard:
             return self.at_stop
         if not self.connected:
             return "[DISC]"
+        if self.waiting:
+            return "[WAIT]"
         # A reconnection does not make a venue fresh: a connection that brings nothing is made anew every few minutes.
         quiet_since = self.last_data or self.up_since or now
         if now - quiet_since >= STALE_AFTER:

@@ -94,7 +94,7 @@ def _run_with_console(
             signals.go_on()
             store.claim(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
-                latest_ms=planned.time.now(),
+                **({} if planned.of_wall else {"latest_ms": planned.time.now()}),
             )  # fmt: skip
             if console.log_file.name != LOG_NAME:
                 log.warning("another run writes to %s there; this one logs to %s", LOG_NAME, console.log_file)
@@ -179,7 +179,9 @@ async def collect(
     async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
-        async with open_service(config, network, store, time, show=console.show, venues=known) as service:
+        async with open_service(
+            config, network, store, time, show=console.show, venues=known, of_wall=planned.of_wall
+        ) as service:
             log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()

@@ -44,6 +44,13 @@ class Plan:
     """Service seconds until the run ends by itself; ``None``: never."""
     accelerated: bool
     """Whether the clock's speed is other than 1."""
+    shifted: bool = False
+    """Whether the clock's pivot was asked for."""
+
+    @property
+    def of_wall(self) -> bool:
+        """Whether the service's clock is the wall's, and the venues are what they are for everybody."""
+        return not (self.simulate or self.accelerated or self.shifted)
 
     @property
     def kind(self) -> str:
@@ -81,7 +88,7 @@ def plan(options: argparse.Namespace, *, looking: bool = False) -> Plan:
     if not options.simulate:
         _refuse_unreadable_authorities()
     seed = _seed(options.seed, meta) if options.simulate else None
-    return Plan(config, time, options.simulate, seed, options.duration, accelerated)
+    return Plan(config, time, options.simulate, seed, options.duration, accelerated, options.pivot is not None)
 
 
 def _refuse_unreadable_authorities() -> None:

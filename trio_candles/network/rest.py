@@ -20,7 +20,7 @@ import attrs
 import httpx
 import trio
 
-from trio_candles.candles.model import printable
+from trio_candles.candles.model import Millis, printable
 from trio_candles.network.pacing import Budget, wall_floor
 from trio_candles.network.trust import trusted
 from trio_candles.network.websocket import Network, error_text
@@ -90,7 +90,9 @@ class Rest:
                 if len(body) > LARGEST_BODY:
                     raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
             retry_after = _retry_after(response.headers)
-            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
+            # RFC 9111: only an answer out of a cache has an Age.
+            date = None if "age" in response.headers else _date(response.headers.get("date"))
+            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked, date)
 
     def throttled(self, error: Throttled) -> None:
         """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names, and
@@ -158,6 +160,14 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError, OverflowError):  # no dates; or only one of them with a zone
         return None
     return max(wait / timedelta(seconds=1), 0.0)
+
+
+def _date(text: str | None) -> Millis | None:
+    """A Date header as Unix ms; ``None`` if there is none or it makes no sense."""
+    try:
+        return None if text is None else Millis(int(parsedate_to_datetime(text).timestamp()) * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary,
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
-from trio_candles.store.schema import ABSENT, TIMEFRAMES
+from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 
@@ -162,17 +162,22 @@ class Journal:
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
-    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
+    def publish(
+        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
+    ) -> None:
         """Record for the tools what the collector's table shows: *states* are rows of ``venue_state`` without the time,
-        *errors* what the store cannot do, by part.
+        *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
         """
         with self._transaction():
+            self._db.execute("DELETE FROM venue_state")  # of venues that are not collected any more, too
             self._db.executemany(
-                "INSERT OR REPLACE INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
+                "INSERT INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
                 " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*state, now) for state in states],
             )
-            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, "latest_ms": now})
+            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, WAITS: waits})
+            if waits is None:
+                self._remember({"latest_ms": now})
 
     # --- series
 
@@ -195,7 +200,6 @@ class Journal:
                 self._entries.series(id_): Millis(since)
                 for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
             }
-            self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
                 known = one in self._entries

@@ -39,6 +39,10 @@ TIMEFRAMES = "timeframes"
 UNMENDED = "unmended"
 """In ``meta``: an earlier version wrote this journal, and may have believed a wrong clock; see :mod:`.mending`."""
 
+WAITS = "clock_waits"
+"""In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
+it does, no mark moves."""
+
 FORMAT = "5"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")

@@ -24,7 +24,7 @@ from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_temporary
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
-from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
+from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, WAITS, identity_content, identity_in
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -81,7 +81,7 @@ class Store:
             identified = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
             if content != identified:
                 self._write_identity(identified)
-            self.journal.remember(kind=kind, stopped_at_ms=None, **identity)
+            self.journal.remember(kind=kind, stopped_at_ms=None, **{WAITS: None}, **identity)
 
     def _identity(self) -> bytes | None:
         try:

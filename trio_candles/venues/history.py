@@ -155,6 +155,9 @@ class Answer:
     """Seconds, as the header of that name says."""
     seconds: float = 0.0
     """From the question's leaving to the answer's end, on the service's clock; without the wait for the budget."""
+    date: Millis | None = None
+    """When the answer was written, Unix ms in whole seconds, as the header of that name says; ``None`` for an answer
+    out of a cache."""
 
 
 @attrs.frozen

@@ -45,6 +45,7 @@ __all__ = [
     "Rows",
     "Skipped",
     "SystemStatus",
+    "Told",
     "TradeSeen",
     "Traded",
     "Unread",
@@ -127,6 +128,8 @@ class Forming:
     """*symbol*'s current minute changed, at a venue that states its closes: a sign of life, without its numbers."""
 
     symbol: str
+    open_time: Millis | None = None
+    """The minute's, where that is legible: the venue's clock has reached it, and has hardly left the minute."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -149,6 +152,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     trades_count: int | None
     closed: bool
     """Whether the venue said that the minute is closed; ``False`` at a venue that never says so."""
+
+
+@attrs.frozen
+class Told:
+    """The venue wrote this message at *time*, by its own clock."""
+
+    time: Millis
 
 
 @attrs.frozen
@@ -205,6 +215,7 @@ Event = (
     | Heartbeat
     | Forming
     | Row
+    | Told
     | Alive
     | Notice
     | SystemStatus

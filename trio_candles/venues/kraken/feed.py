@@ -28,6 +28,7 @@ from trio_candles.venues.protocol import (
     Rows,
     Skipped,
     SystemStatus,
+    Told,
     TradeSeen,
     Unread,
     optional_float,
@@ -50,12 +51,14 @@ class _Result(msgspec.Struct):
 # Sent too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
 class _Frame(msgspec.Struct):
     channel: str | None = None
+    type: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     method: str | None = None
     success: bool | None = None
     result: _Result | None = None
     error: str | None = None
     symbol: str | None = None
+    time_out: str | None = None
     rate_error: str | None = msgspec.field(default=None, name="Error")
 
 
@@ -160,9 +163,13 @@ class Kraken:
                         return _OHLC.read_each(frame.data, _row, partial(_unread, _ABOUT_ROW))
                 case "trade":
                     try:
-                        return [_trade(row) for row in _TRADES.decode(frame.data)]
+                        seen = [_trade(row) for row in _TRADES.decode(frame.data)]
                     except (Misunderstood, *UNREADABLE):
                         return _TRADES.read_each(frame.data, _trade, partial(_unread, _ABOUT_TRADE))
+                    # A live trade (no snapshot's) is told as it happens, so its time is the message's.
+                    if frame.type != "update":
+                        return seen
+                    return [*seen, *(Told(last.time) for last in seen[-1:])]
                 case "heartbeat":
                     return (Alive(),)
                 case "status":
@@ -220,7 +227,11 @@ def _answer(frame: _Frame) -> Sequence[Event]:
         # its minutes stay gaps. If no symbol is named, nothing was refused, either.
         named = [channel for channel in Kraken.channels if channel in frame.error] or Kraken.channels
         return [Acked(frame.symbol, channel) for channel in named] if frame.symbol else (Notice(frame.error),)
-    return (_event(frame),)
+    event = _event(frame)
+    try:
+        return (event,) if frame.time_out is None else (event, Told(time_of(frame.time_out)))
+    except Misunderstood:
+        return (event,)  # when it was sent matters less than what it says
 
 
 def _event(frame: _Frame) -> Event:

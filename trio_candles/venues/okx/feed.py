@@ -125,7 +125,7 @@ class Okx:
 
 def _row(symbol: str, row: CandleRow) -> Row | Forming:
     if row.confirm == "0":
-        return Forming(symbol)
+        return Forming(symbol, time_of_row(row))
     if row.confirm != "1":
         raise Misunderstood("bad_confirm", f"{symbol} {row.confirm[:40]!r}")
     open_time = time_of_row(row)
