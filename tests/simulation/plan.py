@@ -32,7 +32,7 @@ MANY = {
 CHOICES = [((MEDIUM,), 8), ((BUSY,), 6), ((MEDIUM, QUIET), 4), ((MEDIUM, THIN), 4), ((THIN,), 2), ((BUSY, MEDIUM), 1)]
 """Which symbols of a venue, and how often: a frame a second and product is what a seed's time goes into."""
 
-SHAPES = {"usual": 18, "pause": 10, "outage": 2, "told to wait": 2}
+SHAPES = {"usual": 17, "pause": 10, "outage": 3, "told to wait": 2}
 """How a seed ends, and how often. ``usual``: the collector stays up when the troubles are over. ``pause``: then it is
 down for some while; when it is back its candles are old enough to be compared with REST. ``outage``: REST does not
 answer for a long time, and the collector stays up. ``told to wait``: REST says once that it wants to be left alone for
@@ -221,8 +221,8 @@ def _stuck(
 
 
 def _wrong(chance: random.Random, epoch: int) -> tuple[str, int, float]:
-    """The sort of a clock's mistake, its size in ms, and for how many seconds it lasts; in one seed of five."""
-    if chance.random() > 0.2:
+    """The sort of a clock's mistake, its size in ms, and for how many seconds it lasts; in one seed of four."""
+    if chance.random() > 0.25:
         return "", 0, 0.0
     sort = chance.choice(sorted(WRONG))
     by = chance.choice(WRONG[sort])

@@ -181,7 +181,7 @@ TRADING = ("coinbase", "kraken")
 
 KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     # -- connections
-    "unresolved": (0.06, VENUES, unresolved),
+    "unresolved": (0.10, VENUES, unresolved),
     "refused": (0.06, VENUES, turned("refused", 2, 60, drop=True, refuse_connections=True)),
     "dropped": (0.15, VENUES, dropped),
     "closed": (0.06, VENUES, closed),
@@ -223,11 +223,11 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
         turned("maintenance", 5, 90, system=lambda s: s.chance.choice(("maintenance", "cancel_only", "post_only"))),
     ),
     "skipped_rows": (0.20, KRAKEN, turned("skipped_rows", 5, 90, skip_ohlc=lambda s: s.some(0.05, 0.6))),
-    "late_rows": (0.08, KRAKEN, turned("late_rows", 5, 90, delay_ohlc=lambda s: s.late(0.2, 70.0))),
+    "late_rows": (0.12, KRAKEN, turned("late_rows", 5, 90, delay_ohlc=lambda s: s.late(0.2, 70.0))),
     "notice": (0.06, OKX, turned("notice", 5, 30, notice=lambda s: s.chance.uniform(1, 60))),
     "lost_closes": (0.12, OKX, turned("lost_closes", 30, 150, lose_confirm=lambda s: s.some(0.3, 1.0))),
-    "doubled_closes": (0.08, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
-    "revised_closes": (0.08, OKX, revised),
+    "doubled_closes": (0.12, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
+    "revised_closes": (0.12, OKX, revised),
     "late_closes": (0.08, OKX, turned("late_closes", 60, 150, confirm_delay=lambda s: s.chance.uniform(1, 75))),
     "no_flat_rows": (0.60, OKX, turned("no_flat_rows", 60, 240, no_flat_rows=True)),
     "seven_fields": (0.06, OKX, turned("seven_fields", 20, 70, seven_fields=True)),
@@ -255,7 +255,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
         COINBASE,
         turned("rest_early_rows", 30, 120, early_rows=lambda s: s.chance.randint(1, 9)),
     ),
-    "rest_floats": (0.07, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
-    "rest_since_exclusive": (0.15, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
+    "rest_floats": (0.15, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
+    "rest_since_exclusive": (0.30, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
     "rest_no_empty_rows": (0.50, KRAKEN, turned("rest_no_empty_rows", 30, 120, omit_empty_rows=True)),
 }
