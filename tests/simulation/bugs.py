@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,8 @@ import attrs
 import msgspec
 
 from simulation.misreadings import (
+    BelievesJumps,
+    BelievesWhatWasVouched,
     BelievesZeroRows,
     ColumnsAreCounted,
     DeafToTheFeed,
@@ -26,6 +29,8 @@ from simulation.misreadings import (
     throw_away_what_was_visited,
 )
 from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
+from trio_candles.clock import Time
+from trio_candles.collector.vouching import Vouching
 from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
@@ -61,6 +66,7 @@ class Bug:
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
     offload: Callable[[World], Any] = _own_threads
+    clock: Callable[[Time], Vouching] = Vouching
 
     def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Venue]:
         """The venues, this life's."""
@@ -397,5 +403,8 @@ BUGS: dict[str, Bug] = {
     "as_long_as_told": Bug(network=as_long_as_told),
     "throws_away_what_was_visited": Bug(before_a_start=throw_away_what_was_visited),
     "one_pool_of_threads": Bug(offload=one_pool),
+    "believes_the_clock": Bug(clock=partial(Vouching, vouched=True)),
+    "believes_a_jump": Bug(clock=BelievesJumps),
+    "believes_a_stale_witness": Bug(clock=BelievesWhatWasVouched),
 }
 """By name; what each gets wrong is in its class."""

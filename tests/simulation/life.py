@@ -204,7 +204,7 @@ class World:
             self.began = time.true_now()
         with open_store(machine.root, machine.disk) as store:
             machine.check_nothing_is_lost()
-            store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
+            store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0)
             async with open_service(
                 config_of(self.plan, machine.root, self.lives),
                 self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
@@ -214,6 +214,8 @@ class World:
                 chance=random.Random(self.chance.random()),
                 show=self.shown.append,
                 venues=self.bug.over_venues(VENUES),
+                of_wall=self.plan.asks_time,
+                clock=self.bug.clock(time),
             ) as service:
                 self.service = service
                 await self._stop.wait()

@@ -19,6 +19,7 @@ import httpx
 import trio
 
 from trio_candles.candles.model import MINUTE, Empty, Series
+from trio_candles.collector.vouching import Vouching
 from trio_candles.network.websocket import Network
 from trio_candles.venues.history import Answer, Fill, Filled, Request, Unavailable
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from simulation.life import World
 
 __all__ = [
-    "BelievesZeroRows", "ColumnsAreCounted", "DeafToTheFeed", "OddRowCostsThePage", "OddRowIsEmpty",
-    "a_cache_is_a_witness", "as_long_as_told", "one_pool", "throw_away_what_was_visited",
+    "BelievesJumps", "BelievesWhatWasVouched", "BelievesZeroRows", "ColumnsAreCounted", "DeafToTheFeed",
+    "OddRowCostsThePage", "OddRowIsEmpty", "a_cache_is_a_witness", "as_long_as_told", "one_pool",
+    "throw_away_what_was_visited",
 ]  # fmt: skip
 
 UNREADABLE = b"{"
@@ -150,6 +152,22 @@ class DeafToTheFeed(_Rereads):
 
     def fill(self, *page: Any, **more: Any) -> Fill:
         return super().fill(*(one for one in page if not hasattr(one, "quiet_until")), **more)
+
+
+class BelievesJumps(Vouching):
+    """Goes on by a clock that has been set."""
+
+    def _is_jump(self, by: float) -> bool:
+        return False
+
+
+class BelievesWhatWasVouched(Vouching):
+    """Takes what a venue said before a jump for its word about the clock after it."""
+
+    def _doubt(self, why: str) -> None:
+        vouched = self.vouched
+        super()._doubt(why)
+        self.vouched = vouched
 
 
 @attrs.define(eq=False)

@@ -87,6 +87,8 @@ class Plan:
     """Shares of the venues' REST records, by :data:`HOLES`."""
     stuck: dict[str, tuple[str, ...]]
     """Symbols of which a venue's REST never says anything that can be understood."""
+    asks_time: bool
+    """Whether the collector takes its clock for the wall's, and asks REST for the time."""
     mistaken: bool
     """Whether the first thing that a venue's REST says is another market's."""
     wrong: int
@@ -113,7 +115,7 @@ class Plan:
         listed = "".join(f", {symbol} listed at {time}" for (_, symbol), time in self.listed.items())
         stuck = "".join(f", {venue} silent about {', '.join(some)}" for venue, some in self.stuck.items())
         wrong = f", and {self.wrong:+d} ms in the first {self.wrong_seconds:.0f} s" if self.wrong else ""
-        mistaken = ", REST mistaken at first" if self.mistaken else ""
+        mistaken = ", REST asked for the time" * self.asks_time + ", REST mistaken at first" * self.mistaken
         return (
             f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min, flush every"
             f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
@@ -161,6 +163,7 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
         holes={kind: chance.choice(shares) for kind, shares in HOLES.items() if chance.random() < 0.15},
         stuck=_stuck(chance, symbols, listed),
         mistaken=chance.random() < 0.2,
+        asks_time=chance.random() < 0.5,
         wrong=wrong,
         wrong_sort=sort,
         wrong_seconds=wrong_seconds,
