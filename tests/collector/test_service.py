@@ -168,6 +168,12 @@ class FullDisk(Store):
             raise StoreUnavailable("OSError: [Errno 28] No space left on device")
         return super().commit(*batch)
 
+    def expect(self, *minutes):
+        """As the store, or the system's words."""
+        if self.full:
+            raise StoreUnavailable("OSError: [Errno 28] No space left on device")
+        return super().expect(*minutes)
+
 
 async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_is_room(
     autojump_clock, tmp_path, caplog
@@ -187,6 +193,20 @@ async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_i
         assert counts["gap"] <= 2
 
 
+async def test_a_disk_that_is_full_when_a_venue_vouches_keeps_the_service_waiting_and_no_more(autojump_clock, tmp_path):
+    async with collecting(tmp_path, ONE_EACH, wrap=lambda store: _as(FullDisk, store)) as world:
+        world.store.full = True
+        await trio.sleep(200)
+        assert world.service.board.status(world.time.now()) == "DEGRADED"
+        assert "No space left on device" in world.shown[-1]
+        world.store.full = False
+        await trio.sleep(300)
+        assert world.service.board.status(world.time.now()) == "HEALTHY"
+    for series in EACH:
+        counts = check_against_truth(tmp_path, world.market, series)
+        assert counts["candles"] + counts["empty"] >= 6
+
+
 async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(autojump_clock, tmp_path):
     asked: Counter[str] = Counter()
 
@@ -202,6 +222,7 @@ async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(au
         tmp_path, {"okx": ("SIM001-USDT", "SIM002-USDT")}, fill=True, vouched=True, lookback_days=3,
         wrap=lambda store: _as(FullDisk, store), wrap_rest=Counting,
     ) as world:  # fmt: skip
+        await trio.sleep(0.1)  # the series are begun
         world.store.full = True
         await trio.sleep(1200)
         assert 0 < asked.total() < 250

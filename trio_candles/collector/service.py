@@ -33,11 +33,11 @@ from trio_candles.collector.gapfill import fill_gaps
 from trio_candles.collector.status import Board, VenueBoard, render
 from trio_candles.collector.venue_state import VenueState, open_venue_state
 from trio_candles.collector.vouching import Vouching, keep_asking_time
-from trio_candles.collector.writer import Batch, Writing, write_verdicts
+from trio_candles.collector.writer import RETRY_SECONDS, Batch, Writing, write_verdicts
 from trio_candles.config.load import Config
 from trio_candles.network.pacing import wall_floor
 from trio_candles.network.websocket import Network
-from trio_candles.store.store import Store
+from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.threads import Offload, in_thread
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import Venue
@@ -172,17 +172,24 @@ async def begin(
     clock: Vouching, store: Store, board: Board, states: Sequence[VenueState], lookback: int, offload: Offload
 ) -> None:
     """Once a venue vouches for *clock*: expect all series, since *lookback* ms before this began, and let *states*
-    begin.
+    begin. A disk that takes nothing raises nothing: it is tried again.
     """
     began = trio.current_time()
-    while (now := clock.trusted()) is None:
-        await clock.believed()
-    # What was heard since we began is judged next, so what was not collected ends there.
-    since = Millis(now - round((trio.current_time() - began) * 1000))
-    board.started = since
     series = [assembler.series for state in states for assembler in state.assemblers.values()]
-    owed = await offload(store.expect, series, Millis(since - lookback), since)
-    gaps = await offload(store.ask, store.journal.gaps.open_minutes, now)
+    while True:
+        while (now := clock.trusted()) is None:
+            await clock.believed()
+        # What was heard since we began is judged next, so what was not collected ends there.
+        since = Millis(now - round((trio.current_time() - began) * 1000))
+        try:
+            owed = await offload(store.expect, series, Millis(since - lookback), since)
+            gaps = await offload(store.ask, store.journal.gaps.open_minutes, now)
+            break
+        except StoreUnavailable as error:
+            board.store_failed("ledger", str(error), "the series are not begun yet")
+            await trio.sleep(RETRY_SECONDS)
+    board.store_works("ledger")
+    board.started = since
     for state in states:
         state.board.open_gap_minutes = gaps[state.board.name]
         state.begin({assembler.series: owed[assembler.series] for assembler in state.assemblers.values()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ import attrs
 from trio_candles.candles.model import Millis, utc_text
 
 __all__ = ["Board", "VenueBoard", "banner", "render"]
+
+log = logging.getLogger(__name__)
 
 WIDTH = 79
 RATE_OVER = 300_000
@@ -128,6 +131,20 @@ class Board:
         """Keep showing the venues as they are at this moment."""
         for venue in self.venues.values():
             venue.at_stop = venue.status(now)
+
+    def store_failed(self, part: str, error: str, consequence: str) -> None:
+        """Note and say that *part* of the store cannot write, in the system's words (*error*), and with what
+        *consequence*.
+        """
+        if self.store_errors.get(part) != error:
+            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
+        self.store_errors[part] = error
+
+    def store_works(self, part: str) -> None:
+        """Note, and say if it is news, that *part* of the store writes."""
+        error = self.store_errors.pop(part, None)
+        if error is not None:
+            log.warning("the store writes again (%s), after: %s", part, error)
 
     def status(self, now: Millis) -> str:
         """HEALTHY, STARTING or DEGRADED."""

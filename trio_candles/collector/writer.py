@@ -198,13 +198,13 @@ class _Writer:
             try:
                 judged = await self._offload(self._store.commit, verdicts, now, rejected)
             except StoreUnavailable as error:
-                self._store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
+                self._board.store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
             self._answers += [one for one in verdicts if isinstance(one, (Attempt, Page))]
             self._rejected -= rejected
-            self._store_works("journal")
+            self._board.store_works("journal")
             self._report(judged)
         if trio.current_time() >= self.look_due or self._answers:
             await self.look()
@@ -219,7 +219,7 @@ class _Writer:
             minutes = await self._offload(self._store.ask, self._look_into, whole, answers, now)
         except StoreUnavailable as error:
             self._answers[:0] = answers
-            self._store_failed("journal", str(error), "the gaps cannot be counted")
+            self._board.store_failed("journal", str(error), "the gaps cannot be counted")
             return
         for name, backlog in self._backlogs.items():
             backlog.release([one for one in answers if one.series.venue == name])
@@ -249,7 +249,7 @@ class _Writer:
         try:
             await self._offload(self._store.ask, self._store.journal.tidy, now)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "old history is kept")
+            self._board.store_failed("journal", str(error), "old history is kept")
 
     async def publish(self) -> None:
         """Let the tools see what the table shows."""
@@ -263,9 +263,9 @@ class _Writer:
             waits = None if self.time.vouched else self.time.state
             await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now, waits)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "the tools see an old state")
+            self._board.store_failed("journal", str(error), "the tools see an old state")
         else:
-            self._store_works("journal")
+            self._board.store_works("journal")
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
         """Bring the day files up to date, committing what comes in between; returns whether every candle is in one.
@@ -279,7 +279,7 @@ class _Writer:
             saved = await self._save(files, held, batches)
             await self._derive(await self._offload(self._store.underived), held, batches, until)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "its rows stay in the journal")
+            self._board.store_failed("journal", str(error), "its rows stay in the journal")
             return False
         self._warn_of_held(held)
         return saved
@@ -300,9 +300,9 @@ class _Writer:
             self.take_waiting(batches)
             await self.commit()
         if failed is not None:
-            self._store_failed("day files", failed, "its rows stay in the journal")
+            self._board.store_failed("day files", failed, "its rows stay in the journal")
         else:
-            self._store_works("day files")
+            self._board.store_works("day files")
         self._writing.unflushed = len(behind.intersection(file.path for file in files))
         return not self._writing.unflushed
 
@@ -326,9 +326,9 @@ class _Writer:
         if rest:
             log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
         if failed is not None:
-            self._store_failed("aggregates", failed, "they stay behind their minutes")
+            self._board.store_failed("aggregates", failed, "they stay behind their minutes")
         else:
-            self._store_works("aggregates")
+            self._board.store_works("aggregates")
 
     def _count_saved(self, flushed: Flushed) -> None:
         for venue, rows in flushed.saved.items():
@@ -366,16 +366,6 @@ class _Writer:
         known = rejection in self._rejections
         self._rejections.add(rejection)
         return known
-
-    def _store_failed(self, part: str, error: str, consequence: str) -> None:
-        if self._board.store_errors.get(part) != error:
-            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
-        self._board.store_errors[part] = error
-
-    def _store_works(self, part: str) -> None:
-        error = self._board.store_errors.pop(part, None)
-        if error is not None:
-            log.warning("the store writes again (%s), after: %s", part, error)
 
     def _warn_of_held(self, held: Iterable[str]) -> None:
         now = self.time.now()

@@ -72,7 +72,9 @@ class Store:
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
-        """Record the directory's *kind* and *identity*; :class:`WrongDirectory` if it is of another kind."""
+        """Record the directory's *kind* and *identity*, and that no mark moves before a venue has been heard;
+        :class:`WrongDirectory` if it is of another kind.
+        """
         with self.guarded():
             content = self._identity()
             found = self.journal.meta().get("kind") or self._kind_in(content)
@@ -81,7 +83,7 @@ class Store:
             identified = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
             if content != identified:
                 self._write_identity(identified)
-            self.journal.remember(kind=kind, stopped_at_ms=None, **{WAITS: None}, **identity)
+            self.journal.remember(kind=kind, stopped_at_ms=None, **{WAITS: "no venue has been heard"}, **identity)
 
     def _identity(self) -> bytes | None:
         try:

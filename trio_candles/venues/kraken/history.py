@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from decimal import Decimal
 from functools import partial
 from itertools import product
 from types import MappingProxyType
 
-import attrs
 import msgspec
 
 from trio_candles.candles.intervals import touching
-from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
@@ -42,7 +40,8 @@ from trio_candles.venues.history import (
 )
 from trio_candles.venues.kraken.answers import part_of, result_of
 from trio_candles.venues.kraken.listing import SYMBOLS
-from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, floats_of
+from trio_candles.venues.kraken.trades import LEADS, TRADE_LIST, TRADES, PageTrade, Step, Walk, page_trade
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, floats_of
 
 __all__ = ["KrakenHistory"]
 
@@ -54,21 +53,15 @@ _MARGIN = Millis(20 * MINUTE)
 """Minutes that near to the end of the reach may be out of reach by the time they are asked for."""
 _DAY_OF_TRADES = Millis(1_440 * MINUTE)
 """A quiet pair's day is one page, a thin pair's a fraction of one; a busy pair's takes several fills."""
-_TRADES = 1_000
-"""Documented: the most that one page has."""
 _PAGES = 10
 """The most pages of trades that one fill asks for: ten seconds of the budget."""
 _PAGES_FOR_HOLES = 3
 """The most pages of trades where rows were answered, and some were left out."""
 _APART = Millis(MINUTE)
 """How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps one for 2 s."""
-_LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
-"""How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
-
 _LONG_SILENCE = 60
 """So many rows without trades in a row deserve a look at the trades, in a market that trades in most other minutes."""
 
-_SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
 _NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
 
 
@@ -85,25 +78,12 @@ class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     count: Id
 
 
-# ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]: price, size, time (s), side, kind, misc, id;
-# oldest first. The time has more digits than a double keeps: it is read as text.
-class _TradeRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    price: object
-    size: object
-    time: msgspec.Raw
-    side: object
-    kind: object
-    misc: object
-    trade_id: Id
-
-
 # What a row that cannot be read is about.
 class _About(msgspec.Struct, array_like=True):
     time: Id
 
 
 _ROW_LIST = Rows(_Row)
-_TRADE_LIST = Rows(_TradeRow)
 _ABOUT = msgspec.json.Decoder(_About)
 _WHOLE = msgspec.json.Decoder(Id)
 
@@ -198,7 +178,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
     if using is Using.ROWS:
         return
-    walk = _Walk(findings.now)
+    walk = Walk(findings.now)
     try:
         yield from _confirm_newest(findings, walk, shown_until, newest_row)
         until = max(until, min(findings.until, floor_to(walk.quiet_until, MINUTE)))
@@ -256,8 +236,9 @@ def _take_rows(findings: Findings, answer: Answer) -> tuple[Millis, Millis]:
             findings.row(row)
             traded, price = traded + 1, row.close
         elif _is_flat(row) and (index == 0 or row.close == price):
-            zeros.append(row.open_time)
             price = row.close
+            if index:  # nothing shows whether the price of the first row is the last one before it
+                zeros.append(row.open_time)
         else:
             findings.excuse(row.open_time, row.close_time, Why.ZERO_ROW_BREAKS_RULE)
             price = None
@@ -304,7 +285,7 @@ def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | 
 
 
 def _confirm_newest(
-    findings: Findings, walk: _Walk, shown_until: Millis, newest_row: Millis
+    findings: Findings, walk: Walk, shown_until: Millis, newest_row: Millis
 ) -> Generator[Request, Answer, None]:
     """Ask whether a trade followed the newest one that the feed told, if minutes after that one are open; if none did,
     nothing was traded until *shown_until* (Unix ms), or until an earlier fill was shown the same.
@@ -324,7 +305,7 @@ def _confirm_newest(
     if not any(newest.time - GRACE < end for _, end in findings.open()):
         return
     # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
-    step = _Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
+    step = Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
     answer = yield _ask_trades(findings, step)
     page = _trades_of(findings, answer)
     findings.understood = True
@@ -339,11 +320,11 @@ def _confirm_newest(
 
 
 def _search(
-    findings: Findings, walk: _Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
+    findings: Findings, walk: Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
 ) -> Generator[Request, Answer, None]:
     """Read the trades of *spans*, oldest first, and one trade on either side of each."""
     for since, until in spans:
-        leads = list(_LEADS)
+        leads = list(LEADS)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
                 if step.repeats is not None:  # the trades before this page were read, and prove nothing
@@ -361,25 +342,15 @@ def _search(
         findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
 
 
-def _ask_trades(findings: Findings, step: _Step) -> Request:
-    return _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
+def _ask_trades(findings: Findings, step: Step) -> Request:
+    return _ask(findings, "Trades", since=str(step.since), count=str(TRADES))
 
 
-@attrs.frozen
-class _PageTrade:
-    """A row of a page of trades; ``trade`` is ``None`` if the row cannot be read, which is a hole among the ids."""
-
-    trade_id: int
-    trade: Trade | None
-    time: int
-    """In nanoseconds."""
-
-
-def _trades_of(findings: Findings, answer: Answer) -> list[_PageTrade]:
+def _trades_of(findings: Findings, answer: Answer) -> list[PageTrade]:
     """The page's trades, but for those of which not even id and time can be read."""
     listed, _ = _of_pair(findings, answer)
     page = []
-    for row in read_rows(_TRADE_LIST, listed, _page_trade, lambda text, error: str(error)):
+    for row in read_rows(TRADE_LIST, listed, page_trade, lambda text, error: str(error)):
         if isinstance(row, str):
             findings.unread(None, row)
             continue
@@ -389,118 +360,3 @@ def _trades_of(findings: Findings, answer: Answer) -> list[_PageTrade]:
             findings.unread(span, f"trade {row.trade_id} cannot be read")
         page.append(row)
     return page
-
-
-def _page_trade(row: _TradeRow) -> _PageTrade:
-    text = bytes(row.time)
-    if _SECONDS.fullmatch(text) is None:
-        raise Misunderstood("bad_time", repr(text[:40]))
-    time = int(Decimal(text.decode()) * 10**9)
-    if not isinstance(row.price, str) or not isinstance(row.size, str):
-        return _PageTrade(row.trade_id, None, time)
-    try:
-        trade = Trade(row.trade_id, Millis(time // 10**6), exact(row.price), exact(row.size))
-    except Misunderstood:
-        return _PageTrade(row.trade_id, None, time)
-    good = row.trade_id > 0 and trade.price > 0 and trade.size > 0
-    return _PageTrade(row.trade_id, trade if good else None, time)
-
-
-@attrs.frozen
-class _Step:
-    """A page to ask for: trades from *since* (ns) on; the page must repeat the trade of the id *repeats*, if given."""
-
-    since: int
-    repeats: int | None
-
-
-@attrs.frozen
-class _Stretch:
-    """All trades that exist from the id ``lo`` to the id ``hi``, from one page or from several that overlap."""
-
-    lo: int
-    hi: int
-    since: Millis
-    """The time of the earliest trade, in milliseconds."""
-    until: int
-    """The time of the latest trade, in nanoseconds."""
-
-
-@attrs.define
-class _Walk:
-    """Finds its way through the trades by time, in pages that begin at a time and have no end."""
-
-    now: Millis
-    quiet_until: Millis = attrs.field(default=Millis(0))
-    """Before this time no trade followed the newest one."""
-    known: dict[int, Trade] = attrs.field(factory=dict)
-    _stretches: list[_Stretch] = attrs.field(factory=list)
-    """By id, disjoint."""
-    _ended: bool = False
-    """Whether a page has had the newest trade of all."""
-
-    def first_minute(self) -> Millis:
-        """The minute of the first trade of all, if a page has had the trade; 0 otherwise."""
-        return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
-
-    def newest_id(self) -> int:
-        """The id of the newest trade of all, if a page has had that trade; 0 otherwise."""
-        return self._stretches[-1].hi if self._ended and self._stretches else 0
-
-    def end(self, until: Millis) -> Millis:
-        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade, or
-        after the time until which no other followed it.
-        """
-        if not self._ended:
-            return until
-        newest = max((trade.time for trade in self.known.values()), default=GRACE)
-        return min(until, floor_to(max(newest, self.quiet_until) - GRACE, MINUTE))
-
-    def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
-        """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
-
-        *leads* are those of :data:`_LEADS` that were not tried yet; one that is used is removed.
-        """
-        until = self.end(until)
-        if until <= since:
-            return None
-        begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
-        if begun:
-            newest = begun[-1]
-            if newest.until >= (until + GRACE) * 10**6 or newest.hi == self.newest_id():
-                return None
-            if not leads or newest.until >= (since - leads[0]) * 10**6:
-                # The last trades are asked for again: times are rounded, other trades may share the last time, and the
-                # parameter since may exclude it. (The answer's "last" lies beyond the rows where a page was cut.)
-                return _Step(newest.until - 10_000, repeats=newest.hi)
-        return _Step((since - leads.pop(0)) * 10**6, repeats=None) if leads else None
-
-    def add_page(self, step: _Step, page: Sequence[_PageTrade]) -> None:
-        """Remember the *page* that answers *step*."""
-        # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
-        page = [row for row in page if row.time <= self.now * 10**6]
-        ids = {row.trade_id for row in page}
-        if not ids:
-            self._ended = True
-            return
-        if step.repeats is not None and step.repeats not in ids:
-            raise Misunderstood("cursor_ignored", f"trade {step.repeats} is not told again")
-        if step.repeats == max(ids):
-            if len(page) >= _TRADES:
-                raise Misunderstood("no_progress", f"{len(page)} trades at the time of trade {step.repeats}")
-            self._ended = True
-        for row in page:
-            if row.trade is not None and self.known.setdefault(row.trade_id, row.trade) != row.trade:
-                raise Misunderstood("trades_differ", f"trade {row.trade_id} is told in two ways")
-        newest, oldest = max(row.time for row in page), min(row.time for row in page)
-        self._join(_Stretch(min(ids), max(ids), Millis(oldest // 10**6), newest))
-
-    def _join(self, new: _Stretch) -> None:
-        joined: list[_Stretch] = []
-        for stretch in sorted([*self._stretches, new], key=lambda stretch: stretch.lo):
-            if joined and stretch.lo <= joined[-1].hi:
-                last = joined.pop()
-                until = max(last.until, stretch.until)
-                stretch = _Stretch(last.lo, max(last.hi, stretch.hi), min(last.since, stretch.since), until)
-            joined.append(stretch)
-        self._stretches = joined
