@@ -72,7 +72,7 @@ def test_without_trades_a_row_that_breaks_the_rule_leaves_its_minute_open():
 
 @pytest.mark.parametrize("vwap", ["0", "0.0", None])
 def test_a_row_without_trades_at_the_price_before_it_is_evidence(vwap):
-    """Also one after another such row, and one that the page begins with."""
+    """Also one after another such row, with which the page may begin."""
     minute = NOON - 30 * MINUTE
     zero = ["1", "1", "1", "1", vwap, "0.00000000", 0]
     traded = ["2", "2", "1", "1.0", "0.5", "3", 2]
@@ -82,6 +82,16 @@ def test_a_row_without_trades_at_the_price_before_it_is_evidence(vwap):
         start = minute - len(before) * MINUTE
         filled = resume(fill, rows(start, *before, zero, traded))
         assert minutes_of(filled.empties, minute, minute + MINUTE) == [minute]
+
+
+def test_the_row_that_a_page_begins_with_has_no_price_to_be_held_against_and_proves_nothing():
+    """Where rows are left out the page may begin with the very minute that was asked for."""
+    minute = NOON - 30 * MINUTE
+    zero, traded = ["1", "1", "1", "1", "0", "0", 0], ["2", "2", "1", "1", "0.5", "3", 2]
+    fill = KrakenHistory().fill(Series("kraken", "BTC/USD"), Millis(minute), Millis(minute + MINUTE), NOON)
+    next(fill)
+    filled = resume(fill, rows(minute, zero, traded, traded), *[rows(minute)] * 9)
+    assert minutes_of(filled.empties, minute, minute + MINUTE) == []
 
 
 def test_a_row_that_cannot_be_read_leaves_the_next_one_without_a_price_to_be_held_against():
