@@ -37,7 +37,7 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.spans import touching
 from trio_candles.venues.history import History
 
-__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
+__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""

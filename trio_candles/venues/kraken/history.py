@@ -156,8 +156,8 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left, shown_until, newest_row = findings.until, _PAGES, reach, Millis(0)
-    if using is not Using.TRADES and findings.until > reach:
+    until, pages_left, shown_until, newest_row = findings.until, _PAGES, Millis(reach + _MARGIN), Millis(0)
+    if using is not Using.TRADES and findings.until > reach + _MARGIN:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
         answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
@@ -283,7 +283,7 @@ def _search(
 ) -> Generator[Request, Answer, None]:
     """Read the trades of *spans*, oldest first, and one trade on either side of each."""
     for since, until in spans:
-        leads = list(_LEADS)
+        leads = _leads(findings.heard)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
                 if step.repeats is not None:  # the trades before this page were read, and prove nothing
@@ -332,6 +332,13 @@ def _page_trade(row: _TradeRow) -> _PageTrade:
         return _PageTrade(trade_id, None, time)
     good = trade_id > 0 and trade.price > 0 and trade.size > 0
     return _PageTrade(trade_id, trade if good else None, time)
+
+
+def _leads(heard: Heard) -> list[Millis]:
+    """Those of :data:`_LEADS` that probably find a trade: three times as long as trades of the series are apart."""
+    span = heard.trades[-1].time - heard.trades[0].time if heard.trades else 0
+    apart = span // max(len(heard.trades) - 1, 1)
+    return [lead for lead in _LEADS if lead >= 3 * apart] or [_LEADS[-1]]
 
 
 @attrs.frozen
