@@ -41,7 +41,7 @@ from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
 from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.network.websocket import Network
-from trio_candles.store.gaps import YOUNG, Due
+from trio_candles.store.gaps import PATIENT, YOUNG, Due
 from trio_candles.venues.history import (
     ABSENT,
     Fill,
@@ -90,23 +90,25 @@ class Filler:
     def next_page(self, now: Millis) -> Due | None:
         """The page to ask for *now*, of the series that was asked about the longest ago; ``None`` if nothing is due.
 
-        Young minutes that nobody has asked about go first: no minute is to stay open for long, however much else there
-        is to fill. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols whose every minute
-        is a gap would otherwise leave no time for older gaps.
+        Young minutes that nobody has asked about, and that were patient (:data:`PATIENT`), go first: no minute is to
+        stay open for long, however much else there is to fill. Until then they have their series' turn, so that a page
+        closes many of them at once. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols
+        whose every minute is a gap would otherwise leave no time for older gaps.
         """
         ready = [page for page in self.backlog.due.values() if page.series not in self.backlog.busy]
         if not ready:
             return None
         self.turn += 1
         young = now - YOUNG if self.turn % OTHERS_EVERY else float("inf")
-        page = min(ready, key=lambda one: self._turn(one, young))
+        page = min(ready, key=lambda one: self._turn(one, young, now - PATIENT))
         self.asked[page.series] = trio.current_time()
         self.backlog.busy.add(page.series)
         return page
 
-    def _turn(self, page: Due, young: float) -> tuple[bool, float, Millis]:
+    def _turn(self, page: Due, young: float, patient: float) -> tuple[bool, float, Millis]:
         """The key of *page* in the order in which pages are asked for, lowest first."""
-        return not (page.fresh and page.until > young), self.asked.get(page.series, float("-inf")), page.until
+        hurries = page.fresh and page.until > young and page.since + MINUTE <= patient
+        return not hurries, self.asked.get(page.series, float("-inf")), page.until
 
     def may_believe(self, page: Due) -> bool:
         """Whether one answer about *page* is enough. The ledger holds an answer that names no market against what is

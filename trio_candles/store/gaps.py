@@ -39,7 +39,7 @@ from trio_candles.store.spans import touching
 from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
-__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
+__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000

@@ -40,7 +40,7 @@ from trio_candles.venues.history import (
 )
 from trio_candles.venues.kraken.answers import part_of, result_of
 from trio_candles.venues.kraken.listing import SYMBOLS
-from trio_candles.venues.kraken.trades import LEADS, TRADE_LIST, TRADES, PageTrade, Step, Walk, page_trade
+from trio_candles.venues.kraken.trades import TRADE_LIST, TRADES, PageTrade, Step, Walk, leads_for, page_trade
 from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, floats_of
 
 __all__ = ["KrakenHistory"]
@@ -166,8 +166,8 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left, shown_until, newest_row = findings.until, _PAGES, reach, Millis(0)
-    if using is not Using.TRADES and findings.until > reach:
+    until, pages_left, shown_until, newest_row = findings.until, _PAGES, Millis(reach + _MARGIN), Millis(0)
+    if using is not Using.TRADES and findings.until > reach + _MARGIN:
         since = max(findings.since, reach)
         # Inclusive as measured, exclusive as once documented: two rows earlier are asked for, because a row without
         # trades is held against the row before it.
@@ -324,7 +324,7 @@ def _search(
 ) -> Generator[Request, Answer, None]:
     """Read the trades of *spans*, oldest first, and one trade on either side of each."""
     for since, until in spans:
-        leads = list(LEADS)
+        leads = leads_for(findings.heard.trades)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
                 if step.repeats is not None:  # the trades before this page were read, and prove nothing

@@ -15,13 +15,13 @@ import msgspec
 
 from trio_candles.candles.model import MINUTE, Millis, Trade, floor_to
 from trio_candles.venues.history import GRACE
-from trio_candles.venues.protocol import Id, Misunderstood, Rows, exact
+from trio_candles.venues.protocol import Id, Misunderstood, Rows, TradeSeen, exact
 
-__all__ = ["LEADS", "TRADES", "TRADE_LIST", "PageTrade", "Step", "Walk", "page_trade"]
+__all__ = ["TRADES", "TRADE_LIST", "PageTrade", "Step", "Walk", "leads_for", "page_trade"]
 
 TRADES = 1_000
 """Documented: the most that one page has."""
-LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
+_LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
 """How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
 
 _SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
@@ -65,6 +65,15 @@ def page_trade(row: _TradeRow) -> PageTrade:
         return PageTrade(row.trade_id, None, time)
     good = row.trade_id > 0 and trade.price > 0 and trade.size > 0
     return PageTrade(row.trade_id, trade if good else None, time)
+
+
+def leads_for(heard: Sequence[Trade | TradeSeen]) -> list[Millis]:
+    """How far before a minute to look for a trade, in turn: those of :data:`_LEADS` that probably find one, being three
+    times as long as the trades that were *heard* of the series (by id) are apart.
+    """
+    span = heard[-1].time - heard[0].time if heard else 0
+    apart = span // max(len(heard) - 1, 1)
+    return [lead for lead in _LEADS if lead >= 3 * apart] or [_LEADS[-1]]
 
 
 @attrs.frozen
@@ -120,7 +129,7 @@ class Walk:
     def next(self, since: Millis, until: Millis, leads: list[Millis]) -> Step | None:
         """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
 
-        *leads* are those of :data:`LEADS` that were not tried yet; one that is used is removed.
+        *leads* are those of :data:`_LEADS` that were not tried yet; one that is used is removed.
         """
         until = self.end(until)
         if until <= since:
