@@ -282,6 +282,7 @@ def run_ours(url: str, seconds: float, meter: Meter) -> None:
     from trio_candles.collector.service import BATCHES_QUEUED
     from trio_candles.collector.status import VenueBoard
     from trio_candles.collector.venue_state import open_venue_state
+    from trio_candles.collector.vouching import Vouching
     from trio_candles.collector.writer import Batch
     from trio_candles.network.streams import paced_ticks
     from trio_candles.network.websocket import Network, dial_tcp
@@ -290,7 +291,9 @@ def run_ours(url: str, seconds: float, meter: Meter) -> None:
     async def collect() -> None:
         wall = WallTime()
         owed = (Millis(OUR_MINUTES_BEGIN), floor_to(wall.now(), MINUTE))
-        state = open_venue_state(VenueBoard("okx"), VENUE.proof, {Series("okx", symbol): owed for symbol in SYMBOLS})
+        series = [Series("okx", symbol) for symbol in SYMBOLS]
+        state = open_venue_state(VenueBoard("okx"), VENUE.proof, series, Vouching(wall, vouched=True))
+        state.begin(dict.fromkeys(series, owed))
         # Reads are quicker around the turn of a minute. Only for them, a measurement lasts a minute: so it holds
         # one turn, as every minute does, whenever it begins.
         network = Network(dial_tcp(paced_ticks(lambda: int(wall.now() * 60 / seconds))))
@@ -298,7 +301,7 @@ def run_ours(url: str, seconds: float, meter: Meter) -> None:
         last_words: list[object] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                run_feed, VENUE.feed, url, state, network, wall, send, random.Random(0), last_words.append, None
+                run_feed, VENUE.feed, url, state, network, send, random.Random(0), last_words.append, None
             )
             async for batch in receive:
                 for verdict in batch:

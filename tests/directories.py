@@ -73,7 +73,9 @@ def bring_down(journal: Path, version: str) -> None:
     """Let *journal* be as format "1", "2", "3" or "4" had it."""
     with closing(sqlite3.connect(journal)) as database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
-        database.execute("DROP TABLE sample")
+        if version < "5":
+            database.execute("DROP INDEX revision_at")
+            database.execute("DROP TABLE sample")
         if version < "4":
             _before_4(database, version)
         database.commit()

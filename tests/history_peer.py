@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -13,7 +14,7 @@ from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, So
 from trio_candles.simulator import Market
 from trio_candles.simulator.exchange import SimulatedExchange
 from trio_candles.simulator.text import Request as SimulatedRequest
-from trio_candles.venues.history import Answer, Fill, Filled, History, Request, Using, settled_until
+from trio_candles.venues.history import NOTHING, Answer, Fill, Filled, Heard, History, Request, Using, settled_until
 from trio_candles.venues.registry import VENUES
 
 NOON = Millis(1_788_415_200_000)
@@ -64,12 +65,12 @@ class Peer:
         except StopIteration as stop:
             return stop.value
 
-    def fill(self, symbol: str, since: int, until: int, by_trades: bool = False) -> Filled:
+    def fill(self, symbol: str, since: int, until: int, by_trades: bool = False, heard: Heard = NOTHING) -> Filled:
         """What one fill finds out, judged; whatever it raises."""
         self.requests.clear()
         now, series = self.now, Series(self.venue, symbol)
         using = Using.TRADES if by_trades else Using.ALL
-        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, using))
+        filled = trio.run(self.run, self.history.fill(series, Millis(since), Millis(until), now, using, heard))
         self.judge(filled, series, since, until, now)
         return filled
 
@@ -112,7 +113,7 @@ class Peer:
         if true is None:  # OKX publishes flat rows
             assert self.venue == "okx"
             assert candle.open == candle.high == candle.low == candle.close
-            assert (candle.volume, candle.quote_volume, candle.vwap) == (0, 0, None)
+            assert (candle.volume, candle.quote_volume or 0, candle.vwap) == (0, 0, None)
             return
         prices = (true.open, true.high, true.low, true.close)
         assert (candle.open, candle.high, candle.low, candle.close) == tuple(map(float, prices))
@@ -154,3 +155,33 @@ def whys(filled: Filled) -> set[str]:
 
 def minutes_of(empties: Iterable[Empty], since: int, until: int) -> list[int]:
     return within([(empty.since, empty.until) for empty in empties], since, until)
+
+
+PATHS = {"coinbase": ("/candles", "/trades"), "kraken": ("/OHLC", "/Trades"), "okx": ("candles", "")}
+"""How the paths of a venue's rows, and of its trades, end."""
+
+
+def in_lists(path: str, change: Callable[[list], None]) -> Spoil:
+    """Spoils each answer to *path*: *change* is given the list of its rows."""
+
+    def spoil(request: Request, answer: Answer) -> Answer:
+        if not request.path.endswith(path):
+            return answer
+        body = json.loads(answer.body)
+        rows = body
+        if isinstance(body, dict):
+            rows = body["data"] if "data" in body else next(v for k, v in body["result"].items() if k != "last")
+        change(rows)
+        return attrs.evolve(answer, body=json.dumps(body).encode())
+
+    return spoil
+
+
+def in_rows(venue: str, change: Callable[[list], None]) -> Spoil:
+    """Spoils each answer with *venue*'s rows by *change*, as :func:`in_lists` does."""
+    return in_lists(PATHS[venue][0], change)
+
+
+def in_trades(venue: str, change: Callable[[list], None]) -> Spoil:
+    """Spoils each answer with *venue*'s trades by *change*, as :func:`in_lists` does."""
+    return in_lists(PATHS[venue][1], change)

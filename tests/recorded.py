@@ -15,6 +15,9 @@ import pytest
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
+SESSIONS = ("ws", "added-2026-11/ws")
+"""The folders of sessions on WebSockets; no two of them have a file of one name."""
+
 
 def recorded(name: str) -> Path:
     """The recorded file *name*, below the data folder; skips the test where it is absent."""
@@ -38,7 +41,8 @@ class Frame:
 
 
 def frames(name: str) -> list[Frame]:
-    """The frames received in the recorded session *name*, a file of ``ws/``."""
-    with recorded(f"ws/{name}").open(encoding="utf-8") as lines:
+    """The frames received in the recorded session *name*, a file of one of :data:`SESSIONS`."""
+    folder = next((folder for folder in SESSIONS if (DATA / folder / name).exists()), SESSIONS[0])
+    with recorded(f"{folder}/{name}").open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     return [Frame(record["ts"], record["raw"]) for record in records if record["dir"] == "in"]

@@ -208,7 +208,10 @@ SECTION_6 = """
  "violations": [{"kind": "silent_gap", "venue": "okx", "symbol": "BTC-USDT", "timeframe": "1m", "path": "okx/BTC-USDT/1m/2026-01-10.parquet", "start_ms": 0, "end_ms": 0, "detail": "..."}]}
 """  # noqa: E501
 """The contract's own example, to the letter."""
-BESIDES = {"": ["collector_running", "stopped_at_ms"], "totals": ["violations_not_listed", "quarantined_files"]}
+BESIDES = {
+    "": ["collector_running", "stopped_at_ms", "warnings"],
+    "totals": ["violations_not_listed", "quarantined_files"],
+}
 """What the audit tells besides; ``stopped_at_ms`` is in the contract's sentences."""
 
 MONITOR = {

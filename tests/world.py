@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from trio_candles.candles.model import MINUTE, Millis, Series
 from trio_candles.clock import SimulatedTime
 from trio_candles.collector.service import Service, open_service
+from trio_candles.collector.vouching import Vouching
 from trio_candles.config.load import (
     Aggregation,
     Config,
@@ -114,10 +115,15 @@ async def collecting(
     wrap: Callable[[Store], Store] = lambda store: store,
     wrap_rest: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] = lambda transport: transport,
     venue_clock_ahead: int = 0,
+    vouched: bool = False,
+    wrong: int = 0,
+    of_wall: bool = False,
 ) -> AsyncIterator[World]:
-    """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero."""
+    """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero, and is vouched
+    for from the beginning if *vouched*, where the exchanges' feeds are to say nothing. It begins *wrong* ms ahead.
+    """
     symbols = symbols or SYMBOLS
-    time = AdjustableTime(Millis(epoch))
+    time = AdjustableTime(Millis(epoch), ahead=wrong)
     market = market or market_of(seed)
     shown: list[str] = []
     async with open_exchanges_in_memory(market, lambda: time.true_now() + venue_clock_ahead) as exchanges:
@@ -137,7 +143,16 @@ async def collecting(
             network = Network(exchanges.dial, transport=wrap_rest(exchanges.transport))
             store = wrap(store)
             async with open_service(
-                config, network, store, time, offload=inline, chance=random.Random(1), show=shown.append, venues=venues
+                config,
+                network,
+                store,
+                time,
+                offload=inline,
+                chance=random.Random(1),
+                show=shown.append,
+                venues=venues,
+                clock=Vouching(time, vouched=vouched),
+                of_wall=of_wall,
             ) as service:
                 yield World(service, exchanges, market, time, store, shown)
         # Whatever a test does to the venues, their published limits are kept.

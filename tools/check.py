@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trio_candles.health import check_command
+from trio_candles.entry import check
 
 if __name__ == "__main__":
-    sys.exit(check_command())
+    sys.exit(check())

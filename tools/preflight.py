@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from trio_candles.preflight import command
+from trio_candles.entry import preflight
 
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(preflight())

@@ -15,7 +15,10 @@ import trio
 
 from trio_candles.candles.model import Millis
 
-__all__ = ["ServiceClock", "SimulatedTime", "Time", "WallTime"]
+__all__ = ["RELEASED", "ServiceClock", "SimulatedTime", "Time", "WallTime"]
+
+RELEASED = Millis(1_796_083_200_000)
+"""2026-12-01, when this release was made: a wall clock that shows less is wrong."""
 
 
 class Time(Protocol):

@@ -203,6 +203,14 @@ def test_a_connection_lost_and_found_at_the_minute_touches_no_other(venue: str) 
 
 
 @ALL
+def test_a_connection_lost_at_the_minute_and_not_found_touches_none_before(venue: str) -> None:
+    listener = ear(venue)
+    listener.disconnected("12:01")
+    other = "no_close" if venue == "okx" else "unproven"
+    assert listener.due("12:02:08") == [f"12:00 {other}", "12:01 disconnected"]
+
+
+@ALL
 def test_a_second_break_does_not_hide_the_first(venue: str) -> None:
     listener = ear(venue)
     for lost, found in (("12:00:50", "12:00:52"), ("12:01:03", "12:01:04")):
@@ -218,8 +226,8 @@ def test_being_told_twice_that_we_are_connected_changes_nothing(venue: str) -> N
     listener.connected("12:00:30")
     assert "disconnected" not in listener.due("12:01:08")[0]
     listener.disconnected("12:01:10")
-    listener.disconnected("12:01:50")
-    assert listener.due("12:02:08") == ["12:01 disconnected"]
+    listener.disconnected("12:02:50")
+    assert listener.due("12:03:08") == ["12:01-12:03 disconnected"]
 
 
 @ALL
@@ -230,6 +238,20 @@ def test_a_refused_symbol_says_so_until_it_is_acknowledged(venue: str) -> None:
     assert verdict == Unsure(Series(venue, SYMBOL), at("12:00"), at("12:02"), Reason.REFUSED, "not listed")
     listener.connected("12:02:30")
     assert listener.due("12:03:08") == ["12:02 disconnected"]
+
+
+def test_of_several_reasons_for_a_gap_the_one_that_explains_the_others_is_named() -> None:
+    """A refused symbol sends nothing to reject; without a connection nobody hears that the venue doubts itself."""
+    listener = ear("okx")
+    listener.assembler.doubted("maintenance")
+    listener.disconnected("12:00:30")
+    assert listener.due("12:01:08") == ["12:00 disconnected"]
+    listener.connected("12:01:30")
+    assert listener.due("12:03:08") == ["12:01 disconnected", "12:02 suspect"]
+    listener.assembler.doubted(None)
+    listener.hear(row("12:03", 1, closed=True, high=1.0), now="12:04:01")
+    listener.assembler.refused("delisted")
+    assert listener.due("12:04:08") == ["12:03 refused"]
 
 
 @ALL
@@ -304,6 +326,25 @@ def test_the_minute_in_which_we_joined_is_never_proven() -> None:
     assert listener.hear(trade("12:00:20", 7), trade("12:00:40", 8), beat("12:01:05", 8)) == []
     assert listener.due("12:01:08") == ["12:00 disconnected"]
     assert listener.hear(beat("12:02:05", 8)) == ["12:01 empty"]
+
+
+@pytest.mark.parametrize(
+    ("joined", "first"), [("12:00:58.999", "12:01"), ("12:00:59", "12:01"), ("12:00:59.9", "12:02")]
+)
+def test_the_first_trade_proves_no_minute_in_which_the_missing_one_before_it_may_lie(joined: str, first: str) -> None:
+    """Times follow ids, but not to the instant: trade 7, which nobody heard, may be of 12:01:00.05."""
+    listener = ear("coinbase", connected="12:00:30")
+    verdicts = listener.hear(trade(joined, 8), trade("12:01:30", 9), trade("12:02:30", 10), beat("12:03:01", 10))
+    verdicts = [line for line in verdicts if "candle" in line]
+    assert verdicts == ["12:01 candle 1", "12:02 candle 1"][first == "12:02" :]
+
+
+def test_a_hole_right_before_a_minute_may_reach_into_it() -> None:
+    listener = ear("coinbase")
+    heard = trade("11:59:50", 7), trade("12:00:30", 8), trade("12:00:59.9", 10), trade("12:01:30", 11)
+    assert listener.hear(*heard, beat("12:02:01", 11)) == ["! missing_trades"]
+    assert listener.due("12:02:08") == ["12:00-12:02 missing_trades"]
+    assert listener.hear(trade("12:01:00.05", 9), now="12:02:09") == ["12:00 candle 2", "12:01 candle 2"]
 
 
 def test_without_a_single_trade_heartbeats_prove_nothing() -> None:
@@ -422,6 +463,16 @@ def test_trades_heard_again_after_many_holes_are_not_counted_again() -> None:
     outcomes = listener.outcomes(trade("11:59:50", 7), *trades[::2], now="12:00:35")
     outcomes += listener.outcomes(*[trade("11:59:50", 7), *trades] * 2, beat("12:01:05", 307), now="12:01:05")
     assert {line for line in told(outcomes) if "candle" in line} <= {"12:00 candle 300"}
+
+
+def test_the_last_trade_of_what_is_forgotten_is_known_to_have_been_heard() -> None:
+    listener = ear("coinbase")
+    for n in range(100):
+        listener.hear(trade("12:00:20", 8 + 2 * n))
+    before = pickle.dumps(listener.assembler)
+    for n in range(100):
+        assert listener.hear(trade("12:00:20", 8 + 2 * n)) == []
+    assert pickle.dumps(listener.assembler) == before
 
 
 def test_a_minute_whose_ids_contradict_its_times_gets_no_verdict() -> None:
@@ -668,6 +719,12 @@ def test_trades_that_the_feed_skipped_do_not_matter_if_the_row_counted_them() ->
     assert listener.hear(seen("12:01:30", 48)) == ["12:00 candle 40"]
 
 
+def test_a_row_that_counts_no_trade_is_an_empty_minute_once_ids_say_so() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), row("12:00", 0), now="12:00:41")
+    assert listener.hear(seen("12:01:30", 8)) == ["12:00 empty"]
+
+
 def test_a_row_that_counts_too_few_is_not_proven() -> None:
     listener = ear("kraken")
     listener.hear(seen("11:59:50", 7), seen("12:00:10", 8))
@@ -697,6 +754,22 @@ def test_an_older_state_of_a_row_does_not_replace_a_newer_one() -> None:
     listener.hear(row("12:00", 3), row("12:00", 1), now="12:00:41")
     assert listener.hear(seen("12:01:01", 11)) == ["12:00 candle 3"]
     assert listener.hear(row("12:00", 1), row("12:00", 3), now="12:01:02") == []
+
+
+def test_of_two_rows_of_one_count_the_later_one_is_the_candle() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:00:10", 8))
+    listener.hear(row("12:00", 3), row("12:00", 3, 100.5), now="12:00:41")
+    (candle,) = listener.outcomes(seen("12:01:01", 11))
+    assert isinstance(candle, Candle)
+    assert candle.close == 100.5
+
+
+def test_a_trade_of_an_older_minute_that_comes_late_holds_up_no_row_of_it() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:02:01", 11), seen("12:01:30", 10), now="12:02:02")
+    assert listener.hear(row("12:00", 2), now="12:02:03") == ["12:00 candle 2"]
+    assert listener.hear(row("12:01", 1), now="12:02:04") == ["12:01 candle 1"]
 
 
 @pytest.mark.parametrize("skipped", ["last", "first"])
@@ -797,6 +870,26 @@ def test_a_row_that_changes_after_it_was_proven_is_said_anew() -> None:
     assert listener.hear(row("12:00", 2), now="12:01:03") == []
 
 
+def test_a_row_of_the_same_count_and_other_numbers_is_said_anew_after_it_was_proven() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), seen("12:00:10", 8), row("12:00", 1), seen("12:01:01", 9), now="12:01:01")
+    other = row("12:00", 1, 100.5, high=101.0)
+    late, anew = listener.outcomes(other, now="12:01:02")
+    assert told([late, anew]) == ["! late_row", "12:00 candle 1"]
+    assert isinstance(anew, Candle)
+    assert (anew.high, anew.close) == (101.0, 100.5)
+    assert listener.hear(other, now="12:01:03") == []
+
+
+def test_a_row_that_changes_four_minutes_after_it_was_proven_is_said_anew() -> None:
+    listener = ear("kraken")
+    listener.hear(seen("11:59:50", 7), now="11:59:51")
+    for minute, trade_id in (("12:00", 8), ("12:01", 9), ("12:02", 10), ("12:03", 11), ("12:04", 12)):
+        listener.hear(seen(minute, trade_id), row(minute, 1), now=minute)
+    assert listener.hear(seen("12:05:01", 13)) == ["12:04 candle 1"]
+    assert listener.hear(row("12:00", 1, 100.5), now="12:05:02") == ["! late_row", "12:00 candle 1"]
+
+
 def test_a_row_said_anew_is_held_against_the_rules_again() -> None:
     listener = ear("kraken")
     listener.hear(seen("11:59:50", 7), seen("12:00:10", 8), row("12:00", 1), seen("12:01:01", 9), now="12:01:01")
@@ -834,6 +927,42 @@ def test_rows_and_trades_of_absurd_times_are_remarked_and_change_nothing() -> No
     assert listener.hear(seen("12:01:01", 8)) == ["12:00 empty"]
 
 
+def test_a_wrong_time_is_said_with_its_sign() -> None:
+    listener = ear("kraken")
+    (behind,) = listener.outcomes(row("00:00", 1), now=at("12:00") + 24 * 60 * MINUTE)
+    (ahead,) = listener.outcomes(row("12:30", 1), now="12:00")
+    assert isinstance(behind, Remark)
+    assert isinstance(ahead, Remark)
+    assert f"row is {36 * 60 * MINUTE} ms behind our clock" in behind.text
+    assert f"row is {30 * MINUTE} ms ahead of our clock" in ahead.text
+
+
+@pytest.mark.parametrize("venue", list(VENUES))
+def test_a_sleep_of_a_million_years_costs_no_more_than_one_of_an_hour(venue: str) -> None:
+    """Minute by minute it would take days."""
+    listener, until = ear(venue), Millis(at("12:00") + 1_000_000 * 365 * 1440 * MINUTE)
+    listener.assembler.disconnected(at("12:01:30"))
+    listener.assembler.connected(Millis(until - 90_000))
+    others, asleep = listener.assembler.default_reason, Reason.DISCONNECTED
+    given = list(listener.assembler.give_up(until))
+    assert [(one.since, one.until, one.reason) for one in given if isinstance(one, Unsure)] == [
+        (at("12:00"), at("12:01"), others),
+        (at("12:01"), until - MINUTE, asleep),
+        (until - MINUTE, until, others),
+    ]
+
+
+def test_a_hole_of_a_million_years_in_the_ids_is_one_reason() -> None:
+    listener, late = ear("coinbase"), Millis(at("12:00") + 1_000_000 * 365 * 1440 * MINUTE)
+    listener.hear(trade("12:00:10", 7))
+    trades = [Traded(SYMBOL, attrs.evolve(trade("12:00:10", 9).trade, time=late))]
+    outcomes = listener.outcomes(*trades, now=late)
+    assert [one.kind for one in outcomes if isinstance(one, Remark)] == ["missing_trades"]
+    (gap,) = listener.assembler.give_up(late)
+    assert isinstance(gap, Unsure)
+    assert (gap.since, gap.until, gap.reason) == (at("12:00"), late, Reason.MISSING_TRADES)
+
+
 def test_no_row_is_proven_while_the_venue_doubts_itself() -> None:
     listener = ear("kraken")
     listener.assembler.doubted("maintenance")
@@ -862,6 +991,29 @@ def test_what_is_kept_of_rows_is_bounded_whatever_is_missing(heard: str) -> None
         listener.outcomes(*events, now=minute + 1_000)
         list(listener.assembler.due(Millis(minute + 1_000)))
     assert size_of(listener.assembler) < 250_000
+
+
+def test_what_is_kept_of_rows_that_were_proven_is_next_to_nothing() -> None:
+    listener = ear("kraken")
+    for n, minute in enumerate(every_minute(500)):
+        listener.outcomes(TradeSeen(SYMBOL, 7 + n, minute), attrs_row(minute), now=minute + 1_000)
+    assert size_of(listener.assembler) < 10_000
+
+
+def test_of_more_minutes_than_are_tried_together_the_oldest_goes_and_the_next_is_proven_from_its_last_id() -> None:
+    listener = ear("kraken")
+    for n, minute in enumerate(every_minute(21)):
+        first, last = (TradeSeen(SYMBOL, 10 * n + more, Millis(minute + more)) for more in (10, 15))
+        assert listener.hear(first, last) == []
+    assert listener.hear(row("12:01", 14), now="12:20:30") == ["12:00 unproven", "12:01 candle 14"]
+
+
+def test_of_more_rows_than_are_kept_the_oldest_go() -> None:
+    listener = ear("kraken")
+    for minute in every_minute(1_500):
+        listener.outcomes(attrs_row(minute), now=minute + 1_000)
+    before, after = TradeSeen(SYMBOL, 7, Millis(minute - 1)), TradeSeen(SYMBOL, 9, Millis(minute + MINUTE))
+    assert listener.hear(before, after, now=minute + MINUTE + 1)[-1] == f"{clock(minute)} candle 1"
 
 
 def attrs_row(minute: int) -> Row:
@@ -947,6 +1099,19 @@ def test_a_closed_row_that_breaks_a_rule_is_no_candle(wrong: Row, rule: Rule) ->
     assert outcome.rule is rule
     reason = "no_close" if rule is Rule.IN_FUTURE else "rejected"
     assert listener.due("12:01:08") == [f"12:00 {reason}"]
+
+
+def test_a_rejected_row_of_a_minute_to_come_says_nothing_of_that_minute() -> None:
+    listener = ear("okx")
+    assert listener.hear(row("12:05", 1, closed=True), now="12:00:30") == ["12:05 rejected in_future"]
+    assert listener.due("12:06:08") == ["12:00-12:06 no_close"]
+
+
+def test_why_a_minute_is_in_doubt_is_kept_while_the_minute_before_it_is_given_up() -> None:
+    listener = ear("okx")
+    listener.hear(row("12:01", 1, closed=True, high=1.0), now="12:02:01")
+    assert listener.due("12:02:07") == ["12:00 no_close"]
+    assert listener.due("12:02:08") == ["12:01 rejected"]
 
 
 def test_a_minute_whose_first_row_was_rejected_may_still_be_closed_by_another() -> None:

@@ -262,6 +262,20 @@ def test_what_is_no_day_file_is_left_over(sound: Directory, path: str) -> None:
     assert place(only(sound.audit())) == ("leftover_file", path, None, None)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "okx/.DS_Store", "okx/BTC-USDT/.DS_Store", "okx/BTC-USDT/1m/Thumbs.db", "okx/BTC-USDT/1m/desktop.ini",
+        "okx/BTC-USDT/1m/._2026-01-10.parquet", "okx/BTC-USDT/1m/.directory",
+    ],
+)  # fmt: skip
+def test_what_an_operating_system_leaves_behind_is_a_warning_and_no_violation(sound: Directory, path: str) -> None:
+    (sound.root / path).write_bytes(b"x")
+    report = sound.audit()
+    assert (report.ok, report.document().warnings) == (True, (path,))
+    assert path in report.as_text()
+
+
 @pytest.mark.parametrize("path", ["okx/BTC-USDT/1m/2025-12-31.parquet", "okx/BTC-USDT/5m/2026-01-10.parquet"])
 def test_a_folder_that_is_called_like_a_day_file_is_left_over(sound: Directory, path: str) -> None:
     (sound.root / path).mkdir(parents=True)
@@ -616,6 +630,13 @@ def test_beside_a_collector_minutes_are_due_two_minutes_after_they_ended(sound: 
     report = sound.audit(running=True, now=MARK + 3 * MINUTE)
     assert {place(v)[2:] for v in report.violations} == {(MARK, MARK + MINUTE)}
     assert {v.kind for v in report.violations} == {"silent_gap"}
+
+
+def test_beside_a_collector_that_waits_for_its_clock_minutes_are_due_up_to_the_mark(sound: Directory) -> None:
+    """No mark moves until a venue has vouched for the clock, which may be years ahead."""
+    sound.sql("INSERT INTO meta VALUES ('clock_waits', 'no venue has been heard')")
+    assert sound.audit(running=True, now=MARK + 3 * MINUTE).ok
+    assert sound.audit(running=True, now=MARK + 365 * DAY).ok
 
 
 def test_a_series_no_longer_configured_is_not_due_beside_a_collector(sound: Directory) -> None:

@@ -50,14 +50,17 @@ OKX = Series("okx", "BTC-USDT")
 
 
 def rows_of(name: str) -> list[Row]:
-    """The rows of a recorded series."""
-    path = recorded(f"series/{name}")
+    """The rows of a recorded series; *name* is that of a file below ``series``, or a path below the data folder."""
+    path = recorded(name if "/" in name else f"series/{name}")
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as lines:
             return [(int(row[0]) * 1000, *map(float, row[1:6])) for row in csv.reader(lines)]  # type: ignore[misc]
     table = pq.read_table(path, use_threads=False)
-    times = table.column(next(n for n in ("start", "date", "timestamp") if n in table.column_names))
-    if pa.types.is_timestamp(times.type):
+    names = ("start", "date", "timestamp", "open_time_ms")
+    times = table.column(next(n for n in names if n in table.column_names))
+    if "open_time_ms" in table.column_names:
+        opens = times.to_pylist()
+    elif pa.types.is_timestamp(times.type):
         opens = times.cast(pa.timestamp("ms", times.type.tz)).cast(pa.int64()).to_pylist()
     else:
         opens = [int(time) * 1000 for time in times.to_pylist()]
@@ -167,6 +170,16 @@ def test_a_pair_of_which_more_than_half_is_empty_is_complete(tmp_path: Path) -> 
         spans = database.execute("SELECT since_ms, (until_ms - since_ms) / 60000 FROM empty").fetchall()
     assert len(spans) == said["gap_runs"]
     assert longest(spans) == said["longest_gaps"]
+
+
+@pytest.mark.slow
+def test_five_weeks_of_2025_in_which_two_minutes_had_no_trade_are_complete(tmp_path: Path) -> None:
+    rows = rows_of("added-2026-11/series/coinbase_1m_BTC-USD_20251123_1231_advtrade.parquet")
+    store(tmp_path, COINBASE, rows, quiet)
+    report = audited(tmp_path)
+    assert report.violations == ()
+    tally = report.series["coinbase", "BTC-USD", "1m"]
+    assert (tally.candles, tally.empty, tally.open_gap) == (len(rows), 2, 0) == (55_536, 2, 0)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable
 from math import inf
 
@@ -193,6 +194,40 @@ def test_coinbases_minutes_fold_into_coinbases_four_hours():
     ]
     told = expected()["cross_checks"]["coinbase 1m aggregated to 4h vs venue 4h"]
     assert (len(found), len(equal)) == (told["rows_a"], told["volume_equal_1e-9"]) == (126, 126)
+
+
+def test_coinbases_minutes_fold_into_coinbases_five_minutes_but_for_34_windows():
+    """Five weeks of 2025, 55,536 minutes: of 11,107 whole windows of the venue's own, 34 differ from the fold (0.31 %).
+
+    All 34 differ in volume, up to more than twofold, four of them in a price, too; the other 11,073 are equal. The fold
+    is not the reason: the venue's record does not agree with itself, so its row alone is not the last word on a minute.
+    Two minutes without a row are taken for empty; the first window began before the first minute.
+    """
+    file = "added-2026-11/series/coinbase_{}_BTC-USD_20251123_1231_advtrade.parquet"
+    table = pq.read_table(recorded(file.format("1m")), use_threads=False)
+    by_day: dict[int, list[Candle]] = {}
+    for time, *numbers in zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True):
+        made = Candle(BTC, time, *numbers, None, None, None, Source.REST, time, Millis(time + MINUTE))
+        by_day.setdefault(time - time % DAY, []).append(made)
+    first, last = min(table["open_time_ms"].to_pylist()), max(table["open_time_ms"].to_pylist())
+    found = {}
+    for day, candles in by_day.items():
+        known = range(max(day, first), min(day + DAY, last + MINUTE), MINUTE)
+        for one in derived(candles, known, "5m", [(Millis(day), Millis(day + DAY))], Millis(day)):
+            found[one.open_time] = one
+    theirs = pq.read_table(recorded(file.format("5m")), use_threads=False)
+    differ, compared = Counter(), 0
+    for time, *prices, volume in zip(*(theirs[name].to_pylist() for name in _COLUMNS), strict=True):
+        ours = found.get(time)
+        if ours is not None:
+            compared += 1
+            same_prices = [ours.open, ours.high, ours.low, ours.close] == prices
+            differ[same_prices, ours.volume == pytest.approx(volume, rel=1e-9)] += 1
+    assert (table.num_rows, theirs.num_rows, compared) == (55_536, 11_108, 11_107)
+    assert differ == {(True, True): 11_073, (True, False): 30, (False, False): 4}
+
+
+_COLUMNS = ("open_time_ms", "open", "high", "low", "close", "volume")
 
 
 @pytest.mark.parametrize("day", ["20161007", "20161008"])

@@ -16,6 +16,7 @@ from world import NOON, SYMBOLS, AdjustableTime, check_against_truth, collecting
 from trio_candles.audit import Report, audit
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series
 from trio_candles.collector.status import Board, VenueBoard
+from trio_candles.collector.vouching import Vouching
 from trio_candles.collector.writer import DAYS_AT_ONCE, Writing, write_verdicts
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.store import Store, open_store
@@ -126,7 +127,16 @@ async def test_a_backlog_holds_up_neither_commits_nor_the_stop_and_is_done_at_th
         committed: dict[int, float] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                write_verdicts, receive, store, board, AdjustableTime(LATE), 60.0, 3.0, offload, writing, {}
+                write_verdicts,
+                receive,
+                store,
+                board,
+                Vouching(AdjustableTime(LATE), vouched=True),
+                60.0,
+                3.0,
+                offload,
+                writing,
+                {},
             )
             for minute in range(int(stop_at)):
                 await trio.sleep_until(minute + 0.5)

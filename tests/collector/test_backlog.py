@@ -15,6 +15,7 @@ from trio_candles.collector.confirm import Comparer
 from trio_candles.collector.gapfill import Filler
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.venue_state import OUTBOX_LIMIT, VenueState
+from trio_candles.collector.vouching import Vouching
 from trio_candles.store.gaps import Due
 from trio_candles.venues.registry import VENUES
 
@@ -27,19 +28,19 @@ async def ask_for(
     seconds: int, journal, venue: str, now: Millis, pace: float, answer: Callable[[float, Due], Finding | None]
 ) -> None:
     """Ask a venue at its *pace*, each answer in the ledger at once, for so long or until there is no *answer*."""
-    filler = Filler(Backlog(VENUES[venue].history), AdjustableTime(now))
+    filler, clock = Filler(Backlog(VENUES[venue].history)), AdjustableTime(now)
     look = 0.0
     while trio.current_time() < seconds:
         if trio.current_time() >= look:
-            filler.backlog.look(journal, filler.time.now())
+            filler.backlog.look(journal, clock.now())
             look += 5
-        page = filler.next_page()
+        page = filler.next_page(clock.now())
         if page is not None:
             finding = answer(trio.current_time(), page)
             if finding is None:
                 return
-            journal.commit([finding], filler.time.now())
-            filler.backlog.look_again(journal, filler.time.now(), [finding])
+            journal.commit([finding], clock.now())
+            filler.backlog.look_again(journal, clock.now(), [finding])
             filler.backlog.release([finding])
         await trio.sleep(1 / pace)
 
@@ -73,10 +74,10 @@ async def test_500_symbols_that_are_refused_do_not_keep_200_others_from_being_fi
 
 async def test_young_minutes_go_first_and_leave_a_quarter_of_the_questions_to_the_rest(autojump_clock):
     young, old = series("kraken", 300, "Y"), series("kraken", 20, "O")
-    filler = Filler(Backlog(VENUES["kraken"].history), AdjustableTime(at(200)))
+    filler = Filler(Backlog(VENUES["kraken"].history))
     filler.backlog.due = {one: Due(one, at(150), at(160 + n % 9), True, False) for n, one in enumerate(young)}
     filler.backlog.due |= {one: Due(one, at(0), at(60), True, False) for one in old}
-    asked = [filler.next_page().series.symbol[0] for _ in range(40)]
+    asked = [filler.next_page(at(200)).series.symbol[0] for _ in range(40)]
     assert Counter(asked) == {"Y": 30, "O": 10}
 
 
@@ -113,17 +114,17 @@ async def test_50_products_with_empty_pages_do_not_keep_200_live_series_from_bei
         journal.commit([candle(-600, series=one) for one in closed], NOON)
         journal.expect([*closed, *live], NOON, NOON)
         journal.commit([candle(0, series=one) for one in live], at(1))
-        comparer = Comparer(Backlog(VENUES["coinbase"].history), time := AdjustableTime(NOON))
+        comparer = Comparer(Backlog(VENUES["coinbase"].history))
         asked = Counter()
         for turn in range(int(0.8 * 60 * 20)):  # twenty minutes of a tenth of the venue's pace
-            time.epoch = Millis(int(NOON + turn * 1000 / 0.8))
-            comparer.backlog.look(journal, time.epoch)
-            question = comparer.next_question()
+            now = Millis(int(NOON + turn * 1000 / 0.8))
+            comparer.backlog.look(journal, now)
+            question = comparer.next_question(now)
             if question is not None:
                 asked[question.series] += 1
                 told = (candle(0, series=question.series, source=Source.REST),) if question.series in live else ()
                 page = Page(question.series, question.since, question.until, told, (), comparing=True)
-                journal.commit([page], time.epoch)
+                journal.commit([page], now)
                 comparer.backlog.release([page])
         compared = rows(journal, "SELECT count(*) FROM confirmed WHERE mark_ms > ?", NOON)
     assert compared == [(200,)]
@@ -136,11 +137,11 @@ async def test_a_question_that_failed_goes_behind_the_others(autojump_clock):
     with journal_in() as journal:
         journal.expect(some, NOON, NOON)
         journal.commit([candle(0, series=one) for one in some], at(1))
-        comparer = Comparer(Backlog(VENUES["coinbase"].history), AdjustableTime(at(20)))
+        comparer = Comparer(Backlog(VENUES["coinbase"].history))
         asked = []
         for _ in range(4):
             comparer.backlog.look(journal, at(20))
-            question = comparer.next_question()
+            question = comparer.next_question(at(20))
             if question is not None:
                 asked.append(question.series)
                 answer = Attempt(question.series, question.since, question.until, "HTTP 500", comparing=True)
@@ -155,26 +156,26 @@ async def test_of_a_series_one_question_is_under_way_until_the_ledger_knows_of_t
     with journal_in() as journal:
         journal.expect([one], NOON, NOON)
         journal.commit([unsure(0, 2000, series=one)], at(2001))
-        filler = Filler(Backlog(VENUES["okx"].history), AdjustableTime(at(2002)))
+        filler = Filler(Backlog(VENUES["okx"].history))
         filler.backlog.look(journal, at(2002))
-        page = filler.next_page()
+        page = filler.next_page(at(2002))
         assert page is not None
         filler.backlog.look(journal, at(2002))
-        assert filler.next_page() is None
+        assert filler.next_page(at(2002)) is None
         answers = [Page(one, page.since, page.until, (), (empty(0, 2000, series=one),))]
         journal.commit([Page(one, page.since, page.until, (), (), comparing=True), *answers], at(2002))
         filler.backlog.release([Page(one, page.since, page.until, (), (), comparing=True)])
-        assert filler.next_page() is None  # that was another question
+        assert filler.next_page(at(2002)) is None  # that was another question
         filler.backlog.look_again(journal, at(2002), answers)
         filler.backlog.release(answers)
-        assert filler.next_page() is None  # and now there is nothing left
+        assert filler.next_page(at(2002)) is None  # and now there is nothing left
         assert not filler.backlog.busy
 
 
 async def test_an_answer_that_is_given_up_for_want_of_room_still_releases_its_series(autojump_clock):
     """What it proved is asked for again."""
     (one,) = series("okx", 1, "H")
-    state = VenueState(VenueBoard("okx"), {})
+    state = VenueState(VenueBoard("okx"), {}, Vouching(AdjustableTime(NOON), vouched=True))
     proved = Page(one, at(0), at(5), (candle(0, series=one),), (empty(1, 5, series=one),), listed=(at(0), "x"))
     state.add([proved, Attempt(one, at(5), at(6), "no row")])
     state.put([candle(10 + n, series=one) for n in range(OUTBOX_LIMIT)])

@@ -16,6 +16,7 @@ from trio_candles.collector.feed import leaves, watch
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import Feed
 from trio_candles.collector.venue_state import VenueState
+from trio_candles.collector.vouching import Vouching
 from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, SimulatedExchange
 from trio_candles.venues.coinbase.feed import Coinbase
@@ -134,8 +135,9 @@ async def test_a_half_open_connection_is_left_after_ten_silent_seconds(autojump_
 async def test_a_silent_okx_connection_is_asked_and_kept_if_it_answers(autojump_clock, tmp_path):
     """The venue closes after 30 s without data; a ping keeps a connection of quiet instruments."""
     async with collecting(tmp_path, OKX) as world:
+        await sleep_until(60)
         world.exchanges["okx"].faults.silent = True
-        await sleep_until(130)
+        await sleep_until(190)
         assert len(world.exchanges["okx"].connections) == 1
         assert world.service.board.venues["okx"].reconnects == 0
         assert world.service.board.venues["okx"].status(world.time.now()) == "[STALE (2m)]"
@@ -686,8 +688,9 @@ async def nobody(*_: object) -> None:
 
 def watched(time: Drifting) -> tuple[Feed, VenueState]:
     """A venue without a connection: its watchdog has nothing to watch but the clock."""
-    state = VenueState(VenueBoard("okx"), {})
-    return Feed(VENUES["okx"].feed, "ws://nowhere", state, Network(nobody), time), state
+    clock = Vouching(time, vouched=True)
+    state = VenueState(VenueBoard("okx"), {}, clock)
+    return Feed(VENUES["okx"].feed, "ws://nowhere", state, Network(nobody), clock), state
 
 
 @pytest.mark.parametrize("ppm", [-1000.0, 1000.0])

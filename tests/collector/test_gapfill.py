@@ -11,7 +11,7 @@ import attrs
 import httpx
 import pytest
 import trio
-from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger
+from world import NOON, ONE_EACH, SYMBOLS, check_against_truth, collecting, ledger
 
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series
 from trio_candles.collector.backlog import Backlog
@@ -128,7 +128,7 @@ async def test_a_page_of_another_market_is_not_believed_where_it_says_so(autojum
 async def test_a_page_of_another_market_is_not_believed_whatever_came_before(autojump_clock, tmp_path, venue, before):
     """Coinbase's and OKX's do not say whose they are: the first page, or one after a page of which nothing came."""
     symbol = SYMBOLS[venue][0]
-    async with collecting(tmp_path, {venue: (symbol,)}, fill=True) as world:
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True, vouched=True) as world:
         faults = world.exchanges[venue].faults
         faults.silent = True  # nothing is stored but what REST says
         faults.lose_row = lambda name, lost: name == symbol and lost == minute(0)  # which says nothing of the first
@@ -147,7 +147,7 @@ async def test_rows_are_stored_though_what_is_asked_about_the_rest_is_always_ref
 ):
     """The oldest row is missing: Coinbase is asked for its trades, OKX whether the market had begun."""
     symbol, oldest = SYMBOLS[venue][0], NOON - 144 * MINUTE
-    async with collecting(tmp_path, {venue: (symbol,)}, fill=True, lookback_days=0.1) as world:
+    async with collecting(tmp_path, {venue: (symbol,)}, fill=True, vouched=True, lookback_days=0.1) as world:
         faults = world.exchanges[venue].faults
         faults.silent = True  # nothing is stored but what REST says
         faults.lose_row = lambda name, lost: name == symbol and lost == oldest
@@ -167,7 +167,7 @@ async def test_rows_are_stored_though_the_endpoint_of_the_missing_ones_is_always
 ):
     """OKX has rows on two endpoints: both times they are told, one of them refuses. Told once they prove nothing."""
     symbol, lost = "BTC-USDT", minute(-70)
-    async with collecting(tmp_path, {"okx": (symbol,)}, fill=True, lookback_days=0.1) as world:
+    async with collecting(tmp_path, {"okx": (symbol,)}, fill=True, vouched=True, lookback_days=0.1) as world:
         faults = world.exchanges["okx"].faults
         faults.silent = True  # nothing is stored but what REST says
         faults.lose_row = lambda _, at: at == lost
@@ -201,7 +201,7 @@ async def test_a_listing_is_not_believed_of_trades_that_were_told_once(autojump_
 
 async def test_a_listing_that_is_still_to_come_counts_as_an_attempt(autojump_clock, tmp_path):
     market = Market(7, {("okx", "BTC-USDT"): minute(30)})
-    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=0.1, market=market):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, vouched=True, lookback_days=0.1, market=market):
         await sleep_until(600)
     with ledger(tmp_path) as books:
         assert 1 < books.one("SELECT min(attempts) FROM gap WHERE until_ms <= ?", NOON) < 12
@@ -211,7 +211,9 @@ async def test_a_listing_that_is_still_to_come_counts_as_an_attempt(autojump_clo
 async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_clock, tmp_path, hours, at_most):
     """Its gap grows by a minute each minute, and with it the end of every page of it."""
     market = Market(7, {("okx", "BTC-USDT"): minute(3000)})
-    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=3, market=market) as world:
+    async with collecting(
+        tmp_path, {"okx": ("BTC-USDT",)}, fill=True, vouched=True, lookback_days=3, market=market
+    ) as world:
         await sleep_until(3600 * hours)
         assert 20 < len(world.exchanges.exchanges["okx"].requests) < at_most
 
@@ -219,12 +221,12 @@ async def test_a_market_that_is_closed_is_asked_about_ever_more_rarely(autojump_
 async def test_every_series_has_its_turn_though_a_budget_does_not_suffice_for_all(autojump_clock):
     """Thin pairs have a new minute to ask about each minute; one answer tells all that a pair has waited for."""
     many = [Series("kraken", f"A{n:03}/USD") for n in range(120)]
-    filler = Filler(Backlog(VENUES["kraken"].history), AdjustableTime(NOON))
+    filler = Filler(Backlog(VENUES["kraken"].history))
     asked = Counter()
     while trio.current_time() < 1200:
         newest = Millis(NOON + (int(trio.current_time()) // 60 - 2) * MINUTE)
         filler.backlog.due = {one: Due(one, Millis(newest - MINUTE), newest, True, False) for one in many}
-        page = filler.next_page()
+        page = filler.next_page(NOON)
         assert page is not None
         asked[page.series] += 1
         filler.backlog.busy.clear()
@@ -310,6 +312,7 @@ async def test_a_rest_candle_against_the_rules_is_counted_and_told_with_the_cand
         tmp_path,
         {"okx": ("BTC-USDT",)},
         fill=True,
+        vouched=True,
         lookback_days=0.01,
         wrap_rest=lambda venues: Impossible(venues, bad.__contains__),
     ) as world:

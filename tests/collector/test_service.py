@@ -8,7 +8,7 @@ from collections import Counter
 import httpx
 import pytest
 import trio
-from world import NOON, ONE_EACH, SYMBOLS, check_against_truth, collecting, ledger, rows_on_disk
+from world import NOON, ONE_EACH, SYMBOLS, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Reason, Series, Source, day_name
 from trio_candles.store.store import Store, StoreUnavailable, open_store
@@ -168,6 +168,12 @@ class FullDisk(Store):
             raise StoreUnavailable("OSError: [Errno 28] No space left on device")
         return super().commit(*batch)
 
+    def expect(self, *minutes):
+        """As the store, or the system's words."""
+        if self.full:
+            raise StoreUnavailable("OSError: [Errno 28] No space left on device")
+        return super().expect(*minutes)
+
 
 async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_is_room(
     autojump_clock, tmp_path, caplog
@@ -187,6 +193,20 @@ async def test_while_the_disk_is_full_verdicts_wait_and_are_written_when_there_i
         assert counts["gap"] <= 2
 
 
+async def test_a_disk_that_is_full_when_a_venue_vouches_keeps_the_service_waiting_and_no_more(autojump_clock, tmp_path):
+    async with collecting(tmp_path, ONE_EACH, wrap=lambda store: _as(FullDisk, store)) as world:
+        world.store.full = True
+        await trio.sleep(200)
+        assert world.service.board.status(world.time.now()) == "DEGRADED"
+        assert "No space left on device" in world.shown[-1]
+        world.store.full = False
+        await trio.sleep(300)
+        assert world.service.board.status(world.time.now()) == "HEALTHY"
+    for series in EACH:
+        counts = check_against_truth(tmp_path, world.market, series)
+        assert counts["candles"] + counts["empty"] >= 6
+
+
 async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(autojump_clock, tmp_path):
     asked: Counter[str] = Counter()
 
@@ -199,9 +219,10 @@ async def test_while_the_disk_is_full_rest_is_asked_for_no_more_than_may_wait(au
             return await self.inner.handle_async_request(request)
 
     async with collecting(
-        tmp_path, {"okx": ("SIM001-USDT", "SIM002-USDT")}, fill=True, lookback_days=3,
+        tmp_path, {"okx": ("SIM001-USDT", "SIM002-USDT")}, fill=True, vouched=True, lookback_days=3,
         wrap=lambda store: _as(FullDisk, store), wrap_rest=Counting,
     ) as world:  # fmt: skip
+        await trio.sleep(0.1)  # the series are begun
         world.store.full = True
         await trio.sleep(1200)
         assert 0 < asked.total() < 250
@@ -249,9 +270,14 @@ async def test_verdicts_beyond_the_bound_become_gaps_with_their_reason(autojump_
     from trio_candles.candles.model import Empty, Unsure
     from trio_candles.collector.status import VenueBoard
     from trio_candles.collector.venue_state import OUTBOX_LIMIT, VenueState
+    from trio_candles.collector.vouching import Vouching
 
     series = Series("okx", "BTC-USDT")
-    state = VenueState(VenueBoard("okx"), {"BTC-USDT": FromStatedCloses(series, Millis(0))})
+    state = VenueState(
+        VenueBoard("okx"),
+        {"BTC-USDT": FromStatedCloses(series, Millis(0))},
+        Vouching(AdjustableTime(NOON), vouched=True),
+    )
     minutes = [Empty(series, Millis(n * MINUTE), Millis((n + 1) * MINUTE), "said so") for n in range(OUTBOX_LIMIT + 1)]
     state.put(minutes)
     (gap,) = state.take()

@@ -11,6 +11,7 @@ from trio_candles.assembly import Rejected
 from trio_candles.candles.model import Millis
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.status import Board, VenueBoard
+from trio_candles.collector.vouching import Vouching
 from trio_candles.collector.writer import Writing, write_verdicts
 from trio_candles.store.store import open_store
 
@@ -25,9 +26,9 @@ async def test_rejections_are_counted_in_the_ledger_though_no_verdict_comes_with
         expect(store)
         send, receive = trio.open_memory_channel[Any](16)
         board, writing = Board(Millis(0), {"okx": VenueBoard("okx")}), Writing()
-        time = AdjustableTime(candle(5).open_time)
+        clock = Vouching(AdjustableTime(candle(5).open_time), vouched=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(write_verdicts, receive, store, board, time, 60.0, 3.0, inline, writing, {})
+            nursery.start_soon(write_verdicts, receive, store, board, clock, 60.0, 3.0, inline, writing, {})
             for minute in range(3):
                 send.send_nowait([Rejected(candle(minute, low=200.0), Rule.HIGH_BELOW_LOW)])
                 await trio.sleep(10)

@@ -22,12 +22,14 @@ from world import NOON, check_against_truth, ledger, rows_on_disk
 
 from trio_candles import audit, export, preflight
 from trio_candles.candles.model import Series
-from trio_candles.command.cli import exit_code, run
+from trio_candles.command.cli import check_file_systems, exit_code, run
 from trio_candles.command.options import directory
 from trio_candles.command.signals import Signals
+from trio_candles.config.load import load_config
 from trio_candles.health import check, monitor
 from trio_candles.simulator import Market
 from trio_candles.store.disk import LocalDisk
+from trio_candles.store.mounts import Mount
 from trio_candles.store.store import StoreUnavailable, open_store
 
 ALL = [
@@ -123,6 +125,52 @@ def test_a_signal_while_it_gets_ready_ends_it_before_it_has_begun(home):
 
 
 @posix
+def test_a_terminal_that_closes_ends_it_as_cleanly_as_a_signal_that_was_sent(home):
+    running = Running(home, "--simulate", "--data-dir", "d", "--speed", "60")
+    running.wait_for("STATUS: HEALTHY")
+    running.process.send_signal(signal.SIGHUP)
+    running.process.send_signal(signal.SIGHUP)  # a shell and a terminal send one each
+    code, out, err = running.end()
+    assert (code, err) == (0, "")
+    assert out.count("STATUS") > 0
+    assert audited(home, "d")[0] == 0
+
+
+@posix
+def test_under_nohup_a_terminal_that_closes_is_no_matter():
+    held = """
+import os, signal
+from trio_candles.command.signals import hold_signals
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signals = hold_signals()
+os.kill(os.getpid(), signal.SIGHUP)
+print(signals.asked)
+os.kill(os.getpid(), signal.SIGTERM)
+print(signals.asked)
+"""
+    done = finished(ROOT, command=[sys.executable, "-c", held])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\nTrue\n", "")
+
+
+@posix
+@pytest.mark.parametrize("heavy", ["attrs", "pyarrow"])
+@pytest.mark.parametrize("tool", ["audit", "check", "export", "preflight"])
+def test_a_tool_that_is_interrupted_while_it_imports_leaves_without_a_word(tmp_path, tool, heavy):
+    interrupted = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+    script = str(ROOT / "tools" / f"{tool}.py")
+    done = finished(tmp_path, script, heavy, command=[sys.executable, "-c", interrupted])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@posix
 def test_killed_at_once_it_loses_nothing_that_was_accepted_and_the_next_start_goes_on(home):
     running = Running(home, "--simulate", "--speed", "60", "--data-dir", "d", "--seed", "7")
     running.wait_for("HEALTHY")
@@ -149,6 +197,22 @@ def test_a_second_collector_is_kept_out_and_the_first_does_not_notice(home):
     assert audited(home, "d")[1]["collector_running"] is True
     running.process.send_signal(signal.SIGINT)
     assert running.end()[0] == 0
+
+
+def test_two_runs_in_one_folder_log_into_files_of_their_own_and_the_second_says_so(home):
+    first = Running(home, "--simulate", "--data-dir", "one")
+    first.wait_for("Venues:")
+    second = finished(home, "--simulate", "--data-dir", "two", "--duration", "1s")
+    first.process.terminate()
+    code, _, err = first.end()
+    assert (code, err) == (0, "")
+    assert (second.returncode, second.stderr.count("\n")) == (0, 1)
+    beside = str(Path("logs", "collector-2.log"))
+    assert f"another run writes to collector.log there; this one logs to {beside}" in second.stderr
+    assert f"Log: {beside}" in second.stdout
+    logs = [(home / "logs" / name).read_text() for name in ("collector.log", "collector-2.log")]
+    assert [text.count("started: simulated candles into one") for text in logs] == [1, 0]
+    assert [text.count("started: simulated candles into two") for text in logs] == [0, 1]
 
 
 def test_mistakes_in_the_configuration_are_told_all_at_once_and_nothing_is_started(home):
@@ -353,6 +417,14 @@ def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_sta
     assert exit_code(caught.value) == 1
 
 
+@posix
+@pytest.mark.parametrize(("kind", "warned"), [("nfs4", True), ("fuse.sshfs", True), ("ext4", False)])
+def test_a_start_on_a_network_file_system_warns_of_it(home, caplog, kind, warned):
+    config = load_config(home / "config.yaml", data_dir=home / "data")
+    check_file_systems(config, [Mount("/", "xfs"), Mount(str(home.resolve()), kind)])
+    assert [f"{kind} at {home.resolve()}" in record.getMessage() for record in caplog.records] == [True] * warned
+
+
 def test_a_file_where_the_logs_belong_is_a_mistake(home):
     (home / "logs").write_text("")
     done = finished(home, "--simulate")
@@ -530,10 +602,10 @@ def test_output_that_cannot_be_written_is_2_and_no_verdict(home, name):
 @pytest.mark.parametrize("name", ["audit", "check", "export", "monitor", "preflight"])
 def test_a_tool_runs_the_checkout_that_it_lies_in_whatever_is_installed(tmp_path, name):
     package = tmp_path / "checkout" / "trio_candles"
-    for module in ("audit", "export", "health", "preflight"):
-        (package / module).mkdir(parents=True)
-        (package / module / "__init__.py").write_text("command = check_command = monitor_command = lambda: 7\n")
+    package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
+    (package / "entry.py").write_text("audit = check = export = preflight = lambda: 7\n")
+    (package / "health.py").write_text("monitor_command = lambda: 7\n")
     (tmp_path / "checkout" / "tools").mkdir()
     script = shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "checkout" / "tools")
     assert finished(tmp_path, command=[sys.executable, str(script)]).returncode == 7

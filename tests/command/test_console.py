@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import struct
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,8 @@ from screens import Screen
 
 from trio_candles.candles.model import Millis
 from trio_candles.collector.status import Board, VenueBoard, banner, render
-from trio_candles.command.console import LOG_FILES, QUEUED, RotatedFile, open_console
+from trio_candles.command.console import LOG_FILES, QUEUED, Console, RotatedFile, open_console
+from trio_candles.store.lock import Locked, hold_lock
 
 NOON = Millis(1_768_046_400_000)
 log = logging.getLogger("trio_candles.test")
@@ -194,7 +197,7 @@ def test_the_log_file_is_rotated_and_bounded(tmp_path, screens):
         handler.maxBytes = 10_000
         for n in range(2_000):
             log.info("record %d %s", n, "x" * 50)
-    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    sizes = [path.stat().st_size for path in tmp_path.glob("collector.log*")]
     assert len(sizes) == 6
     assert max(sizes) <= 10_000
 
@@ -279,6 +282,63 @@ def test_a_log_that_can_be_written_again_says_the_next_time_that_it_cannot(log_f
         log_file.handler.stream = whole
         log_file.write(1)
     assert capsys.readouterr().err == "the log file cannot be written: list index out of range\n" * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows moves no open file")
+@pytest.mark.parametrize("gone", ["deleted", "moved", "replaced", "with its folder"])
+def test_a_log_file_that_somebody_moved_or_deleted_is_made_anew(tmp_path, gone):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log_file = LogFile(folder)
+    log_file.write(1)
+    path = folder / "collector.log"
+    if gone == "deleted":
+        path.unlink()
+    elif gone == "with its folder":
+        shutil.rmtree(folder)
+    else:
+        path.rename(tmp_path / "elsewhere")
+    if gone == "replaced":
+        path.write_text("theirs\n")
+    log_file.write(2)
+    log_file.handler.close()
+    assert path.read_text() == "theirs\n" * (gone == "replaced") + "000000001\n000000002\n"
+    if gone == "moved":
+        assert (tmp_path / "elsewhere").read_text() == "000000000\n"
+
+
+def test_a_log_file_that_was_made_anew_is_rotated_as_ever(tmp_path, log_file):
+    log_file.write(5)
+    (tmp_path / "collector.log").rename(tmp_path / "elsewhere")
+    log_file.write(15)
+    assert [path.read_text().count("\n") for path in (tmp_path / "collector.log.1", tmp_path / "collector.log")] == [
+        9,
+        6,
+    ]
+
+
+def test_a_second_run_with_the_same_log_directory_has_a_log_of_its_own(tmp_path, screens):
+    out, err = screens
+
+    def run() -> Console:
+        return stack.enter_context(open_console(tmp_path, logging.WARNING, at, out=out, err=err))
+
+    with ExitStack() as stack:
+        assert [run().log_file.name for _ in range(3)] == ["collector.log", "collector-2.log", "collector-3.log"]
+    assert sorted(path.name for path in tmp_path.glob("*.log")) == ["collector.log"]  # the others said nothing
+    with open_console(tmp_path, logging.WARNING, at, out=out, err=err) as console:
+        assert console.log_file == tmp_path / "collector.log"
+
+
+def test_a_log_of_ones_own_stays_if_something_was_said(tmp_path, screens):
+    out, err = screens
+    with hold_lock(tmp_path / ".collector.log.lock"):
+        with open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+            log.info("hello")
+        with pytest.raises(Locked), open_console(tmp_path, logging.WARNING, at, out=out, err=err):
+            raise Locked("the data directory")  # another one's, and no reason to look for another log
+    assert "hello" in (tmp_path / "collector-2.log").read_text()
+    assert not (tmp_path / "collector-3.log").exists()
 
 
 def test_libraries_that_describe_every_frame_do_not_reach_the_log(tmp_path, screens):

@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).parents[2]
 BTC, ETH = Series("okx", "BTC-USDT"), Series("okx", "ETH-USDT")
 FIRST = Millis(NOON - 100 * MINUTE)
 BLANK = AlertDocument(
-    event="recovered", at_ms=0, data_dir="data", healthy=True, text="", problems=(), still_unhealthy=()
+    event="recovered", at_ms=0, data_dir="data", healthy=True, text="", content="", problems=(), still_unhealthy=()
 )
 FROZEN = ("--speed", "1e-12", "--pivot")
 """A clock that stands still at the pivot that follows."""
@@ -201,6 +201,16 @@ def test_revisions_of_the_last_day_and_rejections_are_counted(tmp_path):
     assert found.rejections["okx"] == {"conflict": 3, "high_below_low": 3}
 
 
+@pytest.mark.parametrize("back", [2 * 86_400_000, NOON])
+def test_a_revision_noted_while_the_clock_was_set_back_hides_none_of_the_last_day(tmp_path, back):
+    root = made(tmp_path, quiet(BTC, FIRST, NOON - MINUTE), candle(BTC, NOON - MINUTE))
+    with a_store(root) as store:
+        store.commit([attrs.evolve(candle(BTC, NOON - MINUTE), volume=volume) for volume in (6.0, 7.0, 8.0)], NOON)
+    with closing(sqlite3.connect(root / JOURNAL)) as database, database:
+        database.execute("UPDATE revision SET at_ms = ? WHERE id = (SELECT max(id) FROM revision)", (NOON - back,))
+    assert read(root, NOON + 1).series[BTC].revisions == 2
+
+
 def test_what_the_collector_publishes_is_read(tmp_path):
     with a_store(tmp_path) as store:
         store.journal.publish([("okx", "[DISC]", False, 5, 4, 3, 2)], {"day files": "disk is full"}, NOON)
@@ -209,6 +219,19 @@ def test_what_the_collector_publishes_is_read(tmp_path):
     state = found.venues["okx"]
     assert (state.at, state.status, state.connected, state.rejected) == (NOON, "[DISC]", False, 2)
     assert found.store_errors == {"day files": "disk is full"}
+
+
+def test_a_collector_that_waits_for_its_clock_is_alive_and_a_venue_of_an_earlier_run_does_not_speak_for_it(tmp_path):
+    with a_store(tmp_path) as store:
+        store.journal.publish([("kraken", "[OK]", True, 5, 4, 3, 2)], {}, NOON - 3_600_000)
+        before = store.journal.meta()
+        store.journal.publish([("okx", "[WAIT]", True, 0, 0, 0, 0)], {}, NOON, "no venue has been heard")
+        found = read(tmp_path, NOON + 1)
+        assert {name: (state.at, state.status) for name, state in found.venues.items()} == {"okx": (NOON, "[WAIT]")}
+        assert found.latest == NOON - 3_600_000  # nothing durable is derived from a clock that is not vouched for
+        assert store.journal.meta() == {**before, "clock_waits": "no venue has been heard"}
+        store.journal.publish([("okx", "[OK]", True, 0, 0, 0, 0)], {}, NOON)
+        assert store.journal.meta() == {**before, "latest_ms": str(NOON)}
 
 
 def test_a_directory_without_a_journal_knows_nothing(tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import attrs
 import pytest
 
+from trio_candles.candles.documents import to_json
 from trio_candles.candles.model import MINUTE, Millis, Series
-from trio_candles.health.alerts import Problems, alert_documents
+from trio_candles.health.alerts import Alert, Problems, alert_documents
 from trio_candles.health.facts import Completeness, OpenGaps, Reading, SeriesFacts, VenueState
-from trio_candles.health.judge import State, Subject, age_text, judge
+from trio_candles.health.judge import Problem, State, Subject, age_text, judge
 from trio_candles.health.report import ProblemDocument, SeriesFreshness, check_document, monitor_document
 from trio_candles.health.screen import as_text, check_lines, monitor_lines, series_text, summary_text
 
@@ -227,6 +229,23 @@ def test_an_alert_says_what_since_when_and_what_is_still_wrong():
     assert (document.event, document.healthy, document.still_unhealthy) == ("recovered", True, ())
     assert len(document.problems) == 4
     assert "stopped" not in document.text
+
+
+def test_an_alert_is_a_message_for_slack_and_for_discord_alike():
+    """Slack shows ``text``, Discord ``content``, and neither takes a document without its own."""
+    problem = Problem(Subject("venue", venue="okx"), "not_connected", "a connection is down")
+    (document,) = alert_documents([Alert("unhealthy", (problem,))], (problem,), NOW, HERE)
+    sent = json.loads(to_json(document))
+    assert sent["text"] == sent["content"] == "trio_candles unhealthy: okx: a connection is down"
+
+
+@pytest.mark.parametrize("length", [1_000, 100_000])
+def test_an_alert_is_never_longer_than_discord_takes(length):
+    problem = Problem(Subject("store", part="journal"), "cannot_write", "x" * length)
+    (document,) = alert_documents([Alert("unhealthy", (problem,))], (problem,), NOW, HERE)
+    assert len(document.text) > length
+    assert len(document.content) == min(len(document.text), 2_000)
+    assert document.text.startswith(document.content.removesuffix("…"))
 
 
 # --- what is drawn

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -10,9 +11,9 @@ import httpx
 import pytest
 import trio
 
-from trio_candles.network.rest import Rest, open_rest
+from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.network.websocket import Network
-from trio_candles.venues.history import Penalty, Rate, Request, RestUrls
+from trio_candles.venues.history import Fill, Penalty, Rate, Request, RestUrls, Throttled, judge_status
 from trio_candles.venues.registry import VENUES
 
 HOSTS: RestUrls = {None: "https://api.venue.test", "futures": "https://futures.venue.test/v2"}
@@ -25,11 +26,15 @@ ASKED = Request("/candles", {"symbol": "BTC-USD"}, "all")
 class Answering(httpx.AsyncBaseTransport):
     """Answers everything at once, and keeps what it was asked, and when on trio's clock."""
 
+    headers: Mapping[str, str] | None = None
+    """If given, every question is asked too often, says the answer with these headers."""
     requests: list[tuple[float, httpx.Request]] = attrs.field(factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         self.requests.append((trio.current_time(), request))
+        if self.headers is not None:
+            return httpx.Response(429, headers=self.headers)
         return httpx.Response(200, content=b"[]")
 
 
@@ -104,3 +109,77 @@ async def test_a_configured_address_stands_for_every_host_of_a_venue(autojump_cl
     for host in HOSTS:
         arrived = await heard(attrs.evolve(ASKED, host=host), venue.rest_urls("http://127.0.0.1:8080"))
         assert str(arrived.url) == "http://127.0.0.1:8080/candles?symbol=BTC-USD"
+
+
+# --- how long a venue wants to be left alone ----------------------------------------------------------------
+
+
+def once() -> Fill:
+    """A conversation of one question."""
+    judge_status((yield ASKED))
+    raise AssertionError("it was to be refused")
+
+
+async def silence_after(error: Throttled | None = None, **headers: str) -> float:
+    """Seconds until the second question leaves, after the first was refused with *headers*, or with *error*."""
+    venue = Answering({name.replace("_", "-"): value for name, value in headers.items()})
+    async with open_rest(Network(no_dial, transport=venue), HOSTS, RATES, PENALTY) as rest:
+        if error is not None:
+            rest.throttled(error)
+            await rest.ask(ASKED)
+            return venue.requests[0][0]
+        with pytest.raises(Throttled):
+            await converse(rest, once())
+        await rest.ask(ASKED)
+    (first, _), (second, _) = venue.requests
+    return second - first
+
+
+def warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_venue_that_wants_eleven_days_of_silence_gets_an_hour_of_it_and_we_say_so(autojump_clock, caplog):
+    assert 3_600 <= await silence_after(retry_after="999999") <= 3_602
+    (said,) = warnings(caplog)
+    assert all(part in said for part in ("api.venue.test", "999999 s", "3600 s"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry_after": "9" * 400},
+        {"retry_after": "Wed, 26 Aug 2026 12:00:00 GMT", "date": "Wed, 19 Aug 2026 12:00:00 GMT"},
+    ],
+)
+async def test_no_form_of_the_header_buys_more_than_an_hour(autojump_clock, caplog, headers):
+    assert 3_600 <= await silence_after(**headers) <= 3_602
+    assert len(warnings(caplog)) == 1
+
+
+async def test_a_time_within_a_body_buys_no_more_than_an_hour_either(autojump_clock, caplog):
+    """As in ``EService: Throttled: 9999999999``, which the venue's own reader turns into seconds."""
+    error = Throttled("EService: Throttled: 9999999999", 8_218_000_000.0)
+    assert 3_600 <= await silence_after(error) <= 3_602
+    assert "EService: Throttled: 9999999999" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "30"}, 30),
+        ({"retry_after": "3600"}, 3_600),
+        ({"retry_after": "Wed, 19 Aug 2026 12:01:00 GMT", "date": "Wed, 19 Aug 2026 12:00:00 GMT"}, 60),
+        ({"retry_after": "Wed, 19 Aug 2026 12:00:00 GMT", "date": "Wed, 19 Aug 2026 12:01:00 GMT"}, 0),
+        ({"retry_after": "Wed, 19 Aug 2026 12:01:00 GMT"}, 0),
+        ({"retry_after": "-5"}, 0),
+        ({"retry_after": "nan"}, 0),
+        ({"retry_after": "inf"}, 0),
+        ({"retry_after": ""}, 0),
+        ({}, 0),
+    ],
+)
+async def test_what_a_venue_asks_for_within_the_hour_it_gets_without_a_word(autojump_clock, caplog, headers, seconds):
+    """After the pause questions go at the penalty's rate, one in two seconds; what is no time is no pause."""
+    assert seconds <= await silence_after(**headers) <= seconds + 2
+    assert warnings(caplog) == []

@@ -30,16 +30,17 @@ from trio_candles.preflight import main
 from trio_candles.preflight.checks import Check, Checks, coloured, lines, preflight_document, total
 from trio_candles.preflight.local import Machine, bytes_a_day, check_locally
 from trio_candles.preflight.run import preflight
-from trio_candles.preflight.skew import Skew, TimeAnswer
 from trio_candles.simulator import FOREVER, MemoryExchanges, RestFault, open_exchanges_in_memory
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock
+from trio_candles.store.mounts import Mount, listed_by_linux
 from trio_candles.store.schema import JOURNAL, LOCK, identity_content
 from trio_candles.store.store import open_store
 from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
 from trio_candles.venues.protocol import Acked, FeedProtocol, Notice
 from trio_candles.venues.registry import VENUES
+from trio_candles.venues.skew import Skew, TimeAnswer
 
 ROOT = Path(__file__).parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "preflight.py")]
@@ -472,7 +473,7 @@ def locally(
     root: Path, *, machine: Machine | None = None, simulate: bool = False, config: Config | None = None
 ) -> dict[str, Check]:
     config = attrs.evolve(config or config_of(root / "data", BUSY), log_dir=root / "logs")
-    machine = machine or Machine(free=lambda path: 10**12, mounts=lambda: "")
+    machine = machine or Machine(free=lambda path: 10**12, mounts=list)
     checks = check_locally(planned_for(config, None, simulate), Path("config.yaml"), machine)
     assert len({check.name for check in checks.done}) == len(checks.done)
     return {check.name: check for check in checks.done}
@@ -580,7 +581,7 @@ class BadDisk(LocalDisk):
 
 @pytest.mark.parametrize("at", ["write_new", "replace", "sync_folder", "read"])
 def test_a_disk_that_fails_anywhere_on_a_day_files_way_is_a_failure_and_nothing_is_left(at, tmp_path):
-    machine = Machine(BadDisk(at=at), free=lambda path: 10**12, mounts=lambda: "")
+    machine = Machine(BadDisk(at=at), free=lambda path: 10**12, mounts=list)
     found = locally(tmp_path, machine=machine)
     assert found["data directory"].status == "fail"
     if at != "read":
@@ -635,25 +636,36 @@ def test_room_for_less_than_a_month_is_a_warning_and_for_less_than_a_day_a_failu
     assert 1000 * 1440 * 80 <= day <= 1000 * 1440 * 100
 
     def status(free: int) -> str:
-        return locally(tmp_path, config=config, machine=Machine(free=lambda path: free, mounts=lambda: ""))[
+        return locally(tmp_path, config=config, machine=Machine(free=lambda path: free, mounts=list))[
             "disk space"
         ].status
 
     assert (status(day - 1), status(day), status(30 * day - 1), status(30 * day)) == ("fail", "warn", "warn", "pass")
-    few = locally(tmp_path, machine=Machine(free=lambda path: 99_999_999, mounts=lambda: ""))
+    few = locally(tmp_path, machine=Machine(free=lambda path: 99_999_999, mounts=list))
     assert few["disk space"].status == "fail"
 
 
 @pytest.mark.parametrize(
     ("kind", "status"),
-    [("ext4", "pass"), ("nfs4", "warn"), ("cifs", "warn"), ("fuse.sshfs", "warn"), ("tmpfs", "warn"), ("9p", "warn")],
+    [("ext4", "pass"), ("nfs4", "fail"), ("cifs", "fail"), ("fuse.sshfs", "fail"), ("tmpfs", "warn"), ("9p", "fail")],
 )
-def test_a_file_system_over_a_network_or_in_memory_is_a_warning(kind, status, tmp_path):
+def test_a_file_system_over_a_network_is_a_failure_and_one_in_memory_a_warning(kind, status, tmp_path):
     place = str(tmp_path.resolve()).replace(" ", "\\040")
     mounts = f"disk / ext4 rw 0 0\nother {place}/other xfs rw 0 0\nthis {place} {kind} rw 0 0\n"
-    machine = Machine(free=lambda path: 10**12, mounts=lambda: mounts)
+    machine = Machine(free=lambda path: 10**12, mounts=lambda: listed_by_linux(mounts))
     found = locally(tmp_path, machine=machine)["file system"]
     assert (found.status, kind in found.detail) == (status, True)
+
+
+@pytest.mark.parametrize("part", ["okx", "okx/BTC-USDT/1m"])
+def test_a_directory_that_spans_file_systems_is_a_failure_that_names_both(part, tmp_path):
+    place = tmp_path.resolve() / "data" / part
+    place.mkdir(parents=True)
+    machine = Machine(free=lambda path: 10**12, mounts=lambda: [Mount("/", "ext4"), Mount(str(place), "xfs")])
+    found = locally(tmp_path, machine=machine)["file system"]
+    assert found.status == "fail"
+    assert f"{part} lies on another file system (xfs at {place})" in found.detail
+    assert "ext4 at /" in found.detail
 
 
 # --- as text, as JSON, as a command -------------------------------------------------------------------------

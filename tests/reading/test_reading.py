@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import pyarrow as pa
 import pytest
 from directories import (
     BTC,
@@ -55,6 +58,7 @@ from trio_candles.store.disk import LocalDisk
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.schema import COLUMNS, JOURNAL
 from trio_candles.store.store import open_store
+from trio_candles.venues.registry import VENUES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -180,6 +184,37 @@ BERLIN_SUMMER = timezone(timedelta(hours=2))
 )
 def test_times_are_read_as_people_write_them(value, time):
     assert unix_ms(value) == time
+
+
+class Numpy:
+    """An integer that is not Python's, as numpy has them."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return operator.index(self.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Numpy(MIDNIGHT), pa.scalar(MIDNIGHT), pa.scalar(MIDNIGHT, pa.int64()), pa.scalar("2026-01-11"),
+        pa.scalar(date(2026, 1, 11)), pa.scalar(datetime(2026, 1, 11, tzinfo=UTC)),
+        pa.table({"open_time_ms": [MIDNIGHT]}).column("open_time_ms")[0],
+    ],
+)  # fmt: skip
+def test_a_time_that_came_out_of_a_table_is_a_time(tmp_path, value):
+    assert unix_ms(value) == MIDNIGHT
+    make(tmp_path, "sss")
+    assert minutes(read(tmp_path, start=value)) == [0, 1, 2]
+    assert coverage(tmp_path, start=value).num_rows == 1
+
+
+@pytest.mark.parametrize("value", [pa.scalar(1.5), pa.scalar(None), pa.scalar(True), Numpy(1.5), [MIDNIGHT], [1, 2]])
+def test_a_value_of_a_table_that_is_no_time_is_refused(value):
+    with pytest.raises(TypeError, match="is no time"):
+        unix_ms(value)
 
 
 @pytest.mark.parametrize("value", [1.5, None, True, b"2026-01-11", timedelta(1)])
@@ -639,6 +674,62 @@ def test_an_unknown_series_is_named_with_the_nearest(tmp_path, venue, symbol, wo
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("venue", "symbol", "timeframe", "words"),
+    [
+        ("okx", None, "1m", "symbol is None"),
+        (None, "BTC-USDT", "1m", "venue is None"),
+        ("okx", ["BTC-USDT"], "1m", "symbol is \\['BTC-USDT'\\]"),
+        (b"okx", "BTC-USDT", "1m", "venue is b'okx'"),
+        ("okx", "BTC-USDT", None, "timeframe is None"),
+        ("okx", "BTC-USDT", 60, "timeframe is 60"),
+    ],
+)
+def test_a_series_that_is_not_named_is_no_series(tmp_path, venue, symbol, timeframe, words):
+    make(tmp_path, "sss")
+    with pytest.raises(TypeError, match=words):
+        read_candles(tmp_path, venue, symbol, timeframe)
+
+
+@pytest.mark.parametrize("asked", [{"symbol": ["BTC-USDT"]}, {"venue": 1}, {"venue": "okx", "symbol": ("BTC-USDT",)}])
+def test_coverage_of_something_that_is_no_name_is_an_error_and_none_is_any(tmp_path, asked):
+    make(tmp_path, "sss")
+    with pytest.raises(TypeError, match="expected a text"):
+        coverage(tmp_path, **asked)
+    assert coverage(tmp_path, None, None).num_rows == coverage(tmp_path).num_rows == 1
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_an_unknown_series_and_not_any(tmp_path, name):
+    make(tmp_path, "sss")
+    for venue, symbol in (("okx", name), (name, "BTC-USDT")):
+        with pytest.raises(UnknownSeries):
+            read_candles(tmp_path, venue, symbol)
+        with pytest.raises(UnknownSeries):
+            coverage(tmp_path, venue, symbol)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE series SET mark_ms = 'noon'",
+        "UPDATE series SET first_ms = x'00'",
+        "UPDATE gap SET until_ms = 'noon'",
+        "UPDATE gap SET since_ms = x'00' WHERE id = 1",
+        "UPDATE gap SET attempts = 'many'",
+        "UPDATE candle SET open = 'much', checksum = 'x'",
+        "UPDATE empty SET until_ms = 'noon'",
+        "UPDATE series SET folder = x'00'",
+    ],
+)
+def test_a_value_of_a_wrong_type_in_the_ledger_is_the_ledgers_fault(tmp_path, statement):
+    make(tmp_path, "sgesge")
+    sql(tmp_path, statement)
+    for look in (lambda: read_candles(tmp_path, "okx", "BTC-USDT", on_gap="ignore"), lambda: coverage(tmp_path)):
+        with suppress(ReadError):
+            look()
+
+
 def test_what_is_raised_is_one_family():
     for name in ("DayFileDamaged", "GapError", "LedgerUnreadable", "NoSuchDirectory", "UnknownSeries"):
         assert issubclass(getattr(trio_candles, name), ReadError)
@@ -657,11 +748,11 @@ def test_coverage_is_the_ledger_in_spans(tmp_path):
     found = [tuple(one.values()) for one in table.to_pylist()]
     assert found[0][:5] == ("kraken", "ETH/USD", at(0), at(1), "stored")
     assert found[1:] == [
-        ("okx", "BTC-USDT", at(0), at(2), "stored", None, None, None, None, None),
-        ("okx", "BTC-USDT", at(2), at(4), "empty", None, "the ids say so, 3", None, None, None),
-        ("okx", "BTC-USDT", at(4), at(5), "gap", "disconnected", "detail g", 0, LATE, None),
-        ("okx", "BTC-USDT", at(5), at(7), "unfillable", "disconnected", "detail u", 2, LATE, None),
-        ("okx", "BTC-USDT", at(7), at(9), "stored", None, None, None, None, None),
+        ("okx", "BTC-USDT", at(0), at(2), "stored", None, None, None, None, None, "stated"),
+        ("okx", "BTC-USDT", at(2), at(4), "empty", None, "the ids say so, 3", None, None, None, "stated"),
+        ("okx", "BTC-USDT", at(4), at(5), "gap", "disconnected", "detail g", 0, LATE, None, "stated"),
+        ("okx", "BTC-USDT", at(5), at(7), "unfillable", "disconnected", "detail u", 2, LATE, None, "stated"),
+        ("okx", "BTC-USDT", at(7), at(9), "stored", None, None, None, None, None, "stated"),
     ]
     assert [tuple(one.values())[2:5] for one in coverage(tmp_path, "okx", "btc-usdt", at(1), at(3)).to_pylist()] == [
         (at(1), at(2), "stored"),
@@ -670,6 +761,13 @@ def test_coverage_is_the_ledger_in_spans(tmp_path):
     assert coverage(tmp_path, venue="kraken").num_rows == 1
     with pytest.raises(UnknownSeries):
         coverage(tmp_path, symbol="DOGE-USD")
+
+
+def test_coverage_says_of_each_venue_how_far_its_live_candles_are_proven(tmp_path):
+    for venue in (*VENUES, "a_venue_of_the_future"):
+        make(tmp_path, "sge", series=Series(venue, "BTC-USD"))
+    grades = {(one["venue"], one["grade"]) for one in coverage(tmp_path).to_pylist()}
+    assert grades == {("coinbase", "ids"), ("kraken", "ids"), ("okx", "stated"), ("a_venue_of_the_future", None)}
 
 
 def test_a_ledger_that_says_two_things_of_a_minute_is_refused(tmp_path):

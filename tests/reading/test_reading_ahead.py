@@ -12,6 +12,7 @@ from stores import at, candles, expect, flush
 from trio_candles import GapError, coverage, read_candles
 from trio_candles.audit.walk import audit
 from trio_candles.candles.model import DAY, MINUTE, Attempt, Empty, Millis, Reason, Unsure
+from trio_candles.clock import WallTime
 from trio_candles.export import main as export
 from trio_candles.health.reading import read_health
 from trio_candles.reading.candles import read
@@ -134,3 +135,14 @@ def test_the_history_of_an_absence_ahead_is_borne(tmp_path):
         store.commit([Attempt(BTC, at(600), at(900), "no row", absent=True)], Millis(at(0) + 3 * DAY))
     assert sql(tmp_path, "SELECT count(*) FROM gap_event WHERE event = 'absent'") == [(1,)]
     assert read_candles(tmp_path, "okx", "BTC-USDT", end=at(600)).num_rows == 600
+
+
+@pytest.mark.parametrize(("speed", "pivot"), [(1.0, 0.0), (60.0, 1.7e9), (60.0, 1e9), ("x", 0), (float("inf"), 0)])
+def test_the_clock_of_a_reader_is_the_one_that_the_directory_remembers_or_the_walls(tmp_path, speed, pivot):
+    with open_store(tmp_path) as store:
+        store.claim("real", speed=speed, pivot=pivot)
+    usual = speed in (1.0, "x", float("inf"))
+    before = (WallTime() if usual else WallTime(speed, pivot)).now()
+    with open_ledger(tmp_path) as ledger:
+        assert 0 <= ledger.now - before < 60_000 * 60
+        assert ledger.present == ledger.now - ledger.now % MINUTE

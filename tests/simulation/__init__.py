@@ -14,7 +14,8 @@ oracle           what must hold: each minute, each gap, each series' beginning
 folds            what must hold of aggregates
 revisions        what must hold of minutes of which two things were said
 views            what the audit and the reader must see of it
-bugs             faults planted into the product, which must be found
+misreadings      faults planted into the product: what reality does, misunderstood
+bugs             all faults that are planted, which must be found
 campaign         many seeds, counted; and one, told in full
 ================ ========================================================================================
 """

@@ -8,19 +8,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import msgspec
 
+from simulation.misreadings import (
+    BelievesJumps,
+    BelievesWhatWasVouched,
+    BelievesZeroRows,
+    ColumnsAreCounted,
+    DeafToTheFeed,
+    OddRowCostsThePage,
+    OddRowIsEmpty,
+    a_cache_is_a_witness,
+    as_long_as_told,
+    one_pool,
+    throw_away_what_was_visited,
+)
 from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
+from trio_candles.clock import Time
+from trio_candles.collector.vouching import Vouching
 from trio_candles.network.websocket import Network, Socket
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
-from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request, Using
+from trio_candles.venues.history import Answer, Fill, Filled, History, Rate, Request
 from trio_candles.venues.protocol import Event, FeedProtocol, Heartbeat, Lost, Misunderstood, Row, Traded
 from trio_candles.venues.venue import Venue
+
+if TYPE_CHECKING:
+    from simulation.life import World
 
 __all__ = ["BUGS", "NONE", "Bug"]
 
@@ -29,6 +48,10 @@ T = TypeVar("T")
 
 def _same(thing: T) -> T:
     return thing
+
+
+def _own_threads(world: World) -> Any:
+    return world.machine.offload
 
 
 @attrs.frozen
@@ -42,6 +65,8 @@ class Bug:
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
+    offload: Callable[[World], Any] = _own_threads
+    clock: Callable[[Time], Vouching] = Vouching
 
     def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Venue]:
         """The venues, this life's."""
@@ -179,8 +204,8 @@ class Insists(_Over):
 class BelievesSilence(_Over):
     """Takes a page that says nothing of a minute for the proof that nothing traded in it."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        filled: Filled = yield from self.inner.fill(series, since, until, now, using)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
+        filled: Filled = yield from self.inner.fill(series, since, until, now, *more)
         told = [Empty(series, one.since, one.until, "no row") for one in filled.missing]
         return attrs.evolve(filled, empties=tuple(sorted((*filled.empties, *told), key=_since)), missing=())
 
@@ -201,11 +226,11 @@ class OffByOne(_Over):
 class EdgeIsEmpty(_Over):
     """Asks for one minute too few, and takes the one that does not come for empty."""
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
         edge = Millis(until - MINUTE)
         if edge <= since:
-            return (yield from self.inner.fill(series, since, until, now, using))
-        filled: Filled = yield from self.inner.fill(series, since, edge, now, using)
+            return (yield from self.inner.fill(series, since, until, now, *more))
+        filled: Filled = yield from self.inner.fill(series, since, edge, now, *more)
         empties = (one for one in filled.empties if one.until <= edge)
         return attrs.evolve(
             filled,
@@ -220,8 +245,8 @@ class BelievesForming(_Over):
     def windows(self, since: Millis, until: Millis, now: Millis) -> Iterator[tuple[Millis, Millis]]:
         return self.inner.windows(since, until, Millis(now + MINUTE))
 
-    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), using)
+    def fill(self, series: Any, since: Millis, until: Millis, now: Millis, *more: Any) -> Fill:
+        questions = self.inner.fill(series, since, until, Millis(now + 2 * MINUTE), *more)
         try:
             request: Request = next(questions)
             while True:
@@ -369,5 +394,17 @@ BUGS: dict[str, Bug] = {
     "gives_up": Bug(store=GivesUp),
     "forgets_listings": Bug(store=ForgetsListings),
     "derives_once": Bug(store=DerivesOnce),
+    "believes_zero_rows": Bug(histories=BelievesZeroRows),
+    "odd_row_costs_the_page": Bug(histories=OddRowCostsThePage),
+    "odd_row_is_empty": Bug(histories=OddRowIsEmpty),
+    "columns_are_counted": Bug(histories=ColumnsAreCounted),
+    "a_cache_is_a_witness": Bug(network=a_cache_is_a_witness),
+    "deaf_to_the_feed": Bug(histories=DeafToTheFeed),
+    "as_long_as_told": Bug(network=as_long_as_told),
+    "throws_away_what_was_visited": Bug(before_a_start=throw_away_what_was_visited),
+    "one_pool_of_threads": Bug(offload=one_pool),
+    "believes_the_clock": Bug(clock=partial(Vouching, vouched=True)),
+    "believes_a_jump": Bug(clock=BelievesJumps),
+    "believes_a_stale_witness": Bug(clock=BelievesWhatWasVouched),
 }
 """By name; what each gets wrong is in its class."""

@@ -33,9 +33,11 @@ WALL_SECONDS = 180
 """For one seed, which takes two: what takes longer hangs."""
 OFTEN_ENOUGH = 100
 EXTRA = (
-    "outage", "lose_row", "lose_trade", "revise_row", "listing", "unfillable", "revision kept", "revision replaced",
+    "outage", "told to wait", "wrong seconds", "wrong hours", "wrong years", "stuck", "cached", "asked_anew",
+    "odd_row", "zero_row", "omit_empty_rows", "extra_columns", "lose_row", "lose_trade", "revise_row", "listing",
+    "unfillable", "revision kept", "revision replaced",
     "sampled_agreed", "sampled_differed",
-    "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start",
+    "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start", "went on",
 )  # fmt: skip
 """Counted besides the kinds of trouble: how a seed may end, what records lack, what came of it."""
 

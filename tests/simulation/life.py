@@ -18,12 +18,12 @@ from simulation.bugs import NONE, Bug
 from simulation.determinism import determined
 from simulation.machine import Machine, PowerLost
 from simulation.oracle import Case, End, judge
-from simulation.plan import Plan, config_of, plan_of
+from simulation.plan import LONG, Plan, config_of, plan_of
 from simulation.record import KNOBS, Record
-from simulation.stored import marks
+from simulation.stored import bounds, marks
 from simulation.trace import Broken, Trace, logged
 from simulation.troubles import KINDS, calm_machine, calm_venue, trouble_machine, trouble_venue
-from simulation.venue_troubles import outage
+from simulation.venue_troubles import outage, told_to_wait
 from simulation.views import judge_beside, judge_the_auditor
 from simulation.ways import Site
 from trio_candles.candles.model import MINUTE, Millis
@@ -41,6 +41,8 @@ LEAVING_SECONDS = 30.0
 
 UNWELL_SECONDS = 200.0
 """So long after an illness of clock or disk the collector may be late with its minutes."""
+VOUCHED_WITHIN = 31_000
+"""Ms by which a clock that a venue vouches for may be wrong: thirty seconds, and what it takes to say so."""
 
 SPOILED_ONE_IN = 4
 """Seeds after which something is spoiled that the audit must find."""
@@ -73,6 +75,7 @@ class World:
     """Everything that there is in one seed."""
 
     plan: Plan
+    record: Record
     market: Market
     time: SkewedTime
     exchanges: MemoryExchanges
@@ -89,7 +92,11 @@ class World:
     down_until: float = float("-inf")
     """Until then nobody starts the collector."""
     earliest: int | None = None
-    """The first minute that a life, once it ran, expected."""
+    """The first minute that a life, once it knew the time, expected."""
+    began: int | None = None
+    """When the first life began, in truth."""
+    expects: bool = False
+    """Whether this life has begun to expect minutes: it does once it knows the time."""
     ends: trio.Event = attrs.field(factory=trio.Event)
     """Set when nothing more is to be done."""
     cuts_in_recovery: list[tuple[int, str]] = attrs.field(factory=list)
@@ -116,6 +123,13 @@ class World:
         return self._stop.is_set()
 
     @property
+    def is_well(self) -> bool:
+        """Whether clock and disk have been well for some time, and nobody has asked the collector to stop."""
+        machine = self.machine
+        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
+        return not self.is_stopping and trio.current_time() >= unwell + UNWELL_SECONDS
+
+    @property
     def is_down(self) -> bool:
         """Whether nobody starts the collector now."""
         return trio.current_time() < self.down_until
@@ -130,12 +144,10 @@ class World:
 
         What the audit expects of a running collector, it need not have where its clock or its disk were unwell.
         """
-        now, machine = trio.current_time(), self.machine
-        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
-        if self.service is None or self._stop.is_set() or now < unwell + UNWELL_SECONDS:
+        if self.service is None or not self.is_well:
             return False
         self.fired["audited"] += 1
-        judge_beside(machine, self.time.now(), what)
+        judge_beside(self.machine, self.time.now(), what)
         return True
 
     # --- one life
@@ -167,32 +179,52 @@ class World:
             return False
         return done
 
+    def told(self, call: str) -> None:
+        """The store has done *call*: nothing that it holds is of a time that a right clock would not have shown."""
+        if call not in ("expect", "commit"):
+            return
+        true, lookback = self.time.true_now(), self.plan.lookback_minutes * MINUTE
+        if call == "expect":
+            self.expects = True
+            expected = self.time.now() // MINUTE * MINUTE - lookback
+            self.earliest = expected if self.earliest is None else min(self.earliest, expected)
+        assert self.began is not None
+        first, mark = bounds(self.machine.root)
+        if first < (self.began - VOUCHED_WITHIN) // MINUTE * MINUTE - lookback:
+            raise Broken("clock", f"minutes from {first} on are expected; the first start was at {self.began}")
+        if mark > true + VOUCHED_WITHIN:
+            raise Broken("clock", f"minutes up to {mark} are accounted for, and it is {true}")
+
     async def _collect(self) -> bool:
         machine, time = self.machine, self.time
+        machine.receive_visitor()
         self.bug.before_a_start(machine.root)
-        expected = self._expected_from()
+        self.expects = False
+        if self.began is None:
+            self.began = time.true_now()
         with open_store(machine.root, machine.disk) as store:
             machine.check_nothing_is_lost()
-            store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0, latest_ms=time.now())
+            store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0)
             async with open_service(
                 config_of(self.plan, machine.root, self.lives),
                 self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
                 self.bug.store(store),
                 time,
-                offload=machine.offload,
+                offload=self.bug.offload(self),
                 chance=random.Random(self.chance.random()),
                 show=self.shown.append,
                 venues=self.bug.over_venues(VENUES),
+                of_wall=self.plan.asks_time,
+                clock=self.bug.clock(time),
             ) as service:
                 self.service = service
-                # Its clock may have been set while it started, and it looked at it once.
-                expected = max(expected, self._expected_from())
-                self.earliest = expected if self.earliest is None else min(self.earliest, expected)
                 await self._stop.wait()
                 self.trace.note("asked to stop")
                 asked, clock, healed = time.now(), time.ahead, self.healed_at is not None
                 if self.ends.is_set():
                     self._check_status(service)
+                    if not self.expects:
+                        raise Broken("clock", f"nothing is expected after {self.plan.quiet_seconds:.0f} s of quiet")
             if trio.current_time() * 1000 + self.plan.epoch + clock - asked > LEAVING_SECONDS * 1000:
                 raise Broken("stop", "the collector took longer to stop than it may")
         self.trace.note(f"life {self.lives} ended in good order")
@@ -200,12 +232,9 @@ class World:
             if healed:
                 raise Broken("stop", f"not everything was written: {len(service.writing.pending)} verdicts")
             return False
-        if time.ahead == clock:
+        if self.expects and trio.current_time() > time.jumped + UNWELL_SECONDS:
             self._check_marks(asked)
         return True
-
-    def _expected_from(self) -> int:
-        return self.time.now() // MINUTE * MINUTE - self.plan.lookback_minutes * MINUTE
 
     def _check_marks(self, asked: Millis) -> None:
         """Every minute that closed 10 s or more before the signal has its verdict."""
@@ -253,6 +282,16 @@ class World:
     def _longest_pause(self) -> float:
         return math.inf if self.healed_at is None else 0.5
 
+    async def _set_right(self) -> None:
+        """Somebody sees that the clock has been wrong from the beginning, and sets it right."""
+        if not self.plan.wrong:
+            return
+        try:
+            await trio.sleep(self.plan.wrong_seconds)
+        finally:
+            self.time.jump(-self.plan.wrong)
+            self.fired[f"wrong {self.plan.wrong_sort}"] += 1
+
     async def _trouble(self) -> None:
         """All the trouble there is, and then none."""
         plan = self.plan
@@ -266,13 +305,14 @@ class World:
                 for site in sites:
                     nursery.start_soon(trouble_venue, site, plan.rates, name=f"{site.venue}/troubles")
                 nursery.start_soon(trouble_machine, self, plan.rates, plan.chance("troubles of the machine"))
+                nursery.start_soon(self._set_right, name="clock")
                 await trio.sleep_forever()
         calm_machine(self)
         for site in sites:
-            calm_venue(site)
-            if plan.shape == "outage":
-                await outage(site, plan.shape_seconds)
-                calm_venue(site)
+            calm_venue(site, self.record)
+            if plan.shape in LONG:
+                await (outage if plan.shape == "outage" else told_to_wait)(site, plan.shape_seconds)
+                calm_venue(site, self.record)
         if plan.shape == "pause":
             self.stay_down(plan.shape_seconds)
             self.ask_to_stop()
@@ -342,21 +382,24 @@ def run_seed(
 
 
 async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, fired: Counter[str], end: End) -> None:
-    time, record = SkewedTime(plan.epoch, plan.skew), Record(plan)
+    time, record = SkewedTime(plan.epoch, plan.skew + plan.wrong), Record(plan)
+    if plan.wrong:
+        time.jumped = 0.0
     async with open_exchanges_in_memory(market, time.true_now, tuple(plan.symbols)) as exchanges:
         for venue, exchange in exchanges.exchanges.items():
             record.spoil(venue, exchange.faults)
         machine = Machine(root, plan.chance("machine"), trace, fired, plan.chance("looking"), bug.ignores)
-        world = World(plan, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
-        machine.look_in = world.look_in
+        world = World(plan, record, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
+        machine.look_in, machine.told = world.look_in, world.told
         try:
             await world.run()
         finally:
             end.lives = world.lives
             for exchange in exchanges.exchanges.values():
                 for key, times in exchange.faults.fired.items():
-                    if key.startswith(("rest ", "corrupt ")) or key in KNOBS:
+                    if key.startswith(("rest ", "corrupt ")) or key in (*KNOBS, "cached", "asked_anew"):
                         fired[key] += times
+            fired["stuck"] += sum(len(some) for some in plan.stuck.values())
         assert world.healed_at is not None
         machine.materialise(root)
         case = Case(

@@ -158,6 +158,10 @@ class Machine:
     """Candles that the store said it had accepted."""
     look_in: Callable[[str], bool] = lambda _: False
     """Told at some of the points what is under way; whether it has looked."""
+    told: Callable[[str], None] = lambda _: None
+    """Told which call of the store has just been done."""
+    visitor: str = ""
+    """SQL that another tool runs in the journal before the next start."""
     _look_at: int = 0
     _points: int = 0
     _cut_at: int | None = None
@@ -238,6 +242,7 @@ class Machine:
                 if isinstance(one, Candle) and (one.series, one.open_time) not in refused:
                     key = (one.series.venue, one.series.symbol, int(one.open_time))
                     self.acknowledged[key] = (one.open, one.high, one.low, one.close, one.volume)
+        self.told(name)
         return told
 
     # --- power
@@ -296,6 +301,17 @@ class Machine:
         self._at_start = self._journal()
         if self.lies:
             self._unsynced_since = self._at_start
+
+    def receive_visitor(self) -> None:
+        """Let another tool do what it wants in the journal of a collector that is down; durably, as SQLite does."""
+        sql, self.visitor = self.visitor, ""
+        if not sql or self.has_lied or not (self.root / JOURNAL).exists():
+            return
+        with closing(sqlite3.connect(self.root / JOURNAL)) as database:
+            database.executescript(sql)
+        self._at_start = self._journal()
+        self.fired["foreign"] += 1
+        self.trace.note(f"another tool was in the journal: {sql}")
 
     def _journal(self) -> Files:
         return _content(self.root / JOURNAL), _content(self.root / f"{JOURNAL}-wal")

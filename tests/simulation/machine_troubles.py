@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS"]
 
+HOUR, YEAR = 3_600_000, 365 * 86_400_000
+FOREIGN = (
+    "ANALYZE",
+    "CREATE TABLE IF NOT EXISTS notes (at INTEGER, text TEXT); INSERT INTO notes VALUES (1, 'looked at')",
+    "CREATE VIEW IF NOT EXISTS holes AS SELECT venue, symbol, since_ms FROM gap JOIN series ON series.id = series_id",
+    "CREATE TABLE IF NOT EXISTS notes (at INTEGER, text TEXT); CREATE INDEX IF NOT EXISTS by_text ON notes (text)",
+)
+"""What other tools leave in a journal that they were let to look at."""
+
 
 async def disk_error(world: World, chance: random.Random, number: int) -> None:
     """Some calls of the disk fail, once or for a while."""
@@ -65,7 +74,7 @@ async def journal_full(world: World, chance: random.Random) -> None:
 
 async def clock_steps(world: World, chance: random.Random) -> None:
     """The collector's clock is set wrong, and after a while right again."""
-    by = chance.choice((-1, 1)) * chance.choice((2_500, 30_000, 90_000, 3_600_000)) + chance.randrange(500)
+    by = chance.choice((-1, 1)) * chance.choice((2_500, 30_000, 90_000, HOUR, YEAR)) + chance.randrange(500)
     world.time.jump(by)
     world.fired["clock_steps"] += 1
     try:
@@ -116,6 +125,12 @@ async def absence(world: World, chance: random.Random) -> None:
         world.ask_to_stop()
 
 
+async def foreign(world: World, chance: random.Random) -> None:
+    """Another tool leaves something in the journal when the collector is down next."""
+    await trio.lowlevel.checkpoint()
+    world.machine.visitor = chance.choice(FOREIGN)
+
+
 KINDS: dict[str, tuple[float, Callable[[Any, random.Random], Awaitable[None]]]] = {
     "disk_enospc": (0.06, disk_enospc),
     "disk_eio": (0.06, disk_eio),
@@ -128,4 +143,5 @@ KINDS: dict[str, tuple[float, Callable[[Any, random.Random], Awaitable[None]]]] 
     "kill": (0.08, kill),
     "restart": (0.05, restart),
     "absence": (0.03, absence),
+    "foreign": (0.06, foreign),
 }

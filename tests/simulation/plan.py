@@ -21,22 +21,38 @@ MARKETS = 4
 BUSY = {"coinbase": "BTC-USD", "kraken": "BTC/USD", "okx": "BTC-USDT"}
 MEDIUM = {"coinbase": "ETH-USD", "kraken": "ETH/USD", "okx": "ETH-USDT"}
 QUIET = {"coinbase": "SOL-USD", "kraken": "SOL/USD", "okx": "SOL-USDT"}
+THIN = {"coinbase": "SIM900-USD", "kraken": "SIM900/USD", "okx": "SIM900-USDT"}
+"""A trade every ten to ninety minutes."""
 MANY = {
     "coinbase": tuple(f"SIM{number:03}-USD" for number in range(4)),
     "kraken": tuple(f"SIM{number:03}/USD" for number in range(16)),
     "okx": tuple(f"SIM{number:03}-USDT" for number in range(24)),
 }
 """So many that a start would exceed the venue's limits, were they not kept."""
-CHOICES = [((MEDIUM,), 8), ((BUSY,), 8), ((MEDIUM, QUIET), 4), ((BUSY, MEDIUM), 1)]
+CHOICES = [((MEDIUM,), 8), ((BUSY,), 6), ((MEDIUM, QUIET), 4), ((MEDIUM, THIN), 4), ((THIN,), 2), ((BUSY, MEDIUM), 1)]
 """Which symbols of a venue, and how often: a frame a second and product is what a seed's time goes into."""
 
-SHAPES = {"usual": 9, "pause": 5, "outage": 1}
+SHAPES = {"usual": 17, "pause": 10, "outage": 3, "told to wait": 2}
 """How a seed ends, and how often. ``usual``: the collector stays up when the troubles are over. ``pause``: then it is
 down for some while; when it is back its candles are old enough to be compared with REST. ``outage``: REST does not
-answer for a long time, and the collector stays up."""
+answer for a long time, and the collector stays up. ``told to wait``: REST says once that it wants to be left alone for
+days, of which an hour is granted."""
+LONG = ("outage", "told to wait")
 TIMEFRAMES = ((), ("5m",), ("5m", "15m"), ("5m", "15m", "1h"), ("5m", "15m", "1h", "4h", "1d"), ("3m", "30m"))
-HOLES = {"lost_rows": (0.02, 0.1, 0.4), "lost_trades": (0.002, 0.02), "revised_rows": (0.02, 0.1)}
+HOLES = {
+    "lost_rows": (0.02, 0.1, 0.4), "lost_trades": (0.002, 0.02), "revised_rows": (0.02, 0.1),
+    "odd_rows": (0.02, 0.1), "zero_rows": (0.1, 0.4), "omitted_rows": (1.0,), "extra_columns": (1.0,),
+}  # fmt: skip
 """What a venue's REST record may be spoiled by for good, and the shares of rows or trades."""
+
+SECOND, HOUR, YEAR = 1000, 3_600_000, 365 * DAY
+WRONG = {
+    "seconds": (5 * SECOND, 25 * SECOND, 40 * SECOND),
+    "hours": (HOUR, 6 * HOUR, 23 * HOUR),
+    "years": (YEAR, 10 * YEAR, 1970),
+}
+"""By how many ms the clock may be wrong at the first start, ahead or behind; 1970 is a machine that remembers no
+time."""
 
 SWARM = (0.0, 0.3, 1.0, 3.0)
 """What each kind's rate is multiplied by, drawn for each seed: mixtures find more than one mean mixture does."""
@@ -69,11 +85,18 @@ class Plan:
     """When markets began, where that was not long ago."""
     holes: dict[str, float]
     """Shares of the venues' REST records, by :data:`HOLES`."""
-
-    @property
-    def earliest(self) -> int:
-        """How far back the first life looks."""
-        return self.epoch + self.skew - self.lookback_minutes * MINUTE
+    stuck: dict[str, tuple[str, ...]]
+    """Symbols of which a venue's REST never says anything that can be understood."""
+    asks_time: bool
+    """Whether the collector takes its clock for the wall's, and asks REST for the time."""
+    mistaken: bool
+    """Whether the first thing that a venue's REST says is another market's."""
+    wrong: int
+    """Ms by which the collector's clock is ahead (or behind) besides, from the first start on."""
+    wrong_sort: str
+    """A key of :data:`WRONG`, or nothing."""
+    wrong_seconds: float
+    """After which somebody sets that clock right."""
 
     def timeframes_of(self, life: int) -> tuple[str, ...]:
         """What the *life*-th life derives, counted from one."""
@@ -90,9 +113,13 @@ class Plan:
         derived = "; then ".join(", ".join(some) or "none" for some in self.timeframes)
         holes = "".join(f", {kind} {share}" for kind, share in self.holes.items())
         listed = "".join(f", {symbol} listed at {time}" for (_, symbol), time in self.listed.items())
+        stuck = "".join(f", {venue} silent about {', '.join(some)}" for venue, some in self.stuck.items())
+        wrong = f", and {self.wrong:+d} ms in the first {self.wrong_seconds:.0f} s" if self.wrong else ""
+        mistaken = ", REST asked for the time" * self.asks_time + ", REST mistaken at first" * self.mistaken
         return (
             f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min, flush every"
-            f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms, timeframes {derived}{holes}{listed},"
+            f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
+            f"{mistaken},"
             f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
             f" troubles per minute: {rates}"
         )
@@ -107,7 +134,10 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
     calm = chance.random() < 0.05
     epoch = Millis(MIDNIGHT + offset + chance.randrange(MINUTE))
     many = any(len(some) > 2 for some in symbols.values())
-    lookback = chance.choice((0, 10) if many else (0, 0, 10, 60, 150))
+    thin = all(set(some) <= {QUIET[venue], THIN[venue]} for venue, some in symbols.items())
+    lookback = chance.choice((0, 10) if many else (0, 60, 600) if thin else (0, 0, 10, 60, 150))
+    listed = _listed(chance, symbols, epoch, lookback)
+    sort, wrong, wrong_seconds = _wrong(chance, epoch)
     return Plan(
         seed=seed,
         market=chance.randrange(MARKETS),
@@ -116,22 +146,33 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
         lookback_minutes=lookback,
         flush_seconds=chance.choice((10.0, 30.0, 60.0)),
         skew=chance.choice((0, 0, chance.randrange(-1500, 1500))),
-        troubled_seconds=120.0 if shape == "outage" else chance.choice((180.0, 240.0, 300.0, 420.0)),
+        troubled_seconds=120.0 if shape in LONG else chance.choice((180.0, 240.0, 300.0, 420.0)),
         quiet_seconds=310.0,
         rates={kind: 0.0 if calm else mean * chance.choice(SWARM) for kind, mean in kinds},
         shape=shape,
-        shape_seconds=60 * {"usual": 0.0, "pause": chance.uniform(11, 45), "outage": chance.uniform(20, 60)}[shape],
+        shape_seconds={
+            "usual": 0.0,
+            "pause": 60 * chance.uniform(11, 45),
+            "outage": 60 * chance.uniform(20, 60),
+            "told to wait": 3660.0,
+        }[shape],
         timeframes=(chance.choice(TIMEFRAMES), chance.choice(TIMEFRAMES))
         if chance.random() < 0.2
         else (_usual(chance),),
-        listed=_listed(chance, symbols, epoch, lookback),
+        listed=listed,
         holes={kind: chance.choice(shares) for kind, shares in HOLES.items() if chance.random() < 0.15},
+        stuck=_stuck(chance, symbols, listed),
+        mistaken=chance.random() < 0.2,
+        asks_time=chance.random() < 0.5,
+        wrong=wrong,
+        wrong_sort=sort,
+        wrong_seconds=wrong_seconds,
     )
 
 
 def _symbols(chance: random.Random, shape: str) -> dict[str, tuple[str, ...]]:
     """Which venues and which of their symbols; few and quiet ones where much time is to pass."""
-    if shape == "outage":
+    if shape in LONG:
         venue = chance.choice(tuple(BUSY))
         return {venue: (QUIET[venue],)}
     if chance.random() < 0.04:
@@ -154,11 +195,39 @@ def _usual(chance: random.Random) -> tuple[str, ...]:
 def _listed(
     chance: random.Random, symbols: dict[str, tuple[str, ...]], epoch: int, lookback: int
 ) -> dict[tuple[str, str], int]:
-    """One seed in four that looks back far enough looks back beyond a listing."""
+    """One seed in four that looks back far enough looks back beyond a listing; not of a market that may not have had a
+    trade since, for nothing tells that it exists.
+    """
     if lookback < 10 or chance.random() > 0.25:
         return {}
     venue = chance.choice(sorted(symbols))
-    return {(venue, chance.choice(symbols[venue])): epoch - chance.randrange(5 * MINUTE, lookback * MINUTE)}
+    symbol = chance.choice(symbols[venue])
+    if symbol == THIN[venue]:
+        return {}
+    return {(venue, symbol): epoch - chance.randrange(5 * MINUTE, lookback * MINUTE)}
+
+
+def _stuck(
+    chance: random.Random, symbols: dict[str, tuple[str, ...]], listed: dict[tuple[str, str], int]
+) -> dict[str, tuple[str, ...]]:
+    """A third of a venue's symbols, or one, beside others that get answers; in two of five seeds that have several."""
+    venues = [venue for venue, some in sorted(symbols.items()) if len(some) > 1]
+    if not venues or chance.random() > 0.4:
+        return {}
+    venue = chance.choice(venues)
+    some = chance.sample(symbols[venue], max(1, len(symbols[venue]) // 3))
+    some = [symbol for symbol in some if (venue, symbol) not in listed]
+    return {venue: tuple(some)} if some else {}
+
+
+def _wrong(chance: random.Random, epoch: int) -> tuple[str, int, float]:
+    """The sort of a clock's mistake, its size in ms, and for how many seconds it lasts; in one seed of four."""
+    if chance.random() > 0.25:
+        return "", 0, 0.0
+    sort = chance.choice(sorted(WRONG))
+    by = chance.choice(WRONG[sort])
+    wrong = chance.randrange(3_600_000) - epoch if by == 1970 else chance.choice((-1, 1)) * by
+    return sort, wrong, chance.choice((chance.uniform(0.0, 5.0), chance.uniform(5.0, 115.0)))
 
 
 def config_of(plan: Plan, root: Path, life: int) -> Config:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from simulation.trace import Broken
 
-__all__ = ["DAY", "LENGTHS", "MINUTE", "Row", "marks", "open_ledger", "rows_of", "spans_of"]
+__all__ = ["DAY", "LENGTHS", "MINUTE", "Row", "bounds", "marks", "open_ledger", "rows_of", "spans_of"]
 
 MINUTE = 60_000
 DAY = 86_400_000
@@ -36,6 +36,15 @@ def marks(root: Path) -> dict[tuple[str, str], int]:
     with open_ledger(root) as database:
         query = "SELECT venue, symbol, mark_ms FROM series WHERE timeframe = '1m' AND expected = 1"
         return {(venue, symbol): mark for venue, symbol, mark in database.execute(query)}
+
+
+def bounds(root: Path) -> tuple[int, int]:
+    """The first minute that any series expects, and the last up to which any is accounted for."""
+    with open_ledger(root) as database:
+        first, mark = database.execute(
+            "SELECT min(first_ms), max(mark_ms) FROM series WHERE timeframe = '1m'"
+        ).fetchone()
+        return first, mark
 
 
 def rows_of(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> dict[int, Row]:

@@ -11,6 +11,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -25,8 +26,11 @@ from simulation.campaign import main, saved_seeds
 from simulation.determinism import determined
 from simulation.life import run_seed
 from simulation.machine import torn
-from simulation.plan import plan_of
-from simulation.troubles import KINDS
+from simulation.plan import HOLES, SHAPES, THIN, WRONG, plan_of
+from simulation.record import Record, question_about
+from simulation.troubles import KINDS, calm_venue
+from simulation.ways import Site
+from trio_candles.simulator import Market, RestFault, SimulatedExchange
 from trio_candles.venues.coinbase.history import CoinbaseHistory
 
 TESTS = Path(__file__).parents[1]
@@ -35,6 +39,8 @@ SEEDS = range(2, 6)
 FOUND_SOON = [
     ("asked_is_filled", 0), ("forgets_the_log", 9), ("acknowledges_early", 0),
     pytest.param("believes_any_market", 21, marks=SLOW), pytest.param("forgets_listings", 0, marks=SLOW),
+    pytest.param("believes_zero_rows", 20, marks=SLOW), pytest.param("as_long_as_told", 40, marks=SLOW),
+    pytest.param("one_pool_of_threads", 16, marks=SLOW),
 ]  # fmt: skip
 """Planted bugs, and the seed from which on they are found soon; ``tools/simulate.py --bug all`` plants every one."""
 
@@ -202,3 +208,34 @@ def test_a_drawn_cut_is_one_of_those_that_are_possible(tmp_path):
     for state in possible:
         assert state in drawn
     assert all(set(state) in [set(other) for other in possible] for state in drawn)
+
+
+# --- what a seed may hold
+
+
+def test_what_is_planned_for_good_is_drawn_often_enough_to_be_met():
+    """One seed in fifty at least, of each sort of wrong clock too."""
+    plans = [plan_of(seed, KINDS) for seed in range(400)]
+    met = Counter(kind for plan in plans for kind in (*plan.holes, plan.shape, plan.wrong_sort))
+    met.update(stuck=sum(bool(plan.stuck) for plan in plans))
+    met.update(thin=sum(THIN[venue] in some for plan in plans for venue, some in plan.symbols.items()))
+    wanted = (*HOLES, *SHAPES, *WRONG, "stuck", "thin")
+    assert {kind: met[kind] for kind in wanted if met[kind] < 8} == {}
+
+
+def test_when_troubles_end_a_venue_is_well_but_for_its_record():
+    plan = next(
+        plan for plan in (plan_of(seed, KINDS) for seed in range(99)) if "odd_rows" in plan.holes and plan.stuck
+    )
+    (venue,) = plan.stuck
+    record, exchange = Record(plan), SimulatedExchange(venue, Market(1), lambda: 0)
+    record.spoil(venue, exchange.faults)
+    kept = {name: getattr(exchange.faults, name) for name in ("omit_empty_rows", "extra_columns")}
+    exchange.faults.mute = exchange.faults.omit_empty_rows = exchange.faults.unresolved = True
+    exchange.faults.rest.append(RestFault("html"))
+    calm_venue(Site(None, exchange, plan.symbols[venue], random.Random(1)), record)
+    assert not exchange.faults.mute
+    assert not exchange.faults.unresolved
+    assert kept == {name: getattr(exchange.faults, name) for name in kept}
+    assert exchange.faults.odd_row is not None
+    assert [question_about(venue, symbol) for symbol in plan.stuck[venue]] == [one.path for one in exchange.faults.rest]

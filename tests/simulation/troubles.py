@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from simulation import machine_troubles, venue_troubles
-from simulation.record import KNOBS
+from simulation.record import Record
 from simulation.ways import Site
 from trio_candles.simulator import Faults
 
@@ -33,6 +33,8 @@ async def trouble_venue(site: Site, rates: Mapping[str, float]) -> None:
         return
     total = sum(rates[kind] for kind in mine)
     async with trio.open_nursery() as nursery:
+        if site.world.plan.mistaken:
+            nursery.start_soon(venue_troubles.KINDS["rest wrong_symbol"][2], site, name=f"{site.venue}/mistaken")
         while True:
             await trio.sleep(site.chance.expovariate(total / 60))
             (kind,) = site.chance.choices(mine, [rates[kind] for kind in mine])
@@ -43,7 +45,7 @@ async def trouble_venue(site: Site, rates: Mapping[str, float]) -> None:
             nursery.start_soon(venue_troubles.KINDS[kind][2], site, name=f"{site.venue}/{kind}")
 
 
-def calm_venue(site: Site) -> None:
+def calm_venue(site: Site, record: Record) -> None:
     """Nothing is wrong with the venue any more, but for its record."""
     fresh = Faults()
     for field in attrs.fields(Faults):
@@ -51,8 +53,9 @@ def calm_venue(site: Site) -> None:
             site.faults.rest.clear()
         elif field.name == "corrupt":
             site.faults.corrupt.clear()
-        elif field.name not in ("fired", *KNOBS):
+        elif field.name != "fired":
             setattr(site.faults, field.name, getattr(fresh, field.name))
+    record.spoil(site.venue, site.faults)
 
 
 async def trouble_machine(world: World, rates: Mapping[str, float], chance: random.Random) -> None:

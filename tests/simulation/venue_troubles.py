@@ -6,20 +6,23 @@ from typing import Any
 
 import trio
 
+from simulation.stored import marks
 from simulation.trace import Broken
 from simulation.ways import Site, Trouble, answered, spoiled, turn, turned
 from trio_candles.simulator import VENUES, RestFault
 
-__all__ = ["KINDS", "outage"]
+__all__ = ["KINDS", "outage", "told_to_wait"]
 
 MINUTE = 60_000
 NOTICED = {"coinbase": 15.0, "kraken": 15.0, "okx": 35.0}
 """Seconds after which a venue that has fallen silent must be known to be: its published silence, and five."""
+HELD_UP = 95.0
+"""Seconds in which a minute ends, and has its verdict whatever is lacking."""
 STALE = 125.0
 """Seconds without market data after which the table must say so."""
-APART = 120.0
+APART = 420.0
 """Seconds between two answers about another market where answers do not name theirs: who asks twice and is told the
-same wrong thing twice cannot know better."""
+same wrong thing twice cannot know better. A cache may repeat the first one for five minutes."""
 
 
 async def dropped(site: Site) -> None:
@@ -107,7 +110,7 @@ async def wrong_symbol(site: Site) -> None:
     if site.turned["wrong_symbol"]:
         return
     site.turned["wrong_symbol"] += 1
-    fault = RestFault("wrong_symbol")
+    fault = RestFault("wrong_symbol", "candles" if site.world.lives <= 1 else "")
     site.faults.rest.append(fault)
     while fault.times:  # noqa: ASYNC110  (the venue tells nobody)
         await trio.sleep(1)
@@ -128,6 +131,47 @@ async def outage(site: Site, seconds: float) -> None:
     site.fire("outage")
 
 
+async def unresolved(site: Site) -> None:
+    """The venue's name finds no address for a while; that holds up nothing else."""
+    seconds = site.chance.choice((site.chance.uniform(5, 60), site.chance.uniform(HELD_UP, 200)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on, site, seconds)
+        await turn(site, "unresolved", seconds, drop=True, unresolved=True)
+
+
+async def go_on(site: Site, seconds: float) -> None:
+    """Broken if a collector that ran and was well all the while has no word of a minute in a trouble of *seconds*."""
+    world, service = site.world, site.world.service
+    if seconds <= HELD_UP:
+        return
+    await trio.sleep(HELD_UP)
+    if service is None or world.service is not service or not world.expects or not world.is_well:
+        return
+    world.fired["went on"] += 1
+    due = world.time.now() - round(HELD_UP * 1000)
+    late = sorted({venue for (venue, _), mark in marks(world.machine.root).items() if mark < due})
+    if late:
+        raise Broken("held up", f"nothing is known of {', '.join(late)} since {due}, while {site.venue} has no address")
+
+
+async def told_to_wait(site: Site, seconds: float) -> None:
+    """REST asks once to be left alone for days, of which an hour is granted. The feed stumbles now and then."""
+    chance, fault = site.chance, RestFault("status", status=429, retry_after=999_999)
+    site.faults.rest.insert(0, fault)
+    with trio.move_on_after(600):
+        while fault.times:
+            await trio.sleep(20)
+            site.exchange.drop_connections()
+    if fault.times:
+        return
+    site.world.trace.note(f"{site.venue}: REST wants to be left alone")
+    with trio.move_on_after(seconds):
+        while True:
+            await trio.sleep(chance.uniform(60, 600))
+            site.exchange.drop_connections()
+    site.fire("told to wait")
+
+
 def _one(site: Site) -> set[str]:
     return {site.one()}
 
@@ -137,6 +181,7 @@ TRADING = ("coinbase", "kraken")
 
 KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     # -- connections
+    "unresolved": (0.10, VENUES, unresolved),
     "refused": (0.06, VENUES, turned("refused", 2, 60, drop=True, refuse_connections=True)),
     "dropped": (0.15, VENUES, dropped),
     "closed": (0.06, VENUES, closed),
@@ -169,6 +214,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "corrupt giant": (0.03, VENUES, spoiled("giant", 1)),
     "corrupt unknown": (0.05, VENUES, spoiled("unknown", 5)),
     "corrupt impossible": (0.10, VENUES, spoiled("impossible", 20)),
+    "corrupt null_row": (0.06, ("kraken", "okx"), spoiled("null_row", 5)),
     # -- one venue's own
     "last_trade_id_zero": (0.08, COINBASE, turned("last_trade_id_zero", 5, 90, last_trade_id_zero=True)),
     "maintenance": (
@@ -177,16 +223,20 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
         turned("maintenance", 5, 90, system=lambda s: s.chance.choice(("maintenance", "cancel_only", "post_only"))),
     ),
     "skipped_rows": (0.20, KRAKEN, turned("skipped_rows", 5, 90, skip_ohlc=lambda s: s.some(0.05, 0.6))),
-    "late_rows": (0.08, KRAKEN, turned("late_rows", 5, 90, delay_ohlc=lambda s: s.late(0.2, 70.0))),
+    "late_rows": (0.12, KRAKEN, turned("late_rows", 5, 90, delay_ohlc=lambda s: s.late(0.2, 70.0))),
     "notice": (0.06, OKX, turned("notice", 5, 30, notice=lambda s: s.chance.uniform(1, 60))),
     "lost_closes": (0.12, OKX, turned("lost_closes", 30, 150, lose_confirm=lambda s: s.some(0.3, 1.0))),
-    "doubled_closes": (0.08, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
-    "revised_closes": (0.08, OKX, revised),
+    "doubled_closes": (0.12, OKX, turned("doubled_closes", 30, 150, duplicate_confirm=lambda s: s.some(0.3, 1.0))),
+    "revised_closes": (0.12, OKX, revised),
     "late_closes": (0.08, OKX, turned("late_closes", 60, 150, confirm_delay=lambda s: s.chance.uniform(1, 75))),
     "no_flat_rows": (0.60, OKX, turned("no_flat_rows", 60, 240, no_flat_rows=True)),
     "seven_fields": (0.06, OKX, turned("seven_fields", 20, 70, seven_fields=True)),
     # -- REST
-    "rest status": (0.12, VENUES, answered("status", status=(500, 502, 503, 504, 520, 403, 429))),
+    "rest status": (
+        0.12,
+        VENUES,
+        answered("status", status=(500, 502, 503, 504, 520, 403, 429), retry_after=(None, None, 5, 40)),
+    ),
     "rest throttle": (0.08, VENUES, answered("throttle")),
     "rest busy": (0.06, VENUES, answered("busy")),
     "rest slow": (0.06, VENUES, answered("slow", seconds=(1, 40))),
@@ -197,6 +247,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
     "rest empty": (0.08, VENUES, answered("empty")),
     "rest short": (0.08, VENUES, answered("short")),
     "rest repeated": (0.06, VENUES, answered("repeated")),
+    "rest odd_row": (0.08, VENUES, answered("odd_row")),
     "rest wrong_symbol": (0.15, VENUES, wrong_symbol),
     "rest disconnect": (0.06, VENUES, answered("disconnect")),
     "rest_early_rows": (
@@ -204,7 +255,7 @@ KINDS: dict[str, tuple[float, tuple[str, ...], Trouble]] = {
         COINBASE,
         turned("rest_early_rows", 30, 120, early_rows=lambda s: s.chance.randint(1, 9)),
     ),
-    "rest_floats": (0.07, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
-    "rest_since_exclusive": (0.15, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
+    "rest_floats": (0.15, COINBASE, turned("rest_floats", 30, 120, float_artefacts=True)),
+    "rest_since_exclusive": (0.30, KRAKEN, turned("rest_since_exclusive", 30, 120, since_exclusive=True)),
     "rest_no_empty_rows": (0.50, KRAKEN, turned("rest_no_empty_rows", 30, 120, omit_empty_rows=True)),
 }

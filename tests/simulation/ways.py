@@ -32,6 +32,8 @@ class Site:
     chance: random.Random
     turned: Counter[str] = attrs.field(factory=Counter)
     """How many troubles hold each knob."""
+    untouched: dict[str, Any] = attrs.field(factory=dict)
+    """What each of these was before the first of them turned it."""
 
     @property
     def venue(self) -> str:
@@ -60,7 +62,6 @@ class Site:
 
 
 Trouble = Callable[[Site], Awaitable[None]]
-DEFAULTS = {field.name: field.default for field in attrs.fields(Faults)}
 
 
 def counted(fired: Mapping[str, int], name: str) -> int:
@@ -73,6 +74,8 @@ async def turn(site: Site, kind: str, seconds: float, *, drop: bool, **knobs: An
     faults = site.faults
     before = {name: counted(faults.fired, name) for name in knobs}
     for name, value in knobs.items():
+        if not site.turned[name]:
+            site.untouched[name] = getattr(faults, name)
         site.turned[name] += 1
         setattr(faults, name, value)
     if drop:
@@ -81,8 +84,7 @@ async def turn(site: Site, kind: str, seconds: float, *, drop: bool, **knobs: An
     for name in knobs:
         site.turned[name] -= 1
         if not site.turned[name]:
-            untouched = DEFAULTS[name]
-            setattr(faults, name, set() if isinstance(untouched, attrs.Factory) else untouched)  # type: ignore[arg-type]
+            setattr(faults, name, site.untouched[name])
     if any(counted(faults.fired, name) > times for name, times in before.items()):
         site.fire(kind)
 

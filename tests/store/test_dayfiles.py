@@ -15,13 +15,14 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import stores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Source
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
-from trio_candles.store.disk import LOCAL_DISK, REPLACING, SHARING, FileHeld, LocalDisk, held_if
+from trio_candles.store.disk import LOCAL_DISK, REPLACING, SHARING, FileHeld, LocalDisk, held_if, system_sync
 from trio_candles.store.schema import SERIES_KEY, digest_of
 from trio_candles.store.store import open_store
 
@@ -329,8 +330,66 @@ def test_a_failing_sync_is_not_kept_quiet(tmp_path):
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has more than fsync")
 def test_the_disk_in_use_syncs_as_the_system_does():
     assert LOCAL_DISK.sync is os.fsync
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sync of a folder")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
+def test_a_file_system_that_does_not_sync_folders_is_borne_and_said_once(tmp_path, caplog, number):
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    disk = LocalDisk(files_only)
+    for _ in range(3):
+        disk.sync_folder(tmp_path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert str(tmp_path) in said
+    assert os.strerror(number) in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sync of a folder")
+def test_on_a_file_system_that_does_not_sync_folders_one_collects_all_the_same(tmp_path):
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    with open_store(tmp_path, LocalDisk(files_only)) as store:
+        stores.expect(store)
+        store.commit(stores.candles(-3, 3), stores.LATE)
+        assert stores.flush(store).error is None
+    with open_store(tmp_path) as store:
+        assert store.waiting() == []
+
+
+@attrs.define
+class Control:
+    """The module fcntl of a system that has a fuller sync than fsync; *number* is what the sync says."""
+
+    number: int = 0
+    F_FULLFSYNC: int = 51
+    did: list[tuple[int, int]] = attrs.field(factory=list)
+
+    def fcntl(self, handle: int, command: int) -> None:
+        self.did.append((handle, command))
+        if self.number:
+            raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [0, errno.ENOTSUP])
+def test_where_a_disk_has_memory_of_its_own_a_sync_empties_that_too(tmp_path, number):
+    """As on macOS; a file system there that cannot is synced as far as it goes."""
+    control = Control(number)
+    LocalDisk(system_sync(control)).write_new(tmp_path / "x", b"abc")
+    assert [command for _, command in control.did] == [51]
+    assert (tmp_path / "x").read_bytes() == b"abc"
+
+
+def test_a_fuller_sync_that_fails_is_not_kept_quiet(tmp_path):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        LocalDisk(system_sync(Control(errno.EIO))).write_new(tmp_path / "x", b"abc")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sync of a folder")

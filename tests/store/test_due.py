@@ -8,7 +8,7 @@ import pytest
 from directories import BTC, ETH
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journals import LATE, NOON, at, candle, journal_in, rows, unsure
+from journals import LATE, NOON, at, candle, empty, journal_in, rows, unsure
 from pages import findings, page, rest
 
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series
@@ -115,6 +115,15 @@ def test_a_page_reaches_back_over_what_is_due_and_not_over_what_waits(journal):
     assert due(journal, 200) == [(2, 5)]
     journal.commit([vain(4, 5)], at(200))
     assert due(journal, 200) == [(2, 3)]
+
+
+def test_a_gap_of_minutes_ago_lets_one_go_first_that_no_page_holds_with_it(journal):
+    journal.commit([unsure(0, 5), empty(5, 200), unsure(200, 201), empty(201, 400), unsure(400, 401)], at(402))
+    assert due(journal, 402) == [(0, 5)]
+    assert due(journal, 403.4) == [(0, 5)]
+    assert due(journal, 403.5) == [(200, 401)]
+    journal.commit([vain(0, 5)], at(402))
+    assert due(journal, 402) == [(200, 401)]
 
 
 def test_a_gap_that_one_question_does_not_reach_is_asked_about_piece_by_piece_before_it_waits(journal):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from stores import LATE, candles, check, expect, flush
 
+from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import Locked, hold_lock, is_locked
+from trio_candles.store.schema import LOCK
+from trio_candles.store.store import open_store
 
 HOLD = """
 import sys
@@ -100,6 +106,37 @@ for _ in range(20_000):
         looker.kill()
 
 
+def looks_beside_another(path: Path, looks: int) -> int:
+    """How many of *looks* at *path* say that it is held, while somebody else is in the middle of a look."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        return sum(is_locked(path) for _ in range(looks))
+    finally:
+        os.close(handle)
+
+
+def test_two_who_look_at_the_same_time_do_not_take_each_other_for_a_collector(tmp_path):
+    (tmp_path / "lock").touch()
+    assert looks_beside_another(tmp_path / "lock", 100) == 0
+
+
+def test_four_threads_that_look_for_a_while_never_see_a_collector_that_is_not_there(tmp_path):
+    path, seen = tmp_path / "lock", []
+    path.touch()
+
+    def look() -> None:
+        seen.extend(is_locked(path) for _ in range(2_000))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(seen), sum(seen)) == (8_000, 0)
+
+
 def test_the_lock_is_not_handed_to_child_processes(tmp_path):
     """A child that outlives the collector must not keep the next one out."""
     path = tmp_path / "lock"
@@ -122,3 +159,58 @@ def test_a_lock_that_can_only_be_read_can_be_looked_at(tmp_path):
         path.chmod(0o444)
         assert is_locked(path)
     assert not is_locked(path)
+
+
+# --- a thread that is still writing -------------------------------------------------------------------------
+
+
+class Hanging(LocalDisk):
+    """Takes its time with the first day file: until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs, self.let_go = threading.Event(), threading.Event()
+
+    def write_new(self, path, content):
+        if path.suffix == ".parquet":
+            self.hangs.set()
+            self.let_go.wait(60)
+        super().write_new(path, content)
+
+
+def wait_for_the_store() -> None:
+    """Until the thread that puts a store to rest after its last writer has done so."""
+    for thread in threading.enumerate():
+        if thread.name == "store":
+            thread.join(30)
+
+
+@pytest.mark.parametrize("ends", ["in good order", "with a bug"])
+def test_a_directory_stays_held_until_an_abandoned_thread_has_written(tmp_path, ends):
+    disk, lock = Hanging(), tmp_path / LOCK
+    try:
+        with suppress(ZeroDivisionError), open_store(tmp_path, disk) as store:
+            expect(store)
+            store.commit(candles(-3, 3), LATE)
+            writer = threading.Thread(target=flush, args=(store,))
+            writer.start()
+            disk.hangs.wait(30)
+            if ends == "with a bug":
+                raise ZeroDivisionError
+        assert is_locked(lock)
+        with pytest.raises(Locked), hold_lock(lock, attempts=1):
+            pass
+    finally:
+        disk.let_go.set()
+    writer.join(30)
+    wait_for_the_store()
+    assert not is_locked(lock)
+    check(tmp_path, candles(-3, 3))
+
+
+def test_a_directory_that_nobody_writes_to_is_let_go_at_once(tmp_path):
+    with open_store(tmp_path) as store:
+        writer = threading.Thread(target=store.stopped, args=(LATE,))
+        writer.start()
+        writer.join(30)
+    assert not is_locked(tmp_path / LOCK)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from journals import LATE, NOON, Watched, at, candle, empty, gaps, journal_in, kinds, minutes, rows, unsure
 from pages import NOW, absent, findings, page, rest
 
-from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Source
+from trio_candles.candles.model import DAY, MINUTE, Attempt, Candle, Millis, Page, Reason, Source
 from trio_candles.candles.validation import Rule
 
 LATER = at(202)
@@ -254,6 +254,29 @@ def test_what_turns_up_after_all_is_stored(journal):
     journal.commit([page(1, 4, rest(2))], at(130))
     assert [state[:3] for state in states(journal)] == [(1, 2, "unfillable"), (3, 4, "unfillable")]
     assert minutes_stored(journal) == {0, 2, 4, 7}
+
+
+def absences(journal: Watched) -> list[tuple[int, int]]:
+    found = rows(journal, "SELECT since_ms, until_ms FROM gap_event WHERE event = 'absent' ORDER BY since_ms")
+    return [((since - NOON) // MINUTE, (until - NOON) // MINUTE) for since, until in found]
+
+
+@pytest.mark.parametrize("turned_up", [candle(2), empty(2, 3)], ids=["a candle", "empty"])
+def test_an_absence_before_a_minute_was_known_does_not_count_when_it_is_lost(journal, turned_up):
+    """Its day file was damaged, say: the venue had the minute, so that it has to be seen absent twice anew."""
+    journal.commit([absent(1, 4)], at(100))
+    journal.commit([turned_up], at(105))
+    if isinstance(turned_up, Candle):
+        rows(journal, "DELETE FROM candle WHERE open_ms = ?", at(2))
+    else:
+        rows(journal, "DELETE FROM empty WHERE since_ms = ?", at(2))
+    journal.lose("p", BTC, Millis(NOON - NOON % DAY), at(108), "a test")
+    assert absences(journal) == [(1, 2), (3, 4)]
+    journal.commit([absent(1, 4)], at(120))
+    assert [state[:3] for state in states(journal)] == [(1, 2, "unfillable"), (2, 3, "open"), (3, 4, "unfillable")]
+    assert absences(journal) == [(1, 2), (2, 3), (3, 4)]
+    journal.commit([absent(1, 4)], at(131))
+    assert {state[2] for state in states(journal)} == {"unfillable"}
 
 
 def minutes_stored(journal: Watched) -> set[int]:

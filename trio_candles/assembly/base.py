@@ -9,7 +9,7 @@ A minute's way, as an assembler sees it::
 ``frontier`` separates the minutes that have had a first verdict from those that are owed one. Invariant: the first
 verdicts of all minutes from where the assembler began to ``frontier`` were given in order, without a hole and without
 an overlap; ``frontier`` never goes back. A proof of a minute beyond the frontier makes the minutes between ``Unsure``,
-so that no verdict waits for another minute's. Why a minute is ``Unsure`` is decided in :meth:`Assembler._why`.
+so that no verdict waits for another minute's. Why a minute is ``Unsure`` is decided in :meth:`Assembler._whys`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from trio_candles.candles.intervals import Interval, clip, cover, subtract, union
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Series, Source, Unsure, Verdict, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
-from trio_candles.venues.protocol import Event, Row
+from trio_candles.venues.history import NOTHING, Heard
+from trio_candles.venues.protocol import Event, Row, Unread
 
 __all__ = ["AHEAD", "BEGINNING", "SETTLE", "Assembler", "Outcome", "Rejected", "Remark", "candle_of"]
 
@@ -72,8 +74,8 @@ class Assembler(ABC):
     """Since when there has been no connection; ``None`` while there is one."""
     _breaks: list[tuple[Millis, Millis]] = attrs.field(factory=list)
     """Each ``[since, until)`` without connection that may touch a minute which has no verdict yet."""
-    _reasons: dict[Millis, tuple[Reason, str]] = attrs.field(factory=dict)
-    """Why single minutes are in doubt, where that is more than "not proven"."""
+    _reasons: dict[Interval, tuple[Reason, str]] = attrs.field(factory=dict)
+    """Why minutes are in doubt, by disjoint spans, where that is more than "not proven"."""
     _doubt: str | None = None
     """Why the venue calls its own feed into question; ``None`` if it does not."""
     _refused: str | None = None
@@ -108,6 +110,22 @@ class Assembler(ABC):
         """
         self._doubt = text
 
+    def unread(self, row: Unread, now: Millis) -> None:
+        """A *row* was received at *now* that could not be read: it proves nothing, and if nothing else proves its
+        minute, it is the reason why.
+        """
+        if row.minute is not None and self.frontier <= row.minute <= now:
+            self._explain(row.minute, row.minute + MINUTE, (Reason.REJECTED, f"unreadable row: {row.reason}"))
+
+    # --- what is known
+
+    def heard(self) -> Heard:
+        """What the feed knows, as evidence beside REST's answers; nothing while the venue calls it into question."""
+        return NOTHING if self._doubt is not None else self._heard()
+
+    def _heard(self) -> Heard:
+        return NOTHING
+
     # --- verdicts
 
     @abstractmethod
@@ -121,33 +139,58 @@ class Assembler(ABC):
 
     def give_up(self, until: Millis) -> Iterator[Outcome]:
         """``Unsure`` for each minute before *until* that has no verdict; neighbours of one reason are joined."""
-        since = self.frontier
-        while since < until:
-            reason, detail = self._why(since)
-            end = Millis(since + MINUTE)
-            while end < until and self._why(end) == (reason, detail):
-                end = Millis(end + MINUTE)
-            yield Unsure(self.series, since, end, reason, detail)
-            since = end
+        last: Unsure | None = None
+        for (since, end), (reason, detail) in self._whys(self.frontier, until):
+            if last is not None and (last.reason, last.detail) == (reason, detail):
+                last = attrs.evolve(last, until=Millis(end))
+                continue
+            if last is not None:
+                yield last
+            last = Unsure(self.series, Millis(since), Millis(end), reason, detail)
+        if last is not None:
+            yield last
         self.frontier = max(self.frontier, until)
-        self._reasons = {minute: why for minute, why in self._reasons.items() if minute >= self.frontier}
+        self._reasons = {span: why for span, why in self._reasons.items() if span[1] > self.frontier}
 
-    def _why(self, minute: Millis) -> tuple[Reason, str]:
-        """The reason and detail of a gap at *minute*: the first of these that applies."""
+    def _whys(self, since: Millis, until: Millis) -> Iterator[tuple[Interval, tuple[Reason, str]]]:
+        """``[since, until)`` in pieces, each with the reason and detail of a gap there: the first of these that
+        applies.
+        """
         if self._refused is not None:
-            return Reason.REFUSED, self._refused
-        if minute in self._reasons:
-            return self._reasons[minute]
-        if self._without_connection(minute, minute + MINUTE):
-            return Reason.DISCONNECTED, ""
-        if self._doubt is not None:
-            return Reason.SUSPECT, self._doubt
-        return self.default_reason, ""
+            if since < until:
+                yield (since, until), (Reason.REFUSED, self._refused)
+            return
+        without, at = self._without_connection(since, until), int(since)
+        other = (self.default_reason, "") if self._doubt is None else (Reason.SUSPECT, self._doubt)
+        beyond: tuple[Interval, tuple[Reason, str] | None] = ((until, until), None)
+        for (low, high), why in [*sorted(self._reasons.items()), beyond]:
+            low, high = max(int(since), low), min(int(until), high)
+            for piece, missing in cover(without, at, low):
+                yield piece, (Reason.DISCONNECTED, "") if missing else other
+            if why is not None and low < high:
+                yield (low, high), why
+            at = max(at, high)
 
-    def _without_connection(self, since: int, until: int) -> bool:
+    def _explain(self, since: int, until: int, why: tuple[Reason, str]) -> None:
+        """Note why the minutes of ``[since, until)`` are in doubt, where nothing is noted yet and there was a
+        connection.
+        """
+        known = [*self._reasons, *self._without_connection(since, until)]
+        for piece in subtract([(since, until)], sorted(known)):
+            self._reasons[piece] = why
+
+    def _was_lost(self, since: int, until: int) -> bool:
         """Whether the connection was missing for a part of ``[since, until)``."""
         missing = self._disconnected_since is not None and self._disconnected_since < until
         return missing or any(lost < until and restored > since for lost, restored in self._breaks)
+
+    def _without_connection(self, since: int, until: int) -> list[Interval]:
+        """The minutes of ``[since, until)`` in a part of which the connection was missing."""
+        breaks = [*self._breaks]
+        if self._disconnected_since is not None:
+            breaks.append((self._disconnected_since, Millis(max(until, self._disconnected_since + MINUTE))))
+        touched = sorted((lost - lost % MINUTE, restored + -restored % MINUTE) for lost, restored in breaks)
+        return list(clip(union(touched), since, until))
 
     def _prove(self, verdict: Candle | Empty, now: Millis) -> Iterator[Outcome]:
         """Pass a proven verdict on, after first verdicts for the minutes before it."""
@@ -159,7 +202,11 @@ class Assembler(ABC):
             if rule is not None:
                 minute = floor_to(since, MINUTE)
                 if self.frontier <= minute <= now:
-                    self._reasons[minute] = (Reason.REJECTED, rule.value)
+                    span = (minute, minute + MINUTE)
+                    self._reasons = {
+                        piece: why for known, why in self._reasons.items() for piece in subtract([known], [span])
+                    }
+                    self._reasons[span] = (Reason.REJECTED, rule.value)
                 yield Rejected(verdict, rule)
                 return
         else:
@@ -176,8 +223,9 @@ class Assembler(ABC):
         if self._doubt is None:
             yield from self._prove(verdict, now)
 
-    def _ahead(self, what: str, time: Millis, now: Millis) -> Sequence[Outcome]:
-        return (Remark("wrong_time", f"{self.series} {what} is {time - now} ms ahead of our clock"),)
+    def _wrong_time(self, what: str, time: Millis, now: Millis) -> Sequence[Outcome]:
+        off = f"{time - now} ms ahead of" if time > now else f"{now - time} ms behind"
+        return (Remark("wrong_time", f"{self.series} {what} is {off} our clock"),)
 
 
 def candle_of(series: Series, row: Row, now: Millis) -> Candle:

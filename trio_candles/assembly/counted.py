@@ -17,6 +17,7 @@ import attrs
 
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark, candle_of
 from trio_candles.candles.model import DAY, MINUTE, Empty, Millis, floor_to
+from trio_candles.venues.history import Heard
 from trio_candles.venues.protocol import Event, Row, TradeSeen
 
 __all__ = ["FromCountedRows"]
@@ -25,6 +26,8 @@ _SPANS_KEPT = 20
 """Unresolved minutes with trades that are still tried together; older ones are left to REST."""
 _ROWS_KEPT = 1_440
 """How many rows may wait for ids; a dropped row can only make a count too small, which proves nothing."""
+_TOLD = 64
+"""How many trades, the newest, are evidence for REST; of a thin pair that may be days."""
 _PROVEN_KEPT = 5
 """How many proven rows are remembered, to notice when the venue changes one afterwards."""
 
@@ -54,6 +57,8 @@ class FromCountedRows(Assembler):
     """(minute, id): a trade of that id is not after that minute, and nothing is owed on minutes up to it."""
     _proven: dict[Millis, Row] = attrs.field(factory=dict)
     """The newest :data:`_PROVEN_KEPT` proven rows."""
+    _seen: dict[int, TradeSeen] = attrs.field(factory=dict)
+    """The newest trades by id, at least :data:`_TOLD`."""
     _newest: Millis = BEGINNING
     """The newest minute in which a trade was seen."""
 
@@ -63,14 +68,17 @@ class FromCountedRows(Assembler):
             return self._hear_row(event, now)
         if isinstance(event, TradeSeen):
             if event.time > now + AHEAD:
-                return self._ahead(f"trade {event.trade_id}", event.time, now)
+                return self._wrong_time(f"trade {event.trade_id}", event.time, now)
+            self._seen[event.trade_id] = event
+            if len(self._seen) > 4 * _TOLD:
+                self._seen = {id: self._seen[id] for id in sorted(self._seen)[-_TOLD:]}
             return self._hear_trade(event, now)
         return ()
 
     def _hear_row(self, row: Row, now: Millis) -> Sequence[Outcome]:
         minute, count = row.open_time, row.trades_count or 0
         if not now - DAY <= minute <= now + AHEAD:
-            return self._ahead("row", minute, now)
+            return self._wrong_time("row", minute, now)
         if minute % MINUTE:
             return list(self._prove(candle_of(self.series, row, now), now))  # broken: _prove rejects it
         if self._base is not None and minute <= self._base[0]:
@@ -108,6 +116,15 @@ class FromCountedRows(Assembler):
             ids.lo = seen.trade_id
             return self._resolve(now)
         return ()
+
+    def _heard(self) -> Heard:
+        """The newest trades; which is the newest of all, a feed knows while there is a connection."""
+        ids = sorted(self._seen)[-_TOLD:]
+        if not ids:
+            return Heard()
+        first = next((n for n in range(len(ids) - 1, 0, -1) if ids[n - 1] != ids[n] - 1), 0)
+        listens = self._disconnected_since is None and self._refused is None
+        return Heard(tuple(self._seen[id] for id in ids[first:]), ids[-1] if listens else 0)
 
     def _resolve(self, now: Millis) -> Sequence[Outcome]:
         """Prove every span of minutes that the ids now prove, oldest first."""

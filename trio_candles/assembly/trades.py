@@ -4,11 +4,11 @@ What was heard is kept as *runs*: stretches of ids of which every trade was hear
 extends that run (nearly all do); any other one begins a run or extends another, and two runs that meet become one. A
 heartbeat that names the newest id heard extends the time, not the ids: no trade has come since.
 
-A run proves a minute if the run began before the minute and no trade is missing up to :data:`GRACE` after the
-minute's end. Invariants: between two runs at least one trade is missing; ``since <= judged_until``, and a run's minutes
-before ``judged_until`` have had their verdict from that run, but for those in which a trade of another run lies (the
-ids do not follow time there) and those whose trades were forgotten; ``complete_until`` and ``judged_until`` never go
-back.
+A run proves a minute if the run began :data:`GRACE` before the minute and no trade is missing up to :data:`GRACE`
+after the minute's end. Invariants: between two runs at least one trade is missing; ``since <= judged_until``, and a
+run's minutes before ``judged_until`` have had their verdict from that run, but for those in which a trade of another
+run lies (the ids do not follow time there) and those whose trades were forgotten; ``complete_until`` and
+``judged_until`` never go back.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import attrs
 from trio_candles.assembly.base import AHEAD, BEGINNING, Assembler, Outcome, Remark
 from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Reason, Source, Trade, floor_to
+from trio_candles.venues.history import Heard
 from trio_candles.venues.protocol import Event, Heartbeat, Traded
 
 __all__ = ["FromTrades"]
 
 GRACE = Millis(1_000)
-"""How far beyond a minute's end proof must reach where trades might come slightly out of order."""
+"""How far beyond a minute, on either side, proof must reach where trades might come slightly out of order."""
 
 
 @attrs.define
@@ -35,7 +36,7 @@ class _Run:
     lo: int
     hi: int
     since: Millis
-    """The first minute that began after the trade ``lo``: the first that this run can prove."""
+    """The first minute that began :data:`GRACE` after the trade ``lo``: the first that this run can prove."""
     complete_until: Millis
     """No trade before this time is missing above ``hi``: the newest trade's time, or a heartbeat's."""
     judged_until: Millis
@@ -45,6 +46,8 @@ class _Run:
 _RUNS_KEPT = 64
 _KEPT_JUDGED = 5 * MINUTE
 """Trades of minutes that have their verdict are kept this long, for a trade that comes late."""
+_TOLD = 64
+"""How many trades are evidence for REST: the newest will do, where they meet with what REST has."""
 _MINUTES_KEPT = 60
 """How many minutes with trades may wait for proof; older ones are left to REST, which is much quicker."""
 
@@ -58,6 +61,10 @@ class FromTrades(Assembler):
     _trades: dict[Millis, list[Trade]] = attrs.field(factory=dict)
     _kept_since: Millis = BEGINNING
     """Trades of earlier minutes have been dropped: those minutes get no verdict any more."""
+    _newest: Trade | None = None
+    """The trade of the highest id, which is kept although its minute may be forgotten."""
+    _beat: Heartbeat | None = None
+    """The latest heartbeat that named no older trade than the newest one heard."""
     _forgotten_id: int = 0
     """Whether trades up to this id have arrived before is not known any more: they are ignored."""
 
@@ -66,11 +73,11 @@ class FromTrades(Assembler):
         if isinstance(event, Traded):
             trade = event.trade
             if trade.time > now + AHEAD:
-                return self._ahead(f"trade {trade.trade_id}", trade.time, now)
+                return self._wrong_time(f"trade {trade.trade_id}", trade.time, now)
             return self._hear_trade(trade, now)
         if isinstance(event, Heartbeat):
             if event.time > now + AHEAD:
-                return self._ahead("heartbeat", event.time, now)
+                return self._wrong_time("heartbeat", event.time, now)
             return self._hear_heartbeat(event, now)
         return ()
 
@@ -96,7 +103,7 @@ class FromTrades(Assembler):
             # Ids ascend with time: a time long before that of a lower id is wrong; the new run would prove minutes
             # from before the hole.
             time = max(trade.time, runs[index - 1].complete_until - GRACE) if index else trade.time
-            since = Millis(floor_to(time, MINUTE) + MINUTE)
+            since = floor_to(time + GRACE + MINUTE - 1, MINUTE)  # the trade before it, which is missing, may be later
             run = _Run(new_id, new_id - 1, since, trade.time, since)
             runs.insert(index, run)
             index += 1
@@ -111,6 +118,8 @@ class FromTrades(Assembler):
     def _extend(self, run: _Run, trade: Trade, now: Millis) -> list[Outcome]:
         """Add to *run* the trade that follows it."""
         run.hi = trade.trade_id
+        if run is self._runs[-1]:
+            self._newest = trade
         run.complete_until = max(run.complete_until, trade.time)
         minute = floor_to(trade.time, MINUTE)
         if minute < self._kept_since:
@@ -130,10 +139,9 @@ class FromTrades(Assembler):
         """Note that the feed left out the ids between *run* and *trade*, in the minutes in which we were connected."""
         missing = f"trade ids {run.hi + 1}..{trade.trade_id - 1}"
         since = max(floor_to(min(run.complete_until, trade.time), MINUTE), self.frontier)
-        for minute in range(since, max(run.complete_until, trade.time) + 1, MINUTE):
-            if not self._without_connection(minute, minute + MINUTE):
-                self._reasons.setdefault(Millis(minute), (Reason.MISSING_TRADES, missing))
-        if self._without_connection(run.complete_until, now):
+        until = floor_to(max(run.complete_until, trade.time) + GRACE - 1, MINUTE) + MINUTE
+        self._explain(since, until, (Reason.MISSING_TRADES, missing))
+        if self._was_lost(run.complete_until, now):
             return []
         return [Remark("missing_trades", f"{self.series} {missing} were not sent")]
 
@@ -150,16 +158,31 @@ class FromTrades(Assembler):
         return outcomes
 
     def _hear_heartbeat(self, beat: Heartbeat, now: Millis) -> Sequence[Outcome]:
-        if not self._runs:
-            return ()
-        run = self._runs[-1]
+        run = self._runs[-1] if self._runs else None
         # An id smaller than the newest we have proves nothing (the venue once sent 0 for months); a larger id means
-        # that a trade is still on its way, or lost.
+        # that a trade is still on its way, or lost: REST may have it.
+        if beat.last_trade_id >= (run.hi if run is not None else 1):
+            self._beat = beat
+        if run is None:
+            return ()
         if beat.last_trade_id == run.hi and beat.time > run.complete_until:
             run.complete_until = beat.time
             if beat.time - GRACE >= run.judged_until + MINUTE:
                 return self._give_verdicts(run, now)
         return ()
+
+    def _heard(self) -> Heard:
+        """The newest trades of the newest run, and what the latest heartbeat said."""
+        told: list[Trade] = [self._newest] if self._newest is not None else []
+        for minute in sorted(self._trades, reverse=True):
+            if not told or len(told) >= _TOLD:
+                break
+            for trade in sorted(self._trades[minute], key=lambda trade: trade.trade_id, reverse=True):
+                if trade.trade_id == told[-1].trade_id - 1:
+                    told.append(trade)
+        if self._beat is None:
+            return Heard(tuple(reversed(told)))
+        return Heard(tuple(reversed(told)), self._beat.last_trade_id, self._beat.time)
 
     def _give_verdicts(self, run: _Run, now: Millis) -> list[Outcome]:
         """Verdicts on all minutes that *run* now proves and has not judged."""

@@ -35,6 +35,8 @@ CODED = pa.schema(
 )
 """A day file's columns as they are read, strings as dictionaries: 1,440 times the same word is one word."""
 _DAY_FILE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.parquet", re.ASCII)
+_FOREIGN = re.compile(r"\.DS_Store|\._.*|\.directory|Thumbs\.db|ehthumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
+"""What macOS's Finder (``._`` on foreign disks), KDE's Dolphin and Windows' Explorer leave in a folder."""
 _VENUE = re.compile(r"[a-z][a-z0-9]*", re.ASCII)
 """What a venue's folder can be called."""
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -57,6 +59,8 @@ class Tree:
     """The timeframes whose day file exists."""
     leftovers: list[str] = attrs.field(factory=list)
     """Names below a venue's folder, or in its place, that are no day file's."""
+    foreign: list[str] = attrs.field(factory=list)
+    """Names below a venue's folder that an operating system leaves wherever somebody looks."""
     temporary: list[str] = attrs.field(factory=list)
     quarantined: int = 0
 
@@ -130,7 +134,9 @@ def survey(data_dir: Path, venues: Collection[str]) -> Tree:
         elif entry.name in venues or _looks_like_a_venue(entry, files):
             for path in files:
                 found = cell_of(path)
-                if found is None:
+                if _FOREIGN.fullmatch(path.rpartition("/")[2]):
+                    tree.foreign.append(path)
+                elif found is None:
                     tree.leftovers.append(path)
                 else:
                     tree.cells.setdefault(found[0], set()).add(found[1])

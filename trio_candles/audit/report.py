@@ -108,6 +108,8 @@ class AuditDocument:
     series: tuple[SeriesTotals, ...]
     gaps: tuple[KnownGap, ...]
     violations: tuple[Violation, ...]
+    warnings: tuple[str, ...]
+    """Paths below the data directory of files that an operating system left there: no violation."""
 
 
 @attrs.define
@@ -148,6 +150,9 @@ class Report:
     violations: tuple[Violation, ...]
     quarantined: int = 0
     """Files in quarantine. They are no violation: the ledger has their minutes as gaps."""
+
+    foreign: tuple[str, ...] = ()
+    """Paths below the data directory of files that an operating system left there: no violation."""
 
     exists: bool = True
     """Whether there is a journal, or a day file."""
@@ -211,6 +216,7 @@ class Report:
             ),
             gaps=self.gaps,
             violations=self.violations[:LISTED],
+            warnings=self.foreign[:LISTED],
         )
 
     def as_text(self) -> str:
@@ -235,6 +241,10 @@ class Report:
             one = self.quarantined == 1
             files, minutes = ("1 file lies", "its") if one else (f"{self.quarantined:,} files lie", "their")
             yield f"{files} in quarantine; {minutes} minutes are gaps above."
+            yield ""
+        if self.foreign:
+            more = f" and {len(self.foreign) - 1:,} more" if len(self.foreign) > 1 else ""
+            yield f"Warning: left there by an operating system: {printable(self.foreign[0])}{more}"
             yield ""
         if self.violations:
             yield "VIOLATIONS"

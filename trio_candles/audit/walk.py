@@ -33,7 +33,7 @@ from trio_candles.audit.ledger import Account, Ledger, read_ledger
 from trio_candles.audit.report import KnownGap, Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.candles.model import DAY, Series, Timeframe, canonical_symbol
-from trio_candles.store.schema import ABSENT, JOURNAL
+from trio_candles.store.schema import ABSENT, JOURNAL, WAITS
 
 __all__ = ["Selection", "audit"]
 
@@ -136,6 +136,7 @@ def audit(
         tuple(gap for gap in ledger.gaps if _asked(selection, folders[gap.venue, gap.symbol], gap)),
         (*general, *(violation for day in found for violation in day.violations)),
         tree.quarantined,
+        tuple(path for path in tree.foreign if selection.venue in (None, path.split("/")[0])),
         ledger.exists or bool(tree.cells),
     )
 
@@ -195,7 +196,8 @@ class _Reading:
         return sorted(cell for cell in cells if self.selection.takes_cell(cell))
 
     def _end(self, account: Account) -> int:
-        return account.end(self.beside, self.time)
+        # A collector that waits for its clock to be vouched for accounts for nothing meanwhile.
+        return account.end(self.beside and WAITS not in self.ledger.meta, self.time)
 
     def days(self, cells: Iterable[Cell]) -> Iterator[Day]:
         """Audit *cells*, in order."""

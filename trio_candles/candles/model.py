@@ -230,7 +230,7 @@ class Reason(StrEnum):
     SUSPECT = "suspect"
     """The venue itself said that its feed is not to be trusted (maintenance, cancel-only...)."""
     REJECTED = "rejected"
-    """A candle came and broke a rule; the detail names the rule."""
+    """A candle came and broke a rule, or a row that cannot be read; the detail names the rule, or what is wrong."""
     OVERFLOW = "overflow"
     """More verdicts waited for the disk than the stated bound, and these were given up."""
     CORRUPT = "corrupt"

@@ -27,7 +27,6 @@ import attrs
 import trio
 
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Series, printable
-from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
@@ -72,7 +71,6 @@ class Comparer:
     """Decides what to ask of one venue."""
 
     backlog: Backlog
-    time: Time
     doubts_next: bool = True
     """Doubtful minutes and waiting series take turns, as far as there are both."""
     before_sample: int = 0
@@ -83,9 +81,13 @@ class Comparer:
         """The venue's record."""
         return self.backlog.history
 
-    def next_question(self) -> Question | None:
-        """A question about what has been due the longest, of the kind whose turn it is; ``None`` if nothing is due."""
-        kinds = [self._doubtful(), self._unconfirmed()] if self.doubts_next else [self._unconfirmed(), self._doubtful()]
+    def next_question(self, now: Millis) -> Question | None:
+        """A question, at *now*, about what has been due the longest, of the kind whose turn it is; ``None`` if nothing
+        is due.
+        """
+        kinds = [self._doubtful(now), self._unconfirmed(now)]
+        if not self.doubts_next:
+            kinds.reverse()
         self.doubts_next = not self.doubts_next
         kinds.insert(2 if self.before_sample > 0 else 0, self._samples())
         question = next(chain(*kinds), None)
@@ -107,16 +109,14 @@ class Comparer:
                     one.series, one.since, one.until, one.since, Using.TRADES, conclusive=True, is_sample=True
                 )
 
-    def _doubtful(self) -> Iterator[Question]:
-        now = self.time.now()
+    def _doubtful(self, now: Millis) -> Iterator[Question]:
         for doubt in self.backlog.doubtful:
             if doubt.series not in self.backlog.comparing:
                 # The first answer is the record's, as it stands; unless that is what is stored.
                 has_record = doubt.answered is not None or doubt.is_row
                 yield self._about_minute(doubt.series, doubt.minute, has_record, now)
 
-    def _unconfirmed(self) -> Iterator[Question]:
-        now = self.time.now()
+    def _unconfirmed(self, now: Millis) -> Iterator[Question]:
         for one in self.backlog.unconfirmed:
             if one.series not in self.backlog.comparing:
                 question = self._about_series(one.series, one.since, now)
@@ -143,17 +143,17 @@ class Comparer:
         return Question(series, since, until, asked_since, Using.ROWS, conclusive=False)
 
 
-async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, time: Time, backoff: Backoff) -> None:
+async def keep_comparing(backlog: Backlog, rest: Rest, state: VenueState, backoff: Backoff) -> None:
     """Compare what is stored of *backlog*'s venue with its record, for ever."""
-    comparer, counted = Comparer(backlog, time), Counted(rest)
+    comparer, counted = Comparer(backlog), Counted(rest)
     while True:
-        await state.room()
-        question = comparer.next_question()
+        now = await state.room()
+        question = comparer.next_question(now)
         if question is None:
             await trio.sleep(IDLE_SECONDS)
             continue
         before = counted.turns
-        unwell = await compare(backlog.history, counted, state, question, time.now())
+        unwell = await compare(backlog.history, counted, state, question, now)
         comparer.has_taken(question, counted.turns - before)
         seconds = (counted.turns - before) / (rest.pace() * SHARE)
         await trio.sleep(max(seconds, backoff.next()) if unwell else seconds)
@@ -166,15 +166,21 @@ async def compare(history: History, rest: Rest | Counted, state: VenueState, que
     no answer, or called us too fast). *now* is in Unix ms.
     """
     series, using = question.series, question.using
+    # Not with trades that the feed told: what came from there is what is compared.
+    heard = attrs.evolve(state.heard(series), trades=())
     try:
-        filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using))
+        filled = await converse(rest, history.fill(series, question.asked_since, question.until, now, using, heard))
     except (Refusal, Misunderstood) as error:
         log.info("%s cannot be confirmed now: %s", series, printable(str(error)))
         if isinstance(error, Refusal) and error.proven is not None:
             state.reject(error.proven.rejected)
         why = printable(str(error))
         state.add([Attempt(series, question.since, question.until, why, comparing=True)])
-        return isinstance(error, (Throttled, Unavailable))
+        unwell = isinstance(error, (Throttled, Unavailable))
+        if not unwell:
+            state.answered(series, why)
+        return unwell
+    state.answered(series, filled.unclear)
     state.reject(filled.rejected)
     state.add([
         Page(

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import trio
 
 from trio_candles.candles.model import Millis, printable
-from trio_candles.clock import Time
 from trio_candles.collector.silence import check_stall, check_symbols, note_data
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import (
@@ -51,6 +52,8 @@ from trio_candles.venues.protocol import (
     Refused,
     Skipped,
     SystemStatus,
+    Told,
+    Unread,
 )
 
 __all__ = ["leaves", "listen", "run_feed"]
@@ -61,9 +64,6 @@ HEALTHY_SECONDS = 60.0
 """A connection that lasted so long was a good one: after it, the delays begin anew with the shortest."""
 LONGEST_WAIT = 60.0
 """Seconds until a reconnection, at most, as promised."""
-DRIFT_SECONDS = 2.0
-"""By which trio's clock and the service's may part from one tick of the watchdog to the next: more means that the
-machine slept, or that its clock was set. (Over a day the two may well drift so far apart.)"""
 TICK = 1.0
 """Seconds between two rounds of the watchdog."""
 
@@ -73,7 +73,6 @@ async def run_feed(
     url: str,
     state: VenueState,
     network: Network,
-    time: Time,
     verdicts: trio.MemorySendChannel[Batch],
     chance: random.Random,
     last_words: Callable[[Batch], object],
@@ -82,12 +81,14 @@ async def run_feed(
     """Collect from *venue* until cancelled. Then every minute that is over gets its verdict, *last_words* is given the
     last batch, and *verdicts* is closed.
     """
-    feed = Feed(venue, url, state, network, time)
+    clock = state.clock
+    feed = Feed(venue, url, state, network, clock)
     symbols = tuple(state.assemblers)
     size = venue.limits.symbols_per_connection
     batches = [symbols[start : start + size] for start in range(0, len(symbols), size)]
     state.board.connections = len(batches)
     connects = Budget(venue.limits.connects_per_second, venue.limits.connects_burst)
+    clock.on_jump.append(partial(hang_up, feed, "the clock jumped"))
     with verdicts:
         try:
             async with trio.open_nursery() as nursery:
@@ -101,7 +102,7 @@ async def run_feed(
                 nursery.start_soon(send_verdicts, state, verdicts, name=f"{venue.name}/sender")
         finally:
             # Every minute that is over gets its verdict, also when we are being cancelled.
-            state.settle_all(time.now())
+            state.settle_all(clock.now())
             last_words(state.take())
 
 
@@ -194,6 +195,8 @@ async def read_messages(feed: Feed, connection: Connection, socket: Socket) -> N
         connection.pinged = False
         connection.received += len(messages)
         moment = feed.time.now()
+        if connection.hung_up is not None:
+            continue  # the clock has jumped: what was buffered meanwhile says nothing of now
         for message in messages:
             read_message(feed, connection, message, moment)
 
@@ -211,8 +214,14 @@ def read_message(feed: Feed, connection: Connection, message: str | bytes, momen
         return
     for event in events:
         symbol = getattr(event, "symbol", None)
-        if isinstance(event, _ABOUT_THE_CONNECTION):
+        if isinstance(event, Unread):
+            listener.remark(event.reason, printable(event.text))
+            if symbol in connection.last_heard:
+                listener.hear(event, moment)
+        elif isinstance(event, _ABOUT_THE_CONNECTION):
             act_on(feed, connection, event)
+        elif isinstance(event, Told):
+            listener.hear(event, moment)
         elif symbol in connection.last_heard:
             connection.last_heard[symbol] = connection.last_frame
             note_data(connection, event)
@@ -230,7 +239,7 @@ def act_on(feed: Feed, connection: Connection, event: Event) -> None:
     match event:
         case Acked(symbol, channel):
             acknowledged(feed, connection, symbol, channel)
-        case Refused(_, text) | Notice(text) if feed.limits.too_fast in text:
+        case Refused(_, text) | Notice(text) if re.search(feed.limits.too_fast, text, re.IGNORECASE):
             throttled(feed, connection, printable(text))
         case Refused(symbol, text):
             refused(feed, connection, symbol, printable(text))
@@ -251,9 +260,14 @@ def act_on(feed: Feed, connection: Connection, event: Event) -> None:
 # --- the watchdog -----------------------------------------------------------------------------------------
 
 
+def hang_up(feed: Feed, why: str) -> None:
+    """End all connections of *feed*; each is made anew."""
+    for connection in feed.connections.values():
+        connection.hang_up(why)
+
+
 async def watch(feed: Feed, state: VenueState) -> None:
     """Once a second: end silent connections, chase acknowledgements, settle minutes that are due; for ever."""
-    drift = feed.time.now() / 1000 - trio.current_time()
     while True:
         due = trio.current_time() + TICK
         await trio.sleep(TICK)
@@ -264,12 +278,6 @@ async def watch(feed: Feed, state: VenueState) -> None:
                 connection.forgive(late)
             log.info("%s: the watchdog woke %.1f s late", feed.venue.name, late)
             continue
-        before, drift = drift, feed.time.now() / 1000 - trio.current_time()
-        jumped = drift - before
-        if abs(jumped) > feed.floor(DRIFT_SECONDS):
-            log.error("%s: the clock jumped by %+.1f s (suspended, or set); reconnecting", feed.venue.name, jumped)
-            for connection in feed.connections.values():
-                connection.hang_up("the clock jumped")
         for connection in list(feed.connections.values()):
             check_connection(feed, connection, trio.current_time())
         state.settle(feed.time.now())

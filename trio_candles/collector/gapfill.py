@@ -35,21 +35,22 @@ import attrs
 import trio
 
 from trio_candles.candles.model import MINUTE, Attempt, Finding, Millis, Page, Series, printable, utc_text
-from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.confirm import keep_comparing
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
 from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.network.websocket import Network
-from trio_candles.store.gaps import YOUNG, Due
+from trio_candles.store.gaps import PATIENT, YOUNG, Due
 from trio_candles.venues.history import (
     ABSENT,
+    Fill,
     Filled,
     History,
     Missing,
     Refusal,
     RestUrls,
+    Shown,
     Throttled,
     Unavailable,
     Using,
@@ -72,39 +73,42 @@ class Filler:
     """What the workers of one venue share."""
 
     backlog: Backlog
-    time: Time
     asked: dict[Series, float] = attrs.field(factory=dict)
     """When each series was last asked about, on trio's clock; a new run begins the turns anew, so the ledger has
     none."""
     turn: int = 0
     vouched: set[Series] = attrs.field(factory=set)
     """Series of which one page was answered twice, alike: later pages overlap with what is stored of that one."""
+    shown: dict[Series, Shown] = attrs.field(factory=dict)
+    """What the latest answers about each series showed of its newest trade."""
 
     @property
     def history(self) -> History:
         """The venue's record."""
         return self.backlog.history
 
-    def next_page(self) -> Due | None:
-        """The page to ask for now, of the series that was asked about the longest ago; ``None`` if nothing is due.
+    def next_page(self, now: Millis) -> Due | None:
+        """The page to ask for *now*, of the series that was asked about the longest ago; ``None`` if nothing is due.
 
-        Young minutes that nobody has asked about go first: no minute is to stay open for long, however much else there
-        is to fill. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols whose every minute
-        is a gap would otherwise leave no time for older gaps.
+        Young minutes that nobody has asked about, and that were patient (:data:`PATIENT`), go first: no minute is to
+        stay open for long, however much else there is to fill. Until then they have their series' turn, so that a page
+        closes many of them at once. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols
+        whose every minute is a gap would otherwise leave no time for older gaps.
         """
         ready = [page for page in self.backlog.due.values() if page.series not in self.backlog.busy]
         if not ready:
             return None
         self.turn += 1
-        young = self.time.now() - YOUNG if self.turn % OTHERS_EVERY else float("inf")
-        page = min(ready, key=lambda one: self._turn(one, young))
+        young = now - YOUNG if self.turn % OTHERS_EVERY else float("inf")
+        page = min(ready, key=lambda one: self._turn(one, young, now - PATIENT))
         self.asked[page.series] = trio.current_time()
         self.backlog.busy.add(page.series)
         return page
 
-    def _turn(self, page: Due, young: float) -> tuple[bool, float, Millis]:
+    def _turn(self, page: Due, young: float, patient: float) -> tuple[bool, float, Millis]:
         """The key of *page* in the order in which pages are asked for, lowest first."""
-        return not (page.fresh and page.until > young), self.asked.get(page.series, float("-inf")), page.until
+        hurries = page.fresh and page.until > young and page.since + MINUTE <= patient
+        return not hurries, self.asked.get(page.series, float("-inf")), page.until
 
     def may_believe(self, page: Due) -> bool:
         """Whether one answer about *page* is enough. The ledger holds an answer that names no market against what is
@@ -114,36 +118,36 @@ class Filler:
 
 
 async def fill_gaps(
-    backlog: Backlog, network: Network, urls: RestUrls, state: VenueState, time: Time, chance: random.Random
+    backlog: Backlog, network: Network, urls: RestUrls, state: VenueState, chance: random.Random
 ) -> None:
     """Close *backlog*'s venue's gaps as far as its record reaches, and compare what is stored with it; for ever."""
-    history, filler = backlog.history, Filler(backlog, time)
+    history, filler = backlog.history, Filler(backlog)
     async with open_rest(network, urls, history.rates, history.penalty) as rest, trio.open_nursery() as nursery:
         for number in range(WORKERS):
             backoff = Backoff(random.Random(chance.random()))
             nursery.start_soon(work, filler, rest, state, backoff, name=f"{history.name}/gaps {number}")
         backoff = Backoff(random.Random(chance.random()))
-        nursery.start_soon(keep_comparing, backlog, rest, state, time, backoff, name=f"{history.name}/confirm")
+        nursery.start_soon(keep_comparing, backlog, rest, state, backoff, name=f"{history.name}/confirm")
 
 
 async def work(filler: Filler, rest: Rest, state: VenueState, backoff: Backoff) -> None:
     """Ask for one page after another, for ever."""
     while True:
-        await state.room()
-        page = filler.next_page()
+        now = await state.room()
+        page = filler.next_page(now)
         if page is None:
             await filler.backlog.refreshed.wait()
-        elif await fill(filler, rest, state, page):
+        elif await fill(filler, rest, state, page, now):
             backoff.reset()
         else:
             await trio.sleep(backoff.next())
 
 
-async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool:
-    """Ask for *page* and hand what is proven, and what is not, to *state*; returns whether the venue was well."""
+async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due, now: Millis) -> bool:
+    """Ask for *page* at *now*, hand *state* what is proven and what is not; returns whether the venue was well."""
     error, filled, refusal, twice = "", None, None, not filler.may_believe(page)
     try:
-        filled, refusal = await ask(filler, rest, state, page)
+        filled, refusal = await ask(filler, rest, state, page, now)
     except Refusal as raised:
         refusal = raised
     except Misunderstood as misunderstood:
@@ -151,6 +155,8 @@ async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due) -> bool
     if refusal is not None:
         error = f"{type(refusal).__name__}: {refusal}"
     unwell = isinstance(refusal, (Throttled, Unavailable))
+    if not unwell:
+        state.answered(page.series, error or (filled.unclear if filled is not None else None))
     found: list[Finding] = []
     if filled is not None:
         failed = list(not_proven(page, filled))
@@ -178,8 +184,11 @@ def not_proven(page: Due, filled: Filled) -> Iterable[Missing]:
     return (part for part in filled.missing if stuck or part.why != Why.NOT_REACHED)
 
 
-async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple[Filled | None, Refusal | None]:
+async def ask(
+    filler: Filler, rest: Rest, state: VenueState, page: Due, now: Millis
+) -> tuple[Filled | None, Refusal | None]:
     """The venue's answers about *page*, as far as they are believed, and the refusal that ended them early, if one did.
+    All are judged by *now*, when the asking began: the clock may jump meanwhile.
 
     Where answers do not name their market, there may be nothing stored to hold them against (for the first page of a
     series there never is): then the venue is asked twice, and believed if both answers are the same. Candles that
@@ -191,12 +200,20 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
     second time; :class:`Misunderstood`, also where the two answers differ.
     """
     history, refusal, using = filler.history, None, Using.ALL
+
+    def about_page() -> Fill:
+        heard = attrs.evolve(state.heard(page.series), shown=filler.shown.get(page.series))
+        moment = state.clock.trusted() or now
+        return history.fill(page.series, page.since, page.until, moment, using, heard)
+
     try:
-        filled = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now()))
+        filled = await converse(rest, about_page())
     except Refusal as raised:
         if raised.proven is None:
             raise
         refusal, filled, using = raised, raised.proven, Using.ROWS
+    if filled.shown is not None:
+        filler.shown[page.series] = filled.shown
     state.reject(filled.rejected)
     if filler.may_believe(page):
         return filled, refusal
@@ -204,7 +221,7 @@ async def ask(filler: Filler, rest: Rest, state: VenueState, page: Due) -> tuple
         return None, refusal
     if filled.candles:
         try:
-            again = await converse(rest, history.fill(page.series, page.since, page.until, filler.time.now(), using))
+            again = await converse(rest, about_page())
         except Refusal as raised:  # OKX has rows on two endpoints: one may refuse each time
             if raised.proven is None or isinstance(raised, Throttled):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -11,11 +12,15 @@ from trio_candles.candles.model import Millis, utc_text
 
 __all__ = ["Board", "VenueBoard", "banner", "render"]
 
+log = logging.getLogger(__name__)
+
 WIDTH = 79
 RATE_OVER = 300_000
 """Ms over which the rate of a backfill is taken."""
 WORTH_SHOWING = 60
 """Open gap minutes from which on a venue's backfill has a line in the table: fewer are open at any time."""
+UNCLEAR_AFTER = 3
+"""How many answers about a series, one after another, are not understood before people are told."""
 STALE_AFTER = 120_000
 """Ms without market data after which a connected venue is called stale."""
 
@@ -68,11 +73,15 @@ class VenueBoard:
     compared: Counter[str] = attrs.field(factory=Counter)
     """What comparing live candles with REST came to in this run: agreed, differed, replaced, unanswered."""
     open_gap_minutes: int = 0
+    unclear: dict[str, int] = attrs.field(factory=dict)
+    """How many answers of REST about a symbol, up to the newest, were not understood; only symbols with one."""
     backfill: Backfill = attrs.field(factory=lambda: Backfill())
     last_data: Millis | None = None
     """When market data (no heartbeat) last came."""
     up_since: Millis | None = None
     """When every connection was first up in this run."""
+    waiting: bool = False
+    """Whether what the venue says waits for the clock to be vouched for."""
     at_stop: str | None = None
     """The status from when the collector was asked to stop: closing connections then is no disconnection."""
 
@@ -80,6 +89,14 @@ class VenueBoard:
     def connected(self) -> bool:
         """Whether every connection is up; false until it is known how many there are."""
         return 0 < self.connections <= self.connections_up
+
+    def answered(self, symbol: str, understood: bool) -> int:
+        """Count an answer of REST about *symbol*; returns how many, up to this one, were not understood."""
+        if understood:
+            self.unclear.pop(symbol, None)
+            return 0
+        self.unclear[symbol] = self.unclear.get(symbol, 0) + 1
+        return self.unclear[symbol]
 
     @property
     def rejections(self) -> int:
@@ -92,6 +109,8 @@ class VenueBoard:
             return self.at_stop
         if not self.connected:
             return "[DISC]"
+        if self.waiting:
+            return "[WAIT]"
         # A reconnection does not make a venue fresh: a connection that brings nothing is made anew every few minutes.
         quiet_since = self.last_data or self.up_since or now
         if now - quiet_since >= STALE_AFTER:
@@ -113,6 +132,20 @@ class Board:
         for venue in self.venues.values():
             venue.at_stop = venue.status(now)
 
+    def store_failed(self, part: str, error: str, consequence: str) -> None:
+        """Note and say that *part* of the store cannot write, in the system's words (*error*), and with what
+        *consequence*.
+        """
+        if self.store_errors.get(part) != error:
+            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
+        self.store_errors[part] = error
+
+    def store_works(self, part: str) -> None:
+        """Note, and say if it is news, that *part* of the store writes."""
+        error = self.store_errors.pop(part, None)
+        if error is not None:
+            log.warning("the store writes again (%s), after: %s", part, error)
+
     def status(self, now: Millis) -> str:
         """HEALTHY, STARTING or DEGRADED."""
         states = [venue.status(now) for venue in self.venues.values()]
@@ -133,7 +166,8 @@ def banner(venues: list[str], remarks: Sequence[str] = ()) -> str:
 def render(board: Board, now: Millis) -> str:
     """The table as plain text, every line ended."""
     double, single = "=" * WIDTH, "-" * WIDTH
-    head = f"  STATUS: {board.status(now)}  |  Uptime: {_uptime(now - board.started)}  |  {utc_text(now)[11:]}"
+    status = [f"STATUS: {board.status(now)}", f"Uptime: {_uptime(now - board.started)}", utc_text(now)[11:]]
+    head = "  " + "  |  ".join([*status, *filter(None, map(_unclear, board.venues.values()))])
     rows = [
         double,
         head,
@@ -153,6 +187,15 @@ def render(board: Board, now: Millis) -> str:
     if board.store_errors:
         rows += [single, *(f"  STORE ({part}): {error}" for part, error in board.store_errors.items())]
     return "\n".join([*rows, double]) + "\n"
+
+
+def _unclear(venue: VenueBoard) -> str:
+    """``kraken: answers not understood (BTC/USD and 2 more)``; nothing if no symbol has a run of them."""
+    symbols = [symbol for symbol, count in venue.unclear.items() if count >= UNCLEAR_AFTER]
+    if not symbols:
+        return ""
+    more = f" and {len(symbols) - 1} more" if len(symbols) > 1 else ""
+    return f"{venue.name}: answers not understood ({symbols[0]}{more})"
 
 
 def _confirmed(venue: VenueBoard) -> str:

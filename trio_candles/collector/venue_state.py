@@ -22,7 +22,7 @@ runs (``Assembler`` in :mod:`trio_candles.assembly.base`, and ``default_reason``
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -37,13 +37,17 @@ from trio_candles.candles.model import (
     Page,
     Reason,
     Series,
+    Trade,
     Unsure,
     Verdict,
+    printable,
 )
 from trio_candles.candles.validation import Rule
-from trio_candles.collector.status import VenueBoard
+from trio_candles.collector.status import UNCLEAR_AFTER, VenueBoard
 from trio_candles.collector.subscriptions import Connection, State
-from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Traded, TradeSeen
+from trio_candles.collector.vouching import Vouching
+from trio_candles.venues.history import Heard
+from trio_candles.venues.protocol import Event, Forming, Heartbeat, Proof, Row, Told, Traded, TradeSeen, Unread
 
 __all__ = ["VenueState", "collapsed", "open_venue_state"]
 
@@ -58,10 +62,20 @@ PAGES_LIMIT = 100
 """Answers of REST that may wait for the disk, per venue, of some 300 minutes each. They can be had again: beyond it
 nothing is asked, else the same pages would pile up for as long as a disk takes nothing."""
 
-CLOCK_TOLERANCE = 2_000
-"""Ms between the venue's clock and ours beyond which a warning is logged."""
+HELD_LIMIT = 100_000
+"""Events of a venue that may wait for the clock to be vouched for: some 50 MB. Beyond it the older half goes, which is
+as if there had been no connection then."""
+SAMPLE = 1_000
+"""Ms between two events that are taken for evidence of a clock that is vouched for already."""
+FORMING_LATE = 2_000
+"""Ms after its end for which a minute's forming row may still come: rows are pushed at most once a second."""
+CLOSED_LATE = 20_000
+"""Ms after a minute's end within which its closed row is pushed; usually it takes one or two seconds."""
 LOUD_EVERY = 60.0
 """Seconds between two warnings of the same kind about one venue; those between them go to the log file only."""
+
+_Held = tuple[float, Callable[..., None], tuple[object, ...]]
+"""When something happened, on trio's clock; what it does to the state; with which arguments but for the moment."""
 
 
 @attrs.define
@@ -72,33 +86,52 @@ class VenueState:
 
     board: VenueBoard
     assemblers: dict[str, Assembler]
-    speed: float = 1.0
-    """Service seconds per wall second: a delay of a wall second looks like so many of the service's."""
+    clock: Vouching
+    """Judges nothing before it is vouched for."""
+    begun: bool = False
+    """Whether the assemblers know what they owe: see :meth:`begin`."""
     outbox: list[Verdict | Rejected | Finding] = attrs.field(factory=list)
     filled: trio.Event = attrs.field(factory=trio.Event)
     """Set while the outbox holds something."""
     _pages: int = 0
     """Answers of REST that :meth:`add` put into the outbox and nobody has taken."""
     _taken: trio.Event = attrs.field(factory=trio.Event)
+    _beginning: trio.Event = attrs.field(factory=trio.Event)
     _loud_again: dict[str, float] = attrs.field(factory=dict)
-    _lags: list[int] = attrs.field(factory=list)
-    _clock_warned: bool = False
+    _held: list[_Held] = attrs.field(factory=list)
+    """What came while the clock was not vouched for, oldest first."""
+    _pushed: set[str] = attrs.field(factory=set)
+    """Symbols of which a row has come since they were subscribed: the first may be an old one."""
+    _next_sample: int = 0
 
     # --- what comes in, and goes out
 
+    def heard(self, series: Series) -> Heard:
+        """What the feed knows of *series*."""
+        return self.assemblers[series.symbol].heard()
+
     def hear(self, event: Event, now: Millis) -> None:
-        """Pass an event about a symbol to its assembler, and put what follows into the outbox."""
-        if not isinstance(event, (Traded, TradeSeen, Row, Forming, Heartbeat)):
+        """Take *event* for evidence of the clock; pass an event about a symbol to its assembler, and put what follows
+        into the outbox.
+        """
+        if isinstance(event, (Heartbeat, Told)) or now >= self._next_sample or not self.clock.vouched:
+            self._compare_clocks(event, now)
+        if not isinstance(event, (Traded, TradeSeen, Row, Forming, Heartbeat, Unread)):
             return
-        assembler = self.assemblers.get(event.symbol)
-        if assembler is None:
+        if event.symbol not in self.assemblers:
             self.remark("unknown_symbol", repr(event.symbol[:40]))
+        elif self._judges(now):
+            self._hear(event, now)
+        elif not isinstance(event, Forming):  # no assembler needs those
+            self._hold(VenueState._hear, event)
+
+    def _hear(self, event: Traded | TradeSeen | Row | Forming | Heartbeat | Unread, now: Millis) -> None:
+        if isinstance(event, Unread):
+            self.assemblers[event.symbol].unread(event, now)
             return
-        if isinstance(event, Heartbeat):
-            self._compare_clocks(now - event.time)
-        else:
+        if not isinstance(event, Heartbeat):
             self.board.last_data = now
-        outcomes = assembler.hear(event, now)
+        outcomes = self.assemblers[event.symbol].hear(event, now)
         if outcomes:
             self.put(outcomes)
 
@@ -119,10 +152,19 @@ class VenueState:
         if self.outbox:
             self.filled.set()
 
-    async def room(self) -> None:
-        """Return once there is room for another answer of REST; whoever asks REST waits here first."""
-        while self._pages >= PAGES_LIMIT:
-            await self._taken.wait()
+    async def room(self) -> Millis:
+        """The service's time, once it can be believed and there is room for another answer of REST: whoever asks REST
+        waits here first.
+        """
+        while True:
+            if self._pages >= PAGES_LIMIT:
+                await self._taken.wait()
+            elif not self.begun:
+                await self._beginning.wait()
+            elif (now := self.clock.trusted()) is None:
+                await self.clock.believed()
+            else:
+                return now
 
     def add(self, outcomes: Iterable[Finding]) -> None:
         """Let what one answer of REST proved wait for the writer; not counted as received, as feed candles are."""
@@ -136,6 +178,18 @@ class VenueState:
         self.outbox.extend(Rejected(candle, rule) for candle, rule in rejected)
         if self.outbox:
             self.filled.set()
+
+    def answered(self, series: Series, unclear: str | None) -> None:
+        """Count an answer of REST about *series*: one that was understood, or (*unclear* says why) one that was not.
+
+        The third of a run that is not understood is told, then the sixth, the twelfth and so on: waiting does not mend
+        what a venue has changed. An unwell venue's refusal is neither kind: it passes.
+        """
+        count = self.board.answered(series.symbol, unclear is None)
+        times, between = divmod(count, UNCLEAR_AFTER)
+        if times and not between and not times & (times - 1):
+            text = f"{count} answers about {series.symbol} in a row; the last one: {unclear}"
+            self.remark("not_understood", printable(text))
 
     def take(self) -> Sequence[Verdict | Rejected | Finding]:
         """Everything that waits in the outbox, which is empty then."""
@@ -155,29 +209,95 @@ class VenueState:
             self._loud_again[kind] = moment + LOUD_EVERY
         log.log(logging.WARNING if loud else logging.INFO, "%s: %s: %s", self.board.name, kind, text)
 
-    def _compare_clocks(self, lag: int) -> None:
-        """Warn when even the quickest of sixty heartbeats is two seconds off: that is a clock, not a network."""
-        self._lags.append(lag)
-        if len(self._lags) < 60:
-            return
-        least = min(self._lags)
-        self._lags.clear()
-        off = abs(least) > CLOCK_TOLERANCE * max(1.0, self.speed)
-        if off and not self._clock_warned:
-            log.warning("%s: our clock differs from the venue's by %+.1f s", self.board.name, least / 1000)
-        self._clock_warned = off
+    # --- the clock
+
+    def _compare_clocks(self, event: Event, now: Millis) -> None:
+        """Let *event*, heard at *now*, say how far the venue's clock is from ours."""
+        self._next_sample = now + SAMPLE
+        match event:
+            case Heartbeat(time=time) | Told(time=time):
+                self.clock.hear(self.board.name, time, 1, now)
+            case Forming(symbol, time) if time is not None:
+                within = MINUTE + FORMING_LATE if symbol in self._pushed else None
+                self._pushed.add(symbol)
+                self.clock.hear(self.board.name, time, within, now)
+            case Row(symbol=symbol, close_time=time, closed=True):
+                within = CLOSED_LATE if symbol in self._pushed else None
+                self._pushed.add(symbol)
+                self.clock.hear(self.board.name, time, within, now)
+            case Traded(trade=Trade(time=time)) | TradeSeen(time=time):
+                self.clock.hear(self.board.name, time, None, now)  # it may be a snapshot's
+
+    def begin(self, owed: Mapping[Series, tuple[Millis, Millis]]) -> None:
+        """Expect each series since its first minute, and owe verdicts from its mark on: *owed* gives both, for each
+        series, in Unix ms. Until then what is heard is held.
+        """
+        for series, (first, mark) in owed.items():
+            assembler = self.assemblers[series.symbol]
+            assembler.earliest, assembler.frontier = first, mark
+        self.begun = True
+        self._beginning.set()
+        self.board.waiting = not self.clock.vouched
+
+    def _judges(self, now: Millis) -> bool:
+        """Whether what is heard at *now*, the clock's last reading, can be judged; then what was held has been."""
+        if not (self.begun and self.clock.vouched):
+            self.board.waiting = True
+            return False
+        self.board.waiting = False
+        if self._held:
+            held, self._held = self._held, []
+            moment = trio.current_time()
+            for at, act, arguments in held:
+                act(self, *arguments, Millis(now - round((moment - at) * 1000)))
+        return True
+
+    def _hold(self, act: Callable[..., None], *arguments: object) -> None:
+        self._held.append((trio.current_time(), act, arguments))
+        if len(self._held) > HELD_LIMIT:
+            self._let_go()
+
+    def _act(self, now: Millis, act: Callable[..., None], *arguments: object) -> None:
+        """Do *act* at *now*, or once the clock is vouched for, at the moment that it then gives to now."""
+        if self._judges(now):
+            act(self, *arguments, now)
+        else:
+            self._hold(act, *arguments)
+
+    def _let_go(self) -> None:
+        """Drop the older half of what is held, as if there had been no connection: only how things stood with each
+        symbol at its end is kept.
+        """
+        oldest, self._held = self._held[: HELD_LIMIT // 2], self._held[HELD_LIMIT // 2 :]
+        cut, stood = self._held[0][0], dict[tuple[bool, object], _Held]()
+        for _, act, arguments in oldest:
+            if act is not VenueState._hear and act is not VenueState._connected:
+                stood[act is VenueState._doubted, arguments[0]] = (cut, act, arguments)
+        began = [(oldest[0][0], VenueState._disconnected, (symbol,)) for symbol in self.assemblers]
+        self._held[:0] = [*began, *stood.values()]
+        dropped = sum(act is VenueState._hear for _, act, _ in oldest)
+        log.warning(
+            "%s: %d events that waited for the clock are dropped; their minutes are gaps", self.board.name, dropped
+        )
 
     # --- the passing of time, and of connections
 
     def settle(self, now: Millis) -> None:
         """Give minutes that have waited too long their verdict of "unsure"."""
+        if not self._judges(now):
+            return
         for assembler in self.assemblers.values():
             outcomes = assembler.due(now)
             if outcomes:
                 self.put(outcomes)
 
     def settle_all(self, now: Millis) -> None:
-        """At the end: a verdict for every minute that is over."""
+        """At the end: a verdict for every minute that is over; none under a clock that is not vouched for: then what is
+        held goes.
+        """
+        if not self._judges(now):
+            self._held.clear()
+            return
         over = Millis(now - now % MINUTE)
         for assembler in self.assemblers.values():
             self.put(assembler.give_up(over))
@@ -185,16 +305,27 @@ class VenueState:
     def connected(self, connection: Connection, now: Millis) -> None:
         """See :class:`~trio_candles.collector.subscriptions.Listener`, as for the methods below."""
         self.board.connections_up += 1
+        self._act(now, VenueState._connected)
+
+    def _connected(self, now: Millis) -> None:
         if self.board.connected and self.board.up_since is None:
             self.board.up_since = now
 
     def disconnected(self, connection: Connection, now: Millis) -> None:
         self.board.connections_up -= 1
         for symbol in connection.symbols:
-            self.assemblers[symbol].disconnected(now)
+            self._act(now, VenueState._disconnected, symbol)
         self.doubted(connection.symbols, None)
 
+    def _disconnected(self, symbol: str, now: Millis) -> None:
+        self.assemblers[symbol].disconnected(now)
+
     def became(self, symbol: str, state: State, text: str, now: Millis) -> None:
+        if state is State.SUBSCRIBED:
+            self._pushed.discard(symbol)
+        self._act(now, VenueState._became, symbol, state, text)
+
+    def _became(self, symbol: str, state: State, text: str, now: Millis) -> None:
         assembler = self.assemblers[symbol]
         if state is State.SUBSCRIBED:
             assembler.connected(now)
@@ -204,8 +335,12 @@ class VenueState:
             assembler.disconnected(now)
 
     def doubted(self, symbols: Iterable[str], text: str | None) -> None:
+        now = self.clock.now()
         for symbol in symbols:
-            self.assemblers[symbol].doubted(text)
+            self._act(now, VenueState._doubted, symbol, text)
+
+    def _doubted(self, symbol: str, text: str | None, now: Millis) -> None:
+        self.assemblers[symbol].doubted(text)
 
     def announced(self, text: str) -> None:
         pass  # it is in the log
@@ -214,14 +349,9 @@ class VenueState:
         self.board.skipped[reason] += 1
 
 
-def open_venue_state(
-    board: VenueBoard, proof: Proof, owed: dict[Series, tuple[Millis, Millis]], speed: float = 1.0
-) -> VenueState:
-    """A state whose assemblers expect each series since its first minute, and owe verdicts from its mark on: *owed*
-    gives both, for each series, in Unix ms. *speed* is service seconds per wall second.
-    """
-    assemblers = {series.symbol: assembler_for(proof, series, mark, first) for series, (first, mark) in owed.items()}
-    return VenueState(board, assemblers, speed)
+def open_venue_state(board: VenueBoard, proof: Proof, series: Iterable[Series], clock: Vouching) -> VenueState:
+    """A state with an assembler for each of *series*, which judges nothing before :meth:`VenueState.begin`."""
+    return VenueState(board, {one.symbol: assembler_for(proof, one, Millis(0)) for one in series}, clock)
 
 
 def collapsed(

@@ -25,9 +25,9 @@ import trio
 from trio_candles.assembly import Rejected
 from trio_candles.candles.model import DAY, Attempt, Candle, Finding, Millis, Page, Source, Verdict
 from trio_candles.candles.validation import Rule
-from trio_candles.clock import Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.status import Board
+from trio_candles.collector.vouching import Vouching
 from trio_candles.network.pacing import wall_floor
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.flushing import Flushed
@@ -79,7 +79,7 @@ async def write_verdicts(
     batches: trio.MemoryReceiveChannel[Batch],
     store: Store,
     board: Board,
-    time: Time,
+    time: Vouching,
     flush_seconds: float,
     last_seconds: float,
     offload: Offload,
@@ -99,8 +99,10 @@ async def write_verdicts(
         writer.take_waiting(batches)
         writer.take_last_words()
     await writer.publish()  # what the tools show of us from now on is our final table
+    time.now()
     try:
-        await offload(store.stopped, time.now())
+        if time.last is not None:
+            await offload(store.stopped, time.last)
     except StoreUnavailable as error:
         log.error("everything is written, but not when we stopped: %s", error)
     writing.finished = True
@@ -109,22 +111,25 @@ async def write_verdicts(
 async def _write(
     batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float, last_seconds: float
 ) -> None:
-    time = writer.time
     next_flush = trio.current_time() + flush_seconds
-    day = time.now() // DAY
+    day: int | None = None
     open_end = True
     while open_end:
         # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
         with trio.move_on_at(min(next_flush, writer.look_due)):
             open_end = await _receive(batches, writer)
         await writer.commit()
-        if trio.current_time() >= next_flush or time.now() // DAY != day:
-            if time.now() // DAY != day:
-                await writer.tidy()
-            day = time.now() // DAY
+        now = writer.time.trusted()
+        ended = now is not None and day is not None and now // DAY != day
+        if now is not None:
+            day = now // DAY
+            if ended:
+                await writer.tidy(now)
+        if trio.current_time() >= next_flush or ended:
             await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
     writer.take_last_words()
+    writer.leaving = True
     await writer.commit()
     until = trio.current_time() + last_seconds
     while not await writer.flush(batches, until):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
@@ -145,7 +150,7 @@ async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -
 class _Writer:
     _store: Store
     _board: Board
-    time: Time
+    time: Vouching
     _offload: Offload
     _writing: Writing
     _backlogs: Mapping[str, Backlog]
@@ -153,6 +158,8 @@ class _Writer:
     """Answers that are committed, and whose series were not looked at since."""
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """Rejections by (venue, rule) that the ledger has not counted yet."""
+    leaving: bool = False
+    """Whether we are about to stop: then what was decided under a clock that was right does not wait for another."""
     look_due: float = float("-inf")
     _publish_due: float = float("-inf")
     _held_since: dict[str, Millis] = attrs.field(factory=dict)
@@ -180,26 +187,31 @@ class _Writer:
             self.take(self._writing.last_words.pop(0))
 
     async def commit(self) -> None:
-        """Make what is in hand durable, however long the disk refuses it."""
+        """Make what is in hand durable, however long the disk refuses it. While the clock is not vouched for, what was
+        decided when it was waits.
+        """
         while self._writing.pending or self._rejected:
+            now = self.time.trusted() or (self.time.last if self.leaving else None)
+            if now is None:
+                break
             verdicts, rejected = self._writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
             try:
-                judged = await self._offload(self._store.commit, verdicts, self.time.now(), rejected)
+                judged = await self._offload(self._store.commit, verdicts, now, rejected)
             except StoreUnavailable as error:
-                self._store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
+                self._board.store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self._writing.pending[: len(verdicts)]
             self._answers += [one for one in verdicts if isinstance(one, (Attempt, Page))]
             self._rejected -= rejected
-            self._store_works("journal")
+            self._board.store_works("journal")
             self._report(judged)
         if trio.current_time() >= self.look_due or self._answers:
             await self.look()
 
     async def look(self) -> None:
         """Refresh the backlogs: all of them when that is due, else for the series whose answers were committed."""
-        whole, now = trio.current_time() >= self.look_due, self.time.now()
+        whole, now = trio.current_time() >= self.look_due, self.time.trusted()
         if whole:
             self.look_due = trio.current_time() + LOOK_SECONDS
         answers, self._answers = self._answers, []
@@ -207,11 +219,11 @@ class _Writer:
             minutes = await self._offload(self._store.ask, self._look_into, whole, answers, now)
         except StoreUnavailable as error:
             self._answers[:0] = answers
-            self._store_failed("journal", str(error), "the gaps cannot be counted")
+            self._board.store_failed("journal", str(error), "the gaps cannot be counted")
             return
         for name, backlog in self._backlogs.items():
             backlog.release([one for one in answers if one.series.venue == name])
-        if whole:
+        if whole and minutes is not None:
             for name, venue in self._board.venues.items():
                 venue.open_gap_minutes = minutes[name]
         if whole and trio.current_time() >= self._publish_due:
@@ -219,8 +231,12 @@ class _Writer:
             self._publish_due = trio.current_time() + wall_floor(LOOK_SECONDS - 0.1, self.time.speed)
             await self.publish()
 
-    def _look_into(self, whole: bool, answers: Sequence[Finding], now: Millis) -> Counter[str]:
-        """Refresh the backlogs; return the minutes in open gaps, by venue."""
+    def _look_into(self, whole: bool, answers: Sequence[Finding], now: Millis | None) -> Counter[str] | None:
+        """Refresh the backlogs; return the minutes in open gaps, by venue. Nothing, while the clock is not believed:
+        what is due, only a right clock can tell.
+        """
+        if now is None:
+            return None
         for name, backlog in self._backlogs.items():
             if whole:
                 backlog.look(self._store.journal, now)
@@ -228,12 +244,12 @@ class _Writer:
                 backlog.look_again(self._store.journal, now, about)
         return self._store.journal.gaps.open_minutes(now)
 
-    async def tidy(self) -> None:
+    async def tidy(self, now: Millis) -> None:
         """Let go of what is old; what a disk does not take today, it may tomorrow."""
         try:
-            await self._offload(self._store.ask, self._store.journal.tidy, self.time.now())
+            await self._offload(self._store.ask, self._store.journal.tidy, now)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "old history is kept")
+            self._board.store_failed("journal", str(error), "old history is kept")
 
     async def publish(self) -> None:
         """Let the tools see what the table shows."""
@@ -244,11 +260,12 @@ class _Writer:
         ]
         try:
             publish = self._store.journal.publish
-            await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now)
+            waits = None if self.time.vouched else self.time.state
+            await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now, waits)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "the tools see an old state")
+            self._board.store_failed("journal", str(error), "the tools see an old state")
         else:
-            self._store_works("journal")
+            self._board.store_works("journal")
 
     async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
         """Bring the day files up to date, committing what comes in between; returns whether every candle is in one.
@@ -262,7 +279,7 @@ class _Writer:
             saved = await self._save(files, held, batches)
             await self._derive(await self._offload(self._store.underived), held, batches, until)
         except StoreUnavailable as error:
-            self._store_failed("journal", str(error), "its rows stay in the journal")
+            self._board.store_failed("journal", str(error), "its rows stay in the journal")
             return False
         self._warn_of_held(held)
         return saved
@@ -283,9 +300,9 @@ class _Writer:
             self.take_waiting(batches)
             await self.commit()
         if failed is not None:
-            self._store_failed("day files", failed, "its rows stay in the journal")
+            self._board.store_failed("day files", failed, "its rows stay in the journal")
         else:
-            self._store_works("day files")
+            self._board.store_works("day files")
         self._writing.unflushed = len(behind.intersection(file.path for file in files))
         return not self._writing.unflushed
 
@@ -309,9 +326,9 @@ class _Writer:
         if rest:
             log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
         if failed is not None:
-            self._store_failed("aggregates", failed, "they stay behind their minutes")
+            self._board.store_failed("aggregates", failed, "they stay behind their minutes")
         else:
-            self._store_works("aggregates")
+            self._board.store_works("aggregates")
 
     def _count_saved(self, flushed: Flushed) -> None:
         for venue, rows in flushed.saved.items():
@@ -349,16 +366,6 @@ class _Writer:
         known = rejection in self._rejections
         self._rejections.add(rejection)
         return known
-
-    def _store_failed(self, part: str, error: str, consequence: str) -> None:
-        if self._board.store_errors.get(part) != error:
-            log.error("the store cannot write (%s): %s; %s, and are tried again", part, error, consequence)
-        self._board.store_errors[part] = error
-
-    def _store_works(self, part: str) -> None:
-        error = self._board.store_errors.pop(part, None)
-        if error is not None:
-            log.warning("the store writes again (%s), after: %s", part, error)
 
     def _warn_of_held(self, held: Iterable[str]) -> None:
         now = self.time.now()

@@ -21,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import trio
 
@@ -28,15 +29,17 @@ from trio_candles.clock import ServiceClock
 from trio_candles.collector.feed import leaves
 from trio_candles.collector.service import Service, open_service
 from trio_candles.collector.status import Board, VenueBoard, banner, render
-from trio_candles.command.console import Console, open_console
+from trio_candles.command.console import LOG_NAME, Console, open_console
 from trio_candles.command.launch import Plan, UsageError, plan, world
 from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
-from trio_candles.config.load import ConfigError
+from trio_candles.config.load import Config, ConfigError
+from trio_candles.network.names import looking_up
 from trio_candles.network.streams import paced_ticks
 from trio_candles.network.websocket import CLOSE_SECONDS, Network, dial_tcp
 from trio_candles.store.disk import is_closed
 from trio_candles.store.lock import Locked
+from trio_candles.store.mounts import Mount, is_networked, mount_of, mounts, spanning
 from trio_candles.store.store import Store, StoreUnavailable, WrongDirectory, open_store
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import Venue
@@ -86,12 +89,15 @@ def _run_with_console(
     with ExitStack() as stack:
         try:
             console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
+            check_file_systems(planned.config, mounts())
             store = stack.enter_context(open_store(planned.config.data_dir, go_on=signals.go_on))
             signals.go_on()
             store.claim(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
-                latest_ms=planned.time.now(),
+                **({} if planned.of_wall else {"latest_ms": planned.time.now()}),
             )  # fmt: skip
+            if console.log_file.name != LOG_NAME:
+                log.warning("another run writes to %s there; this one logs to %s", LOG_NAME, console.log_file)
         except StopAsked:
             log.info("asked to stop before anything was started")
             assert console is not None
@@ -106,6 +112,21 @@ def _run_with_console(
             print(error, file=sys.stderr)
             return exit_code(error), console
         return _run(planned, store, console, signals, venues), console
+
+
+def check_file_systems(config: Config, known: Sequence[Mount]) -> None:
+    """:class:`WrongDirectory` if the data directory spans file systems; a warning if it lies on a network's. What is
+    mounted is *known*.
+    """
+    divided = spanning(config.data_dir, [venue.name for venue in config.venues], known)
+    if divided is not None:
+        raise WrongDirectory(divided)
+    mount = mount_of(config.data_dir, known)
+    if mount is not None and is_networked(mount):
+        log.warning(
+            "%s lies on a network file system (%s): its locks and syncs cannot be relied on, and what is durable here"
+            " may be lost or damaged; keep data_dir on a local disk", config.data_dir, mount,
+        )  # fmt: skip
 
 
 def exit_code(error: WrongDirectory | OSError) -> int:
@@ -154,11 +175,13 @@ async def collect(
     signals.on_stop(ask)
     console.on_failure(ask)
     time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
-    console.show(banner(venues, remarks(planned)), final=True)
-    async with world(planned) as config:
+    console.show(banner(venues, remarks(planned, console.log_file)), final=True)
+    async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
-        async with open_service(config, network, store, time, show=console.show, venues=known) as service:
+        async with open_service(
+            config, network, store, time, show=console.show, venues=known, of_wall=planned.of_wall
+        ) as service:
             log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
             with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
                 await stop.wait()
@@ -169,10 +192,10 @@ async def collect(
     return service
 
 
-def remarks(planned: Plan) -> list[str]:
+def remarks(planned: Plan, log_file: Path) -> list[str]:
     """Lines for the banner: where the candles go, and what about this run is not as usual."""
     config = planned.config
-    lines = [f"Data: {config.data_dir}   Log: {config.log_dir / 'collector.log'}   Ctrl-C stops"]
+    lines = [f"Data: {config.data_dir}   Log: {log_file}   Ctrl-C stops"]
     if planned.simulate:
         lines.append(f"SIMULATED exchanges, market seed {planned.seed}")
     if planned.accelerated:

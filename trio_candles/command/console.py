@@ -6,6 +6,7 @@ holds up that thread and nobody else; what does not fit into the queue is counte
 
 from __future__ import annotations
 
+import itertools
 import logging
 import logging.handlers
 import math
@@ -16,7 +17,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -24,11 +26,13 @@ from typing import TextIO
 import attrs
 
 from trio_candles.candles.model import utc_text
+from trio_candles.store.lock import Locked, hold_lock
 
-__all__ = ["Console", "RotatedFile", "open_console"]
+__all__ = ["LOG_NAME", "Console", "RotatedFile", "open_console"]
 
 QUEUED = 10_000
 """Records and tables; some megabytes."""
+LOG_NAME = "collector.log"
 LOG_BYTES = 20_000_000
 LOG_FILES = 5
 ROTATION_SECONDS = 60.0
@@ -88,10 +92,10 @@ class _Queue(logging.Handler):
 
 
 class RotatedFile(logging.handlers.RotatingFileHandler):
-    """Python's handler, but for two things. That the file cannot be written (a full disk) is reported once on stderr,
+    """Python's handler, but for three things. That the file cannot be written (a full disk) is reported once on stderr,
     not with a traceback for each record. And a rotation that fails loses nothing and is tried again later: on Windows a
     file that somebody reads cannot be renamed. For that the full file is moved to number 0 first, and the backups are
-    renamed only once there is a number 0.
+    renamed only once there is a number 0. And a file that somebody moved or deleted is made anew with the next record.
     """
 
     _broken = False
@@ -99,10 +103,32 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
     _asked_at = 0.0
     _failed_at = -math.inf
     """When the last rotation failed, by the time that the record at hand carries (Unix seconds)."""
+    _opened: os.stat_result
+    """The file behind the stream."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self._reported, self._broken = self._broken, False
-        super().emit(record)
+        try:
+            self._follow_the_name()
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def _open(self) -> TextIOWrapper:
+        os.makedirs(os.path.dirname(self.baseFilename), exist_ok=True)
+        stream = super()._open()
+        self._opened = os.fstat(stream.fileno())
+        return stream
+
+    def _follow_the_name(self) -> None:
+        """Forget the stream if its file does not bear our name any more; the next record opens the file anew."""
+        if self.stream is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._opened, os.stat(self.baseFilename)):
+                return
+        stream, self.stream = self.stream, None
+        stream.close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         self._broken = True
@@ -147,9 +173,13 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
 class Console:
     """The thread that writes, and its queue; made by :func:`open_console`."""
 
-    def __init__(self, out: TextIO, err: TextIO, level: int, file: logging.Handler, stamp: logging.Formatter) -> None:
+    def __init__(
+        self, out: TextIO, err: TextIO, level: int, log_file: Path, file: logging.Handler, stamp: logging.Formatter
+    ) -> None:
         self._out, self._err, self._level = out, err, level
         self._file, self._stamp = file, stamp
+        self.log_file = log_file
+        """Where everything is logged."""
         self.stuck = False
         """Whether the thread was still writing when it was to stop; then nobody may wait for the thread."""
         self.failed: Exception | None = None
@@ -261,23 +291,46 @@ def _write(stream: TextIO, text: str) -> None:
 def open_console(
     log_dir: Path, level: int, at: Callable[[float], int], *, out: TextIO | None = None, err: TextIO | None = None
 ) -> Iterator[Console]:
-    """The console for the block, with Python's logging leading to it and to ``log_dir/collector.log``.
+    """The console for the block, with Python's logging leading to it and to ``log_dir/collector.log``, or to a file
+    beside that one while another run writes to it.
 
     OSError if the log file cannot be opened.
     """
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,  # for a stream that was closed before we began
-        _open_console(log_dir, level, at, out or sys.stdout or nowhere, err or sys.stderr or nowhere) as console,
+        _own_log(log_dir) as path,
+        _open_console(path, level, at, out or sys.stdout or nowhere, err or sys.stderr or nowhere) as console,
     ):
         yield console
 
 
 @contextmanager
-def _open_console(log_dir: Path, level: int, at: Callable[[float], int], out: TextIO, err: TextIO) -> Iterator[Console]:
+def _own_log(log_dir: Path) -> Iterator[Path]:
+    """The first of ``collector.log``, ``collector-2.log``, … that no other run writes to; this one's for the block.
+
+    Two runs in one file would rotate it from under each other. One that had nothing to say leaves no file beside the
+    usual one.
+    """
     log_dir.mkdir(parents=True, exist_ok=True)
-    file = RotatedFile(log_dir / "collector.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    with ExitStack() as stack:
+        for number in itertools.count(1):
+            path = log_dir / (LOG_NAME if number == 1 else f"collector-{number}.log")
+            try:
+                stack.enter_context(hold_lock(log_dir / f".{path.name}.lock", attempts=1))
+            except Locked:
+                continue
+            break
+        yield path
+        if number > 1 and path.exists() and not path.stat().st_size:
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def _open_console(path: Path, level: int, at: Callable[[float], int], out: TextIO, err: TextIO) -> Iterator[Console]:
+    file = RotatedFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     file.setFormatter(_Stamp(at, names=True))
-    console = Console(out, err, level, file, _Stamp(at, names=False))
+    console = Console(out, err, level, path, file, _Stamp(at, names=False))
     handler = _Queue(console)
     root = logging.getLogger()
     before = root.level

@@ -17,6 +17,7 @@ from trio_candles.candles.times import LATEST
 from trio_candles.clock import WallTime
 from trio_candles.config.kinds import is_loopback_url
 from trio_candles.config.load import Config, load_config
+from trio_candles.network.trust import BadAuthorities, trusted
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import LOCK, QUARANTINE, TMP
@@ -43,6 +44,13 @@ class Plan:
     """Service seconds until the run ends by itself; ``None``: never."""
     accelerated: bool
     """Whether the clock's speed is other than 1."""
+    shifted: bool = False
+    """Whether the clock's pivot was asked for."""
+
+    @property
+    def of_wall(self) -> bool:
+        """Whether the service's clock is the wall's, and the venues are what they are for everybody."""
+        return not (self.simulate or self.accelerated or self.shifted)
 
     @property
     def kind(self) -> str:
@@ -77,8 +85,17 @@ def plan(options: argparse.Namespace, *, looking: bool = False) -> Plan:
     if (accelerated or asked) and not options.simulate:
         _refuse_real_endpoints(config, "" if asked else f"{config.data_dir} goes on with its accelerated clock; ")
     _refuse_logs_among_candles(config)
+    if not options.simulate:
+        _refuse_unreadable_authorities()
     seed = _seed(options.seed, meta) if options.simulate else None
-    return Plan(config, time, options.simulate, seed, options.duration, accelerated)
+    return Plan(config, time, options.simulate, seed, options.duration, accelerated, options.pivot is not None)
+
+
+def _refuse_unreadable_authorities() -> None:
+    try:
+        trusted()
+    except BadAuthorities as error:
+        raise UsageError(str(error)) from error
 
 
 def _clock(options: argparse.Namespace, meta: dict[str, str]) -> WallTime:

@@ -12,18 +12,7 @@ import sys
 
 from trio_candles.command.signals import hold_signals
 
-__all__ = ["check_command", "monitor_command"]
-
-
-def check_command() -> int:
-    """``tools/check.py``, ``trio-candles-check``: the exit code."""
-    try:
-        from trio_candles.command.options import through_a_pipe
-        from trio_candles.health.check import main
-
-        return through_a_pipe(lambda: main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        return 130
+__all__ = ["monitor_command"]
 
 
 def monitor_command() -> int:

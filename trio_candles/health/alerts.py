@@ -20,6 +20,9 @@ reported on stderr as lost; every document has the whole state, so that the next
 REFUSALS = 5
 """Times that one document is offered to a webhook which refuses it (4xx), so that it does not hold up all others."""
 SLOWEST_SECONDS = 60.0
+CONTENT_CHARACTERS = 2_000
+"""Of a message at Discord, which refuses longer ones (Discord's documentation, "Execute Webhook"). These three take a
+document for its ``text`` or ``content`` and disregard the rest of it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +36,9 @@ class AlertDocument:
     healthy: bool
     """Whether nothing is unwell any more."""
     text: str
-    """The event and its problems in a sentence, for people."""
+    """The event and its problems in a sentence, for people; what Slack and Mattermost show."""
+    content: str
+    """The same, as much of it as Discord takes; what Discord shows."""
     problems: tuple[ProblemDocument, ...]
     """The problems that appeared or went."""
     still_unhealthy: tuple[ProblemDocument, ...]
@@ -92,12 +97,14 @@ def alert_documents(
         full = alert.event == "unhealthy"
         named = "; ".join(f"{one.subject}: {one.detail}" if full else str(one.subject) for one in alert.problems[:10])
         more = f"; and {len(alert.problems) - 10} more" if len(alert.problems) > 10 else ""
+        text = f"trio_candles {alert.event}: {named}{more}"
         yield AlertDocument(
             event=alert.event,
             at_ms=now,
             data_dir=str(data_dir),
             healthy=not still_open,
-            text=f"trio_candles {alert.event}: {named}{more}",
+            text=text,
+            content=text if len(text) <= CONTENT_CHARACTERS else f"{text[: CONTENT_CHARACTERS - 1]}…",
             problems=tuple(problem_document(problem) for problem in alert.problems),
             still_unhealthy=tuple(problem_document(problem) for problem in still_open),
         )

@@ -7,11 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from trio_candles.command.options import print_json, show, write_plainly
+from trio_candles.command.options import print_json, show, through_a_pipe, write_plainly
 from trio_candles.health.options import add_common, screen_size, target_of
 from trio_candles.health.screen import ENDLESS, as_text, check_lines
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
+
+
+def command() -> int:
+    """The console script."""
+    try:
+        return through_a_pipe(lambda: main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        return 130
 
 
 def main(arguments: Sequence[str]) -> int:

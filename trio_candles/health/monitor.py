@@ -33,6 +33,7 @@ from trio_candles.health.lag import Lags
 from trio_candles.health.options import Target, add_common, screen_size, target_of
 from trio_candles.health.report import monitor_document
 from trio_candles.health.screen import ENDLESS, as_text, monitor_lines, series_text, summary_text
+from trio_candles.network.trust import BadAuthorities, trusted
 from trio_candles.network.webhook import Webhook, open_webhook
 from trio_candles.threads import Offload, in_thread
 
@@ -80,6 +81,12 @@ def main(
     write_plainly()
     target = target_of(options)
     if target is None:
+        return 2
+    try:
+        if options.webhook is not None:
+            trusted()
+    except BadAuthorities as error:
+        print(error, file=sys.stderr)
         return 2
     show = _show(options, target)
     try:

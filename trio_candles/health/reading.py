@@ -1,17 +1,16 @@
 """The ledger → facts: one transaction beside the live collector, whose cost does not grow with the ledger's history.
 
-Gaps are read through their index for the newest day, and open gaps are counted; waiting candles and revisions are read
-from their newest end; empties and day files are not read at all. SQLite checks no types: a value that is no whole
-number where a whole number belongs makes the reading fail as a whole, with a text that says so, and never the tool.
+Gaps are read through their index for the newest day, and open gaps are counted; revisions of the last day are counted
+by an index, in whichever order a clock that was set back has noted them; waiting candles are read from their newest
+end; empties and day files are not read at all. SQLite checks no types: a value that is no whole number where a whole
+number belongs makes the reading fail as a whole, with a text that says so, and never the tool.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 from trio_candles.candles.intervals import length, subtract
@@ -66,7 +65,7 @@ def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Seque
     """The facts in *ledger*; ``ValueError`` or the like where its values make no sense."""
     accounts = {account.series: account for account in ledger.accounts()}
     expected = tuple(series for series, account in accounts.items() if account.expected)
-    open_gaps, revisions = ledger.open_gaps(), _revisions(ledger, now)
+    open_gaps, revisions = ledger.open_gaps(), ledger.revisions_since(now - DAY)
     facts = {}
     for series in expected if wanted is None else wanted:
         if series not in accounts:
@@ -87,7 +86,7 @@ def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Seque
             hour=hour,
             day=day,
             open_gaps=None if gap is None else _open_gaps(gap),
-            revisions=revisions[account.id],
+            revisions=_whole(revisions.get(account.id, 0)),
         )
     meta = ledger.meta
     return Reading(
@@ -151,11 +150,6 @@ def _open_gaps(gaps: GapTotals) -> OpenGaps:
         str(oldest.reason), str(oldest.detail), _whole(oldest.attempts),
         None if oldest.last_error is None else str(oldest.last_error),
     )  # fmt: skip
-
-
-def _revisions(ledger: Ledger, now: int) -> Counter[int]:
-    """How many revisions the last day had, by the account's id; read from the newest back."""
-    return Counter(one.account_id for one in takewhile(lambda one: _time(one.at) >= now - DAY, ledger.revisions()))
 
 
 def _venues(ledger: Ledger) -> dict[str, VenueState]:

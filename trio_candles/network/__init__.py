@@ -2,6 +2,8 @@
 
 ========= ==============================================================================
 websocket opens connections; library errors become ``Lost``
+names     looks host names up, one look-up a host
+trust     which authorities TLS trusts, for all
 streams   byte streams below the WebSocket library: paced reads, TLS, joined messages
 joining   joins the messages of one read, and parts them again
 pacing    budgets, back-off, the floor under network deadlines

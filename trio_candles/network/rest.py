@@ -2,18 +2,27 @@
 
 The body is bounded as it comes from the wire and never decompressed (194 KB of gzip once became 200 MB): we ask for
 it as it is, and refuse it otherwise. No redirects, no proxies from the environment.
+
+No cache on the way may answer in the venue's place (``Cache-Control: no-cache``): a question that is asked again, to
+hear the answer a second time or because the first one was of no use, would be answered from there with the same body.
+Coinbase's candles are kept for 300 s otherwise (``max-age=300`` as recorded in 2025; with the header the age was 0).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 
 import attrs
 import httpx
 import trio
 
+from trio_candles.candles.model import Millis, printable
 from trio_candles.network.pacing import Budget, wall_floor
+from trio_candles.network.trust import trusted
 from trio_candles.network.websocket import Network, error_text
 from trio_candles.venues.history import (
     Answer,
@@ -35,6 +44,10 @@ LARGEST_BODY = 8 * 1024 * 1024
 ACCELERATED_PACE = 4.0
 """Questions a wall second and bucket under an accelerated clock: a venue's budget times the speed would leave no time
 for the live feed, which goes before any backfill."""
+LONGEST_PAUSE = 3_600.0
+"""Seconds of silence at most, whatever a venue asks for: a header with a digit too many would be days of gaps."""
+
+log = logging.getLogger(__name__)
 
 
 @attrs.frozen
@@ -76,13 +89,24 @@ class Rest:
                 body += chunk
                 if len(body) > LARGEST_BODY:
                     raise Unavailable(f"{request.path}: the body is larger than {LARGEST_BODY} bytes")
-            retry_after = _seconds(response.headers.get("retry-after"))
-            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked)
+            retry_after = _retry_after(response.headers)
+            # RFC 9111: only an answer out of a cache has an Age.
+            date = None if "age" in response.headers else _date(response.headers.get("date"))
+            return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked, date)
 
     def throttled(self, error: Throttled) -> None:
-        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names."""
+        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names, and
+        these are :data:`LONGEST_PAUSE` at most.
+        """
+        asked = error.retry_after or 0.0
+        pause = min(asked, LONGEST_PAUSE)
+        if pause < asked:
+            log.warning(
+                "%s wants not to be asked for %.0f s (%s); it is left alone for %.0f s, and asked again then",
+                self._urls[None], asked, printable(str(error)), pause,
+            )  # fmt: skip
         for budget in self._budgets.values():
-            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, error.retry_after or 0.0)
+            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, pause)
 
 
 @attrs.define
@@ -124,9 +148,26 @@ async def converse(rest: Rest | Counted, conversation: Fill) -> Filled:
         raise
 
 
-def _seconds(text: str | None) -> float | None:
-    """A Retry-After header in seconds; the form with a date is not used by these venues."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 7 else None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that the header Retry-After names, as a number or as a date (RFC 9110, 10.2.3); ``None`` if it names
+    none. A date is held against the answer's own Date, so that our clock does not matter.
+    """
+    text = headers.get("retry-after", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        wait = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):  # no dates; or only one of them with a zone
+        return None
+    return max(wait / timedelta(seconds=1), 0.0)
+
+
+def _date(text: str | None) -> Millis | None:
+    """A Date header as Unix ms; ``None`` if there is none or it makes no sense."""
+    try:
+        return None if text is None else Millis(int(parsedate_to_datetime(text).timestamp()) * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 @asynccontextmanager
@@ -143,7 +184,8 @@ async def open_rest(
         for name, rate in rates.items()
     }
     client = httpx.AsyncClient(
-        transport=network.transport, timeout=None, trust_env=False, headers={"Accept-Encoding": "identity"},
+        transport=network.transport, verify=network.authorities or trusted(), timeout=None, trust_env=False,
+        headers={"Accept-Encoding": "identity", "Cache-Control": "no-cache"},
     )  # fmt: skip
     async with client:
         yield Rest(client, urls, budgets, penalty, network.speed)

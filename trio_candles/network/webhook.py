@@ -6,6 +6,7 @@ a secret as often as not (a token is in its path), so errors name its host alone
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ import trio
 
 from trio_candles import __version__
 from trio_candles.candles.documents import to_json
+from trio_candles.network.trust import trusted
 
 __all__ = ["Undelivered", "Webhook", "open_webhook"]
 
@@ -56,9 +58,13 @@ class Webhook:
 
 
 @asynccontextmanager
-async def open_webhook(url: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Webhook]:
-    """The webhook at *url* for the block."""
+async def open_webhook(
+    url: str, transport: httpx.AsyncBaseTransport | None = None, authorities: ssl.SSLContext | None = None
+) -> AsyncIterator[Webhook]:
+    """The webhook at *url* for the block; it trusts the :func:`~trio_candles.network.trust.trusted` *authorities*."""
     headers = {"Content-Type": "application/json", "User-Agent": f"trio-candles/{__version__}"}
-    client = httpx.AsyncClient(transport=transport, timeout=None, trust_env=False, headers=headers)
+    client = httpx.AsyncClient(
+        transport=transport, verify=authorities or trusted(), timeout=None, trust_env=False, headers=headers
+    )
     async with client:
         yield Webhook(client, url)

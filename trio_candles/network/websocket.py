@@ -29,6 +29,7 @@ import trio_websocket
 from trio_candles.network.joining import Joiner, parted
 from trio_candles.network.pacing import wall_floor
 from trio_candles.network.streams import READ_BYTES, JoiningStream, PacedStream, TlsStream
+from trio_candles.network.trust import trusted
 from trio_candles.venues.protocol import Lost
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "Socket",
     "dial_tcp",
     "error_text",
-    "look_up",
 ]
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]
@@ -76,6 +76,8 @@ class Network:
     """Wall seconds for the closing handshake with a peer that may be deaf."""
     transport: httpx.AsyncBaseTransport | None = None
     """How REST is asked; ``None``: over TCP and TLS, as httpx does."""
+    authorities: ssl.SSLContext | None = None
+    """Whom REST trusts; ``None``: the :func:`~trio_candles.network.trust.trusted` ones."""
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[Socket]:
@@ -190,9 +192,9 @@ def error_text(error: BaseException | None) -> str:
 def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -> Dial:
     """Dial over TCP and, for ``wss``, TLS with the certificate and host name verified.
 
-    *context* is the usual one of trusted authorities unless a test brings its own authority.
+    *context* is the one of :func:`~trio_candles.network.trust.trusted` unless a test brings its own authority.
     """
-    context = context or httpx.create_ssl_context()
+    context = context or trusted()
 
     async def dial(url: str) -> trio.abc.Stream:
         parts = urlsplit(url)
@@ -211,9 +213,3 @@ def dial_tcp(tick: Callable[[], float], context: ssl.SSLContext | None = None) -
         return tls
 
     return dial
-
-
-async def look_up(host: str) -> list[str]:
-    """The addresses of *host*, as the system resolves the name; raises the system's OSError if there are none."""
-    found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -3,7 +3,6 @@
 ======== ==========================================================================================
 checks   one line per check, as text and as JSON
 local    configuration, versions, data directory, disk, lock, logs
-skew     how far our clock is from a venue's, and how sure that is
 visit    what the checks of one venue share: endpoints, deadlines, what was found
 rest     a venue's REST: reached, its clock, what it lists, what the code assumes about it
 feed     a venue's WebSocket: reached, every symbol acknowledged, first data

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from trio_candles.reading.ledger import open_ledger
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.identity import remembered_meta
 from trio_candles.store.lock import is_locked
+from trio_candles.store.mounts import Mount, is_networked, mount_of, mounts, spanning
 from trio_candles.store.schema import JOURNAL, LOCK, TMP
 
 __all__ = ["Machine", "bytes_a_day", "check_locally"]
@@ -44,17 +45,7 @@ PROBE = os.urandom(65_536)
 """More than a disk's block, and random: zeros a file system could store without writing anything."""
 OLDEST_PYTHON = (3, 11)
 
-NETWORKED = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|davfs|ncpfs|fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|davfs2?)"
-)
 VOLATILE = ("tmpfs", "ramfs")
-
-
-def _mounts() -> str:
-    try:
-        return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 @attrs.frozen
@@ -64,8 +55,8 @@ class Machine:
     disk: Disk = LOCAL_DISK
     free: Callable[[Path], int] = attrs.field(default=lambda path: shutil.disk_usage(path).free)
     """Bytes that may still be written to *path*'s file system."""
-    mounts: Callable[[], str] = _mounts
-    """What is mounted, as Linux lists it in /proc/mounts; nothing elsewhere."""
+    mounts: Callable[[], Sequence[Mount]] = mounts
+    """What is mounted, as far as the system tells."""
 
 
 def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
@@ -77,7 +68,7 @@ def check_locally(planned: Plan, source: Path, machine: Machine) -> Checks:
         if there:
             _check_disk(checks, config, machine)
             _check_space(checks, config, machine)
-            _check_file_system(checks, config.data_dir, machine)
+            _check_file_system(checks, config, machine)
             held = _check_lock(checks, config.data_dir)
             _check_kind(checks, planned, held)
     with _folder(checks, "log directory", config.log_dir) as there:
@@ -230,6 +221,7 @@ def _check_logs(checks: Checks, log_dir: Path, machine: Machine) -> None:
             raise IsADirectoryError(f"{log} is a directory; the log file belongs there")
         if os.path.exists(log) and not os.access(log, os.W_OK):
             raise PermissionError(f"{log} may not be written")
+        _open_for_writing(log_dir / ".collector.log.lock")
     except OSError as error:
         checks.failed(name, f"{log_dir}: {error}", "make it writable, or set log_dir to another directory")
     else:
@@ -267,37 +259,23 @@ def _check_space(checks: Checks, config: Config, machine: Machine) -> None:
         checks.passed(name, detail)
 
 
-def _check_file_system(checks: Checks, data_dir: Path, machine: Machine) -> None:
-    kind, point = _file_system(data_dir.resolve(), machine.mounts())
-    if kind is None:
+def _check_file_system(checks: Checks, config: Config, machine: Machine) -> None:
+    name, known = "file system", machine.mounts()
+    divided = spanning(config.data_dir, [venue.name for venue in config.venues], known, depth=2)
+    mount = mount_of(config.data_dir, known)
+    if divided is not None:
+        checks.failed(name, divided, "move the part back, or the whole directory; then start")
+    elif mount is None:
         return  # this system does not list its file systems
-    name = "file system"
-    if NETWORKED.fullmatch(kind):
-        checks.warned(
-            name, f"{kind} at {point}: locks and syncs over a network cannot be relied on",
+    elif is_networked(mount):
+        checks.failed(
+            name, f"{mount}: the journal's readers share memory, which no network has, and its locks and syncs fail",
             "keep data_dir on a local disk, and copy from there",
         )  # fmt: skip
-    elif kind in VOLATILE:
-        checks.warned(
-            name, f"{kind} at {point}: gone when the machine restarts", "set data_dir to a disk, unless that is meant"
-        )
+    elif mount.kind in VOLATILE:
+        checks.warned(name, f"{mount}: gone when the machine restarts", "set data_dir to a disk, unless that is meant")
     else:
-        checks.passed(name, f"{kind} at {point}")
-
-
-def _file_system(path: Path, mounts: str) -> tuple[str | None, str]:
-    """The kind of the file system on which *path* lies, and where it is mounted."""
-    kind: str | None = None
-    point = Path("/")
-    for line in mounts.splitlines():
-        fields = line.split()
-        if len(fields) > 2:
-            # Blanks in names are written as \040.
-            mounted = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1]))
-            # The last one mounted at a place covers those before it.
-            if (path == mounted or mounted in path.parents) and len(mounted.parts) >= len(point.parts):
-                kind, point = fields[2], mounted
-    return kind, str(point)
+        checks.passed(name, str(mount))
 
 
 # --- whose directory it is ----------------------------------------------------------------------------------

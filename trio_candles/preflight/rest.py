@@ -9,11 +9,11 @@ import trio
 
 from trio_candles.candles.model import MINUTE, Millis, Series, floor_to, utc_text
 from trio_candles.network.rest import Rest, converse, open_rest
-from trio_candles.preflight.skew import WARN_MS, WORST_MS, Skew, TimeAnswer
 from trio_candles.preflight.visit import Visit, host_of, look_up_host
 from trio_candles.venues.history import Filled, Throttled, Unavailable, Using, settled_until
 from trio_candles.venues.listings import Listed, Trading, nearest
 from trio_candles.venues.probes import Clock, Finding, Probe
+from trio_candles.venues.skew import WARN_MS, WORST_MS, Skew, TimeAnswer
 
 __all__ = ["check_rest"]
 

@@ -17,7 +17,8 @@ import trio
 
 from trio_candles.command.launch import Plan
 from trio_candles.config.load import Config, VenueConfig
-from trio_candles.network.websocket import Network, look_up
+from trio_candles.network.names import look_up
+from trio_candles.network.websocket import Network
 from trio_candles.preflight.checks import Check, Checks
 from trio_candles.preflight.feed import check_feed
 from trio_candles.preflight.local import Machine, check_locally

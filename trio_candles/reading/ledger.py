@@ -25,7 +25,6 @@ import attrs
 
 from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import MINUTE, Millis, Series, day_name, floor_to
-from trio_candles.clock import WallTime
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
 from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
@@ -137,10 +136,17 @@ class Ledger:
         clock may be the one that is wrong."""
 
     def _clock(self) -> Millis:
+        """The time by the clock that the directory remembers, else the wall's.
+
+        The wall's is asked of SQLite, which cuts it to whole ms: the service's clock would bring trio into programs
+        that only read.
+        """
+        (wall,) = self._db.execute("SELECT (julianday('now') - 2440587.5) * 86400 + 0.001").fetchone()
         try:
-            return WallTime(float(self.meta["speed"]), float(self.meta["pivot"])).now()
+            speed, pivot = float(self.meta["speed"]), float(self.meta["pivot"])
+            return Millis(int((wall if speed == 1 else pivot + speed * (wall - pivot)) * 1000))
         except (LookupError, ValueError, OverflowError):
-            return WallTime().now()
+            return Millis(int(wall * 1000))
 
     def _happened(self, time: T) -> T | Millis:
         """*time*, or the present if *time* is later."""
@@ -294,6 +300,11 @@ class Ledger:
             "SELECT series_id, open_ms, at_ms, stored, offered, outcome FROM revision ORDER BY id DESC"
         )
         return (Revision(*row) for row in rows)
+
+    def revisions_since(self, time: int) -> dict[int, int]:
+        """How many revisions were noted at *time* or later, by the account's id."""
+        query = "SELECT series_id, count(*) FROM revision WHERE at_ms >= ? GROUP BY series_id"
+        return dict(self._db.execute(query, (time,)).fetchall())
 
     def rejections(self) -> Iterator[tuple[str, str, int]]:
         """Venue, rule, and how many candles were refused by it since the directory began."""

@@ -28,9 +28,10 @@ _FIELDS: list[pa.Field[pa.DataType]] = [
     pa.field("attempts", pa.int64()),
     pa.field("first_seen_ms", pa.int64()),
     pa.field("last_error", pa.string()),
+    pa.field("grade", pa.string()),
 ]
 SPANS = pa.schema(_FIELDS)
-"""The columns of :func:`coverage`."""
+"""The columns of :func:`coverage`; ``grade`` is a :class:`~trio_candles.venues.venue.Grade`."""
 
 _Noted = tuple[int, int, dict[str, Any]]
 """``since``, ``until``, and what the ledger has noted of these minutes, as the columns of a span."""
@@ -47,13 +48,16 @@ def coverage(
     the newest accounted one, each minute exactly once, sorted by venue, symbol and time.
 
     ``state`` is ``stored``, ``empty`` (``detail`` is the evidence), ``gap`` or ``unfillable`` (with ``reason``,
-    ``detail``, ``attempts``, ``first_seen_ms`` and ``last_error``). *start* and *end* are as in ``read_candles``, and
-    spans are clipped to them, in whole minutes.
+    ``detail``, ``attempts``, ``first_seen_ms`` and ``last_error``). ``grade`` says what makes the venue's live minutes
+    certain: ``ids``, ``stated`` or ``compared``; null for a venue that this version does not know. *start* and *end*
+    are as in ``read_candles``, and spans are clipped to them, in whole minutes.
 
     Day files are not opened: whether their rows are there is checked by ``read_candles``, for what it reads, and by the
     audit, for all. Raises :class:`~trio_candles.reading.errors.ReadError`, and ``ValueError`` if *start* is after
     *end*.
     """
+    from trio_candles.venues.registry import VENUES  # takes 100 ms, which whoever reads candles only should not pay for
+
     check_texts(**{name: one for name, one in {"venue": venue, "symbol": symbol}.items() if one is not None})
     since = 0 if start is None else floor_to(unix_ms(start), MINUTE)
     until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
@@ -64,7 +68,12 @@ def coverage(
         for account in ledger.find(venue, symbol):
             low = max(since, account.first)
             high = account.mark if until is None else min(until, account.mark)
-            series = {"venue": account.series.venue, "symbol": account.series.symbol}
+            known = VENUES.get(account.series.venue)
+            series = {
+                "venue": account.series.venue,
+                "symbol": account.series.symbol,
+                "grade": known and known.grade.value,
+            }
             rows += ({**series, **span} for span in _spans(ledger, account, low, high))
         return pa.Table.from_pylist(rows, schema=SPANS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,7 +12,8 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from .faults import Faults, RestFault
+from .cache import Cache, with_headers
+from .faults import Faults, RestFault, spoil_row
 from .limits import TokenBucket
 from .session import Connection, run_session
 from .text import Request, Response, to_json
@@ -30,6 +32,9 @@ LARGEST_MESSAGE = 1 << 20
 CLOSE_SECONDS = 5
 GARBAGE = b"SSH-2.0-OpenSSH_9.6\r\n"
 HTML = b"<html><head><title>Error</title></head><body><center><h1>Error</h1></center></body></html>"
+
+# What happens to an answer on its way; any other fault is the venue's own, and its cache keeps what came of it.
+NEVER_KEPT = ("status", "html", "throttle", "busy", "drip", "stale", "truncated", "disconnect")
 
 # More than a day at one request a second.
 REQUESTS_KEPT = 100_000
@@ -69,6 +74,7 @@ class SimulatedExchange:
         #: The newest REST requests with their times, the refused ones included.
         self.requests: deque[tuple[int, Request]] = deque(maxlen=REQUESTS_KEPT)
         self._rest = self._kind.rest(market[venue], self.faults)
+        self._cache = Cache(self.faults)
         self._dials = TokenBucket(self._kind.connects_per_second, self._kind.connects_burst)
 
     @property
@@ -86,6 +92,12 @@ class SimulatedExchange:
         for connection in self.open_connections:
             connection.close(code, reason)
 
+    async def resolved(self) -> None:
+        """Wait until the venue's name has an address."""
+        if self.faults.is_set("unresolved"):
+            while self.faults.unresolved:  # noqa: ASYNC110  (a knob tells nobody)
+                await trio.sleep(1)
+
     def admit(self) -> None:
         """Note that somebody dials; ConnectionRefusedError if the venue refuses connections."""
         self.attempts.append(self.now())
@@ -94,7 +106,11 @@ class SimulatedExchange:
             raise ConnectionRefusedError(f"{self.venue} refuses connections")
 
     async def answer(self, request: Request) -> Response:
-        """Answer a REST request; Disconnected if a fault says so."""
+        """Answer a REST request, with the time of the venue's clock; Disconnected if a fault says so."""
+        response = await self._answer(request)
+        return with_headers(response, {"date": formatdate(self.now() / 1000, usegmt=True)})
+
+    async def _answer(self, request: Request) -> Response:
         now_ms = self.now()
         self.requests.append((now_ms, request))
         if not self.faults.lift_limits and not self._rest.within_limits(request, now_ms):
@@ -106,17 +122,24 @@ class SimulatedExchange:
             await trio.sleep(fault.seconds)
         else:
             await trio.lowlevel.checkpoint()
-        if fault is None:
-            return self._rest.answer(request, self.now())
-        return self._spoilt(request, fault)
+        if fault is not None and fault.kind in NEVER_KEPT:
+            return self._spoilt(request, fault)
+        seconds = self._kind.cached_seconds(request)
+        if not seconds:
+            return self._made(request, fault)
+        return self._cache.answer(request, self.now(), seconds, lambda: self._made(request, fault))
+
+    def _made(self, request: Request, fault: RestFault | None) -> Response:
+        return self._rest.answer(request, self.now()) if fault is None else self._spoilt(request, fault)
 
     def _spoilt(self, request: Request, fault: RestFault) -> Response:
         rest, now_ms = self._rest, self.now()
         match fault.kind:
-            case "status" if fault.status == 429:
-                return attrs.evolve(rest.throttled(), status=429)
             case "status":
-                return Response(fault.status, {"content-type": "text/html"}, HTML)
+                waits = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+                if fault.status == 429:
+                    return attrs.evolve(with_headers(rest.throttled(), waits), status=429)
+                return Response(fault.status, {"content-type": "text/html"} | waits, HTML)
             case "html":
                 return Response(200, {"content-type": "text/html"}, HTML)
             case "throttle":
@@ -140,6 +163,8 @@ class SimulatedExchange:
                 return cut_rows(rest.answer(request, now_ms), lambda rows: rows[: (len(rows) + 1) // 2])
             case "repeated":
                 return cut_rows(rest.answer(request, now_ms), lambda rows: rows + rows[: (len(rows) + 1) // 2])
+            case "odd_row":
+                return cut_rows(rest.answer(request, now_ms), lambda rows: spoil_one(rows, now_ms // 1000))
             case "disconnect":
                 raise Disconnected(f"{self.venue} hangs up on {request.target}")
 
@@ -230,3 +255,13 @@ def cut_rows(response: Response, keep: Callable[[list[Any]], list[Any]]) -> Resp
             if isinstance(value, list) and key != "error":
                 holder[key] = keep(value)
     return attrs.evolve(response, body=to_json(document).encode())
+
+
+def spoil_one(rows: list[Any], number: int) -> list[Any]:
+    """The rows, one of them with something that is no number in it; *number* decides which and what."""
+    if not rows:
+        return rows
+    at = number % len(rows)
+    row = rows[at]
+    odd = json.loads(spoil_row(to_json(row), number)) if isinstance(row, list) else dict.fromkeys(row)
+    return [*rows[:at], odd, *rows[at + 1 :]]

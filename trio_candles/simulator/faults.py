@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
@@ -17,8 +18,10 @@ Handshake = Literal["normal", "close", "garbage", "silent"] | int
 
 #: What is wrong with one frame. The first three spoil the frame, "binary" sends it with the wrong opcode,
 #: "not_json" and "giant" replace it; "unknown" is sent before it, which stays whole. "impossible" is well-formed and
-#: no market: a high below its low, a negative size.
-Corruption = Literal["truncated", "nan", "wrong_type", "binary", "not_json", "giant", "unknown", "impossible"]
+#: no market: a high below its low, a negative size. "null_row" puts a null before the rows of a message that has rows.
+Corruption = Literal[
+    "truncated", "nan", "wrong_type", "binary", "not_json", "giant", "unknown", "impossible", "null_row"
+]
 
 #: What is wrong with a REST answer.
 RestKind = Literal[
@@ -33,12 +36,15 @@ RestKind = Literal[
     "empty",  # a good answer without a row
     "short",  # only the first half of the rows
     "repeated",  # the first half of the rows once more behind the last one, as of pages that overlap
+    "odd_row",  # something that is no number in one of the rows
     "wrong_symbol",  # another instrument's data, under that one's name where the venue gives a name
     "disconnect",  # the connection breaks instead of an answer
 ]
 
 FOREVER = 1 << 60
 GIANT_BYTES = 8 << 20
+#: What may stand in a row where a number belongs.
+NO_NUMBERS: tuple[object, ...] = (None, "n/a", {}, [])
 
 
 @attrs.define
@@ -51,6 +57,8 @@ class RestFault:
     times: int = 1
     status: int = 503
     seconds: float = 0.0
+    #: What the header Retry-After of a "status" says, in seconds; none if None.
+    retry_after: int | None = None
 
 
 @attrs.define(eq=False)
@@ -61,6 +69,8 @@ class Faults:
     """
 
     # -- the connection ----------------------------------------------------------------------------------
+    #: The venue's name finds no address: dialling and asking in memory wait until it does.
+    unresolved: bool = False
     #: Dialling raises ConnectionRefusedError; over TCP the connection is closed before a byte was sent.
     refuse_connections: bool = False
     #: "close": closed during the handshake; "garbage": something that is no HTTP; "silent": never answered.
@@ -121,6 +131,9 @@ class Faults:
     last_is_forming: bool = True
     #: REST OHLC leaves minutes without trades out, as in 2019.
     omit_empty_rows: bool = False
+    #: (symbol, minute in ms): REST OHLC has a row without trades of a minute that had some: of zero prices, or of one
+    #: that is not the close before it.
+    zero_row: Callable[[str, int], bool] | None = None
 
     # -- OKX ---------------------------------------------------------------------------------------------
     #: (symbol, minute in ms): no confirm "1" row.
@@ -145,6 +158,10 @@ class Faults:
     rest: list[RestFault] = attrs.Factory(list)
     #: (symbol, minute in ms): candles have no row of that minute, as if the record had a hole.
     lose_row: Callable[[str, int], bool] | None = None
+    #: (symbol, minute in ms): the row of that minute has something that is no number for a price.
+    odd_row: Callable[[str, int], bool] | None = None
+    #: Rows that are lists have one more column than is documented, on the feed too.
+    extra_columns: bool = False
     #: (symbol, minute in ms): candles give that minute another volume than its trades have, as after a revision.
     revise_row: Callable[[str, int], bool] | None = None
     #: (symbol, trade id): trades leave it out, as if the record had a hole.
@@ -207,6 +224,12 @@ class Faults:
             return attrs.evolve(candle, volume=candle.volume * 2)
         return candle
 
+    def row(self, symbol: str, minute_ms: int, row: str) -> str:
+        """A minute's row as REST has it, a JSON list, the prices behind the time; odd or longer, if knobs say so."""
+        if self.holds("odd_row", symbol, minute_ms):
+            row = spoil_row(row, minute_ms // 60_000)
+        return f"{row[:-1]},0]" if self.is_set("extra_columns") else row
+
     def delay(self, knob: Literal["delay_trade", "delay_ohlc"], symbol: str, number: int) -> float:
         """The extra delay in seconds that the knob of that name gives; counted if there is one."""
         seconds: Callable[[str, int], float] | None = getattr(self, knob)
@@ -214,3 +237,10 @@ class Faults:
             return 0.0
         self.fired[knob] += 1
         return late
+
+
+def spoil_row(row: str, number: int) -> str:
+    """A row, a JSON list, with something that is no number for one of its prices; *number* decides what and where."""
+    cells = json.loads(row)
+    cells[1 + number % 4] = NO_NUMBERS[number // 4 % len(NO_NUMBERS)]
+    return json.dumps(cells, separators=(",", ":"))

@@ -122,11 +122,16 @@ def make_instrument(seed: int, venue: str, listing: Listing, symbol: str, listed
 
 
 def trades_per_day(key: bytes, base: str, quote: str) -> int:
-    """How busy a market is: BTC about 28 trades a minute, ETH about 4, the rest quiet or very thin."""
+    """How busy a market is: BTC about 28 trades a minute, ETH about 4, the rest quiet or very thin.
+
+    SIM900 to SIM999 are thin: a trade every ten to ninety minutes.
+    """
     if base == "BTC":
         return 1440 * 24 + spread_out(key + b"|activity", 1440 * 8)
     if base == "ETH" and quote != "BTC":
         return 5_400 + spread_out(key + b"|activity", 720)
+    if base.startswith("SIM9"):
+        return 16 + spread_out(key + b"|activity", 129)
     if spread_out(key + b"|thin", 4) == 0:
         return 4 + spread_out(key + b"|activity", 9)
     return 540 + spread_out(key + b"|activity", 360)

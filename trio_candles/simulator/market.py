@@ -96,14 +96,23 @@ class VenueMarket:
     """Every trade on one venue at any time since 2013, computed when asked for.
 
     Symbols are written as the venue writes them. *listed_at_ms* gives a symbol's time of listing where that is
-    not long ago; there are no trades before it, and the first trade ever has the id 1.
+    not long ago; there are no trades before it, and the first trade ever has the id 1. *per_day* gives how many trades
+    a symbol has each day where that is not for the seed to say.
     """
 
-    def __init__(self, seed: int, venue: str, listing: Listing, listed_at_ms: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        venue: str,
+        listing: Listing,
+        listed_at_ms: Mapping[str, int],
+        per_day: Mapping[str, int] | None = None,
+    ) -> None:
         self._seed = seed
         self._venue = venue
         self._listing = listing
         self._listed_at_ms = listed_at_ms
+        self._per_day = per_day or {}
         # The caches belong to this market; they can be cleared at any time without changing an answer.
         self._instrument = lru_cache(maxsize=None)(self._make_instrument)
         self._unborn = lru_cache(maxsize=None)(self._count_unborn)
@@ -175,7 +184,8 @@ class VenueMarket:
         if not self.listed(symbol):
             raise LookupError(f"{self._venue} does not list {symbol}")
         listed_at_ms = self._listed_at_ms.get(symbol, ANCIENT_MS)
-        return make_instrument(self._seed, self._venue, self._listing, symbol, listed_at_ms)
+        instrument = make_instrument(self._seed, self._venue, self._listing, symbol, listed_at_ms)
+        return attrs.evolve(instrument, per_day=self._per_day.get(symbol, instrument.per_day))
 
     def _count_unborn(self, symbol: str) -> int:
         """How many trades the formula yields before the listing, which is cut to a whole minute."""

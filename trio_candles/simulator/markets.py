@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Market:
     """Every trade on every venue; ``market[venue]`` is that venue's alone.
 
-    *listed_at_ms* gives the time of listing of ``(venue, symbol)`` where it is not long ago. *venues* are those
+    *listed_at_ms* gives the time of listing of ``(venue, symbol)`` where it is not long ago, *per_day* the trades of
+    each of its days where they are not to be as many as the seed says. *venues* are those
     that exist in this market: another mapping than the registry's simulates a venue that is not registered.
     """
 
@@ -27,13 +28,18 @@ class Market:
         seed: int,
         listed_at_ms: Mapping[tuple[str, str], int] | None = None,
         venues: Mapping[str, SimulatedVenue] = VENUES,
+        per_day: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         self.seed = seed
         self.venues = venues
-        listed = listed_at_ms or {}
+        listed, busy = listed_at_ms or {}, per_day or {}
         self._markets = {
             name: VenueMarket(
-                seed, name, venue.listing, {symbol: at for (of, symbol), at in listed.items() if of == name}
+                seed,
+                name,
+                venue.listing,
+                {symbol: at for (of, symbol), at in listed.items() if of == name},
+                {symbol: count for (of, symbol), count in busy.items() if of == name},
             )
             for name, venue in venues.items()
         }

@@ -177,6 +177,8 @@ def spoil(text: str, kind: Corruption) -> list[str | bytes]:
         case "impossible":
             spoiled = re.sub(r'("(?:size|high)":"?)([0-9.]+)', r"\1-\2", text)
             return [re.sub(r'(\["[0-9]{13}","[0-9.]+",")([0-9.]+)', r"\1-\2", spoiled)]
+        case "null_row":
+            return [text.replace('"data":[', '"data":[null,', 1)]
 
 
 async def run_session(websocket: WebSocketConnection, session: Session, connection: Connection) -> None:

@@ -38,6 +38,11 @@ class Rest(Protocol):
         """The answer to a request within the limits, 404 included."""
 
 
+def never_cached(request: Request) -> int:
+    """No seconds: every answer is a new one."""
+    return 0
+
+
 @attrs.frozen
 class SimulatedVenue:
     """One venue: what it lists, what it sends, what it answers, and whom it lets in.
@@ -59,3 +64,5 @@ class SimulatedVenue:
     connects_per_second: float
     #: And at once.
     connects_burst: float
+    #: For how many seconds the cache before the venue's REST repeats the answer to a request; 0: not at all.
+    cached_seconds: Callable[[Request], int] = never_cached

@@ -63,6 +63,7 @@ class MemoryExchanges(SimulatedExchanges):
         exchange = by_host(self.exchanges).get(urlsplit(url).hostname or "")
         if exchange is None:
             raise OSError(f"no such host: {url}")
+        await exchange.resolved()
         exchange.admit()
         ours, theirs = trio.testing.memory_stream_pair()
         self._nursery.start_soon(exchange.serve, ours, name=f"{exchange.venue}/simulated connection")
@@ -80,6 +81,7 @@ class MemoryTransport(httpx.AsyncBaseTransport):
         exchange = self._exchanges.get(request.url.host)
         if exchange is None:
             raise httpx.ConnectError(f"no such host: {request.url.host}", request=request)
+        await exchange.resolved()
         question = Request(
             request.method,
             request.url.path,

@@ -7,16 +7,25 @@ tests hand in one that is full, that lies, that belongs to Windows, or that lose
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import attrs
 
-__all__ = ["LOCAL_DISK", "REPLACING", "SHARING", "Disk", "FileHeld", "LocalDisk", "held_if", "is_closed"]
+if sys.platform == "win32":
+    fcntl: ModuleType | None = None
+else:
+    import fcntl
+
+__all__ = ["LOCAL_DISK", "REPLACING", "SHARING", "Disk", "FileHeld", "LocalDisk", "held_if", "is_closed", "system_sync"]
+
+log = logging.getLogger(__name__)
 
 
 class Disk(Protocol):
@@ -44,12 +53,42 @@ class Disk(Protocol):
         """Make the names in *path* durable."""
 
 
+UNSYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOTTY)
+"""What a file system says that does not know a kind of sync; a sync that has failed is EIO, ENOSPC or EDQUOT."""
+
+
+def system_sync(control: ModuleType | None) -> Callable[[int], None]:
+    """What makes durable what is behind a descriptor; *control* is the module ``fcntl`` of systems that have one.
+
+    On macOS ``fsync`` leaves what is written in the disk's own memory; ``F_FULLFSYNC`` empties that too (fsync(2)
+    there).
+    """
+    full = getattr(control, "F_FULLFSYNC", None)
+    if control is None or full is None:
+        return os.fsync
+
+    def sync(handle: int) -> None:
+        try:
+            control.fcntl(handle, full)
+        except OSError as error:
+            if error.errno not in UNSYNCABLE:
+                raise
+            os.fsync(handle)
+
+    return sync
+
+
+_SYNC = system_sync(fcntl)
+
+
 @attrs.define
 class LocalDisk:
     """The operating system's file system."""
 
-    sync: Callable[[int], None] = os.fsync
+    sync: Callable[[int], None] = _SYNC
     """Makes what is behind a descriptor durable."""
+    _warned: bool = attrs.field(default=False, init=False)
+    """Whether it was said that folders cannot be synced here."""
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
@@ -85,6 +124,15 @@ class LocalDisk:
             handle = os.open(path, os.O_RDONLY)
             try:
                 self.sync(handle)
+            except OSError as error:
+                if error.errno not in UNSYNCABLE:
+                    raise
+                if not self._warned:
+                    log.warning(
+                        "%s: this file system does not sync folders (%s): after a power cut a file may have its old"
+                        " name or content again; the next start sees that, and its minutes become gaps", path, error,
+                    )  # fmt: skip
+                self._warned = True
             finally:
                 os.close(handle)
 

@@ -34,11 +34,14 @@ import attrs
 from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.spans import touching
+from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
-__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
+__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
+STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
 OLD_ENOUGH = Millis(60 * MINUTE)
@@ -51,6 +54,9 @@ FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 LONGEST_WAIT_WHILE_YOUNG, YOUNG = Millis(120_000), Millis(60 * MINUTE)
 """The longest wait of a gap that ended less than ``YOUNG`` ms ago: no minute is to stay open longer than five minutes
 while the venue answers, and the first of the five passes before the minute may be asked about."""
+PATIENT = Millis(150_000)
+"""A gap whose first minute ended less than this many ms ago lets an older gap of its series go first that no page can
+hold with it: else a thin pair, whose every minute is a gap, would never be asked about an older day."""
 PIECES_AT_ONCE = 4
 """How many pieces of a long gap are asked about at once; after these, in vain, each further piece waits as well, as
 long as a young gap does at most."""
@@ -113,11 +119,16 @@ class Gaps:
     # --- what there is
 
     def read_through(self) -> None:
-        """Read every value that the collector goes by; ``ValueError`` where one makes no sense."""
+        """Read every value that the collector goes by; ``ValueError`` where one makes no sense.
+
+        A reason that is a newer version's is kept as it is. A state that is one means what nobody here knows:
+        :class:`NotAsWritten`.
+        """
         for state, reason in self._db.execute("SELECT DISTINCT state, reason FROM gap"):
-            Reason(reason)
-            if state not in ("open", "unfillable"):
-                raise ValueError(f"a gap is {state!r}")
+            if is_damaged(state, STATES) or is_damaged(reason, Reason):
+                raise ValueError(f"a gap is {state!r}, for {reason!r}")
+            if state not in STATES:
+                raise NotAsWritten(f"the journal calls a gap {state!r}, which only another version understands; use it")
         whole = " AND ".join(f"{column} % {MINUTE} = 0" for column in ("rest_since_ms", "rest_until_ms"))
         odd = self._db.execute(
             "SELECT attempts, not_before_ms, rest_since_ms, rest_until_ms FROM gap"
@@ -257,15 +268,14 @@ class Gaps:
                 id=entry.id, now=now, far=far,
             )  # fmt: skip
         rows.sort(key=lambda row: row.since, reverse=True)
-        for row in rows:
-            rest_since, rest_until = row.rest
-            page = newest(rest_since, rest_until)
-            if page is not None:
-                break
-        else:
+        found = [(row, page) for row in rows if (page := newest(*row.rest)) is not None]
+        if not found:
             return None
-        since, until = page
-        lowest, _ = newest(0, until) or page
+        row, (since, until) = found[0]
+        lowest, _ = newest(0, until) or found[0][1]
+        if row.since + MINUTE > now - PATIENT:
+            row, (since, until) = next((older for older in found if older[0].rest[1] <= lowest), found[0])
+            lowest, _ = newest(0, until) or (since, until)
         if many:
             rows += self._rows(
                 f"INDEXED BY gap_span WHERE {touching('gap')} AND {due} ORDER BY since_ms LIMIT 1",
@@ -323,6 +333,20 @@ class Gaps:
                 self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
+
+    def forget_absences(self, entry: Entry, since: int, until: int) -> None:
+        """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
+        were there says nothing about whether they can be had again.
+        """
+        rows = self._db.execute(
+            "SELECT rowid, since_ms, until_ms, at_ms, detail FROM gap_event INDEXED BY gap_event_absent"
+            f" WHERE {touching('gap_event', _ABSENT)}",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        for rowid, low, high, at, detail in rows:
+            self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
+            for begin, end in subtract([(low, high)], [(since, until)]):
+                self.event(entry.id, begin, end, "absent", detail, at)
 
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from pathlib import Path
 
-from trio_candles.candles.intervals import Interval
+from trio_candles.candles.intervals import Interval, subtract
 from trio_candles.candles.model import (
     DAY,
     MINUTE,
@@ -34,8 +34,9 @@ from trio_candles.store.gaps import Gaps
 from trio_candles.store.mending import Mender
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
+from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
-from trio_candles.store.schema import ABSENT, TIMEFRAMES
+from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 
@@ -108,6 +109,7 @@ class Journal:
             " UNION ALL SELECT since_ms, until_ms FROM empty"
             f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle)"
             f" WHERE since_ms >= until_ms OR since_ms % {MINUTE} OR until_ms % {MINUTE}"
+            " OR typeof(since_ms) != 'integer' OR typeof(until_ms) != 'integer'"
         ).fetchone()
         if odd is not None:
             raise ValueError(f"not a span of whole minutes: {odd}")
@@ -160,17 +162,22 @@ class Journal:
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
-    def publish(self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis) -> None:
+    def publish(
+        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
+    ) -> None:
         """Record for the tools what the collector's table shows: *states* are rows of ``venue_state`` without the time,
-        *errors* what the store cannot do, by part.
+        *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
         """
         with self._transaction():
+            self._db.execute("DELETE FROM venue_state")  # of venues that are not collected any more, too
             self._db.executemany(
-                "INSERT OR REPLACE INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
+                "INSERT INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
                 " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*state, now) for state in states],
             )
-            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, "latest_ms": now})
+            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, WAITS: waits})
+            if waits is None:
+                self._remember({"latest_ms": now})
 
     # --- series
 
@@ -193,7 +200,6 @@ class Journal:
                 self._entries.series(id_): Millis(since)
                 for id_, since in self._db.execute("SELECT series_id, since_ms FROM listing")
             }
-            self._db.execute("DELETE FROM venue_state")
             for one in series:
                 earliest = max(asked, min(listings.get(one, asked), until))
                 known = one in self._entries
@@ -220,15 +226,16 @@ class Journal:
         stored: Mapping[Series, tuple[Millis, Sequence[Interval]]],
         latest: Millis,
         days: Iterable[tuple[Series, Millis]] = (),
+        salvaged: Salvaged | None = None,
     ) -> int:
         """Begin the ledger anew from what day files hold; return how many minutes between stored ones are gaps now.
 
-        *digests* are those of the files; *stored* has of each series the first minute to account for and the stored
-        spans, oldest first; *latest* is the latest time that the files prove; *days* are those that have files, whose
-        aggregates may be derived from minutes that were called empty. The next :meth:`expect` accounts for the minutes
-        since the last stored one.
+        *digests* are those of the files; *stored* has of each series the first minute to account for and the spans
+        that are known, oldest first: in day files, or *salvaged* from the old journal; *latest* is the latest time that
+        these prove; *days* are those that have files, whose aggregates may be derived from minutes that were called
+        empty. The next :meth:`expect` accounts for the minutes since the last known one.
         """
-        lost = 0
+        lost, salvaged = 0, salvaged or Salvaged()
         with self._transaction():
             self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
             for series, (first, spans) in stored.items():
@@ -238,7 +245,11 @@ class Journal:
                     lost += (since - entry.mark) // MINUTE
                     self._verdicts.unsure(Unsure(series, entry.mark, Millis(since), Reason.LEDGER_LOST), end)
                     self._verdicts.advance(entry, series, Millis(since), Millis(until))
-                self._entries.stored(entry, Millis(end - MINUTE))
+                candles, empties = salvaged.candles.get(series, []), salvaged.empties.get(series, [])
+                self._verdicts.put_back(entry, candles, empties)
+                newest = list(subtract(spans, [(low, high) for low, high, _ in empties]))[-1:]
+                if newest:
+                    self._entries.stored(entry, Millis(newest[0][1] - MINUTE))
             self._derive_anew(days)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
@@ -362,6 +373,7 @@ class Journal:
         with self._transaction():
             self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
             for low, high in self._verdicts.unaccounted(entry, since, until):
+                self.gaps.forget_absences(entry, low, high)
                 self.gaps.open(entry, Unsure(series, Millis(low), Millis(high), Reason.CORRUPT, detail), now)
                 self._underived.add(entry.id, low, high)
                 lost += (high - low) // MINUTE

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import closing
 
 from trio_candles.store.schema import FORMAT, TABLES, UPGRADES, candle_checksum
+from trio_candles.store.words import is_damaged
 
-__all__ = ["JournalBroken", "OtherFormat", "is_temporary", "prepare"]
+__all__ = ["JournalBroken", "NotAsWritten", "OtherFormat", "is_temporary", "prepare"]
 
 
 class JournalBroken(Exception):
@@ -21,6 +22,10 @@ class JournalBroken(Exception):
 
 class OtherFormat(Exception):
     """The journal is of another version of this program; refused, never guessed at."""
+
+
+class NotAsWritten(OtherFormat):
+    """The journal is sound, and somebody has changed in it what is ours: refused with a remedy, never thrown away."""
 
 
 log = logging.getLogger(__name__)
@@ -45,36 +50,84 @@ def is_temporary(error: Exception) -> bool:
 def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int = ATTEMPTS) -> None:
     """Make a new file a journal, and an older format this one; check that the file is sound.
 
+    What others have put beside our tables (statistics, tables and views of theirs) stays and is not looked at.
     ``sqlite3.DatabaseError`` if the file is damaged or holds something else, ``OSError`` if the disk cannot be read,
-    :class:`OtherFormat` if another version made it.
+    :class:`OtherFormat` if another version made it, :class:`NotAsWritten` if ours is changed and nothing is damaged.
     """
     fresh = database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
     _write_ahead(database, go_on, attempts)
     database.execute("PRAGMA synchronous = FULL")
+    # On macOS a sync that empties the disk's own memory too; no other system has such a thing (pragma_fullfsync).
+    database.execute("PRAGMA fullfsync = ON")
+    database.execute("PRAGMA checkpoint_fullfsync = ON")
     database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if fresh:
         database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
-    found = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
-    if found is None:
-        raise sqlite3.DatabaseError("it has no format")
-    if found != (FORMAT,) and found[0] not in UPGRADES:
-        raise OtherFormat(f"the journal's format is {found[0]}; this version knows {FORMAT}")
+    found = _format(database)
+    if found is not None and found != FORMAT and found not in UPGRADES:
+        raise OtherFormat(f"the journal's format is {found}; this version knows {FORMAT}")
     (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if check != "ok":
         failed = _READ_FAILED.search(check)
         if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
             raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
         raise sqlite3.DatabaseError(check)
-    if found != (FORMAT,):
-        database.create_function("candle_checksum", -1, lambda *row: candle_checksum(row), deterministic=True)
+    if found in UPGRADES:
+        _bring_up(database, found)
+    _check_objects(database)
+    if found is None:
+        raise sqlite3.DatabaseError("it has no format")
+
+
+def _format(database: sqlite3.Connection) -> str | None:
+    if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").fetchone() == (0,):
+        return None
+    row = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    return None if row is None else row[0]
+
+
+def _bring_up(database: sqlite3.Connection, found: str) -> None:
+    database.create_function("candle_checksum", -1, lambda *row: candle_checksum(row), deterministic=True)
+    try:
         database.executescript(
-            f"BEGIN IMMEDIATE;{UPGRADES[found[0]]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
+            f"BEGIN IMMEDIATE;{UPGRADES[found]}UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';COMMIT;"
         )
-    tables = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    except sqlite3.OperationalError as error:
+        if is_temporary(error):
+            raise
+        # The file is sound: somebody has changed a table of ours, or has made one whose name is now ours.
+        raise NotAsWritten(
+            f"the journal's format {found} cannot be brought up to {FORMAT}: {error}. Rename what is not ours, or put"
+            f" back what is; or {_MOVE_IT}"
+        ) from error
+
+
+_MOVE_IT = "move the journal away: the next start makes a new one from the day files, without what waits in the old one"
+
+
+def _check_objects(database: sqlite3.Connection) -> None:
+    """Compare our tables and indexes, and whatever hangs on our tables, with what this version writes."""
+    query = "SELECT type, name, lower(tbl_name), sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    found = {tuple(map(str, row)) for row in database.execute(query)}
     with closing(sqlite3.connect(":memory:")) as model:
         model.executescript(TABLES)
-        if database.execute(tables).fetchall() != model.execute(tables).fetchall():
-            raise sqlite3.DatabaseError("other tables than ours")
+        ours = {tuple(map(str, row)) for row in model.execute(query)}
+    missing, names, tables = ours - found, {row[1] for row in ours}, {row[2] for row in ours}
+    changed = sorted(row for row in found - ours if row[1] in names or row[2] in tables)
+    if not missing and not changed:
+        return
+    if not tables & {row[2] for row in found}:
+        raise sqlite3.DatabaseError("other tables than ours")
+    texts = ["\0".join(row) for row in missing]
+    for row in found - ours:
+        if is_damaged("\0".join(row), texts):
+            raise sqlite3.DatabaseError(f"damaged: the schema says {row[3]!r}")
+    foreign = [row for row in changed if row[1] not in names]
+    if foreign and not missing:
+        words = "; ".join(f"{kind} {name} on {table}: DROP {kind.upper()} {name}" for kind, name, table, _ in foreign)
+        raise NotAsWritten(f"something on the journal's tables is not this program's ({words}), or {_MOVE_IT}")
+    what = ", ".join(sorted(f"{kind} {name}" for kind, name, _, _ in missing or changed))
+    raise NotAsWritten(f"the journal's {what} is not as this program wrote it. Put it back as it was, or {_MOVE_IT}")
 
 
 def _write_ahead(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int) -> None:

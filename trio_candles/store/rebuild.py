@@ -1,8 +1,8 @@
 """Opening the journal; and if it is lost, a new ledger from what the day files still prove.
 
-A journal that is missing or unsound is set aside, never deleted, and a new ledger is begun from the day files.
-They prove candles and nothing else. Which minutes were empty or unfillable, and which candles were not in a day file
-yet, is lost, so every minute without a stored candle becomes a gap (``ledger_lost``) and is asked for again.
+A journal that is missing or unsound is set aside, never deleted, and a new ledger is begun from the day files, which
+prove candles and nothing else, and from what is proven sound in the old journal (:mod:`.salvage`): candles that were
+not in a day file yet, and empty minutes. Every other minute becomes a gap (``ledger_lost``) and is asked for again.
 
 A new journal is empty until one transaction fills it. So a ledger without any series beside day files is new after a
 loss, or its rebuilding was cut short; in both cases it is filled.
@@ -17,11 +17,12 @@ from pathlib import Path
 import attrs
 
 from trio_candles.candles import intervals
-from trio_candles.candles.model import Millis, Series
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, floor_to
 from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
+from trio_candles.store.salvage import keep_copy, salvage
 from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
 
 __all__ = ["fill_if_lost", "open_journal"]
@@ -47,6 +48,7 @@ def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[
             log.warning("the journal seems to be broken (%s); it is read once more", error)
             journal = Journal.open(path, stored_elsewhere, go_on)
     except JournalBroken as error:
+        keep_copy(root)
         log.error("the journal is broken (%s); set aside: %s", error, ", ".join(_set_journal_aside(root)))
         journal = Journal.open(path, stored_elsewhere, go_on)
     return journal
@@ -72,11 +74,11 @@ class _Stored:
     series: Series | None = None
     spans: list[intervals.Interval] = attrs.field(factory=list)
     """The stored minutes, oldest first; over midnight neighbours are not joined."""
-    rows: int = 0
+    minutes: set[Millis] = attrs.field(factory=set)
 
     def add(self, series: Series, minutes: list[Millis]) -> None:
         self.series = series
-        self.rows += len(minutes)
+        self.minutes.update(minutes)
         self.spans += intervals.touching(minutes)
 
 
@@ -108,12 +110,18 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
         files.append(file)
         known.add(file.series, dayfiles.times_in(table))
         latest = max(latest, *dayfiles.closes_in(table))
-    if not stored:
+    series = {one.series: one for one in stored.values() if one.series is not None and one.series.timeframe == "1m"}
+    salvaged = salvage(root, series).beside({one: found.minutes for one, found in series.items()})
+    if not (stored or salvaged.candles or salvaged.empties):
         return
-    found = {
-        one.series: (one.first, list(intervals.union(one.spans))) for one in stored.values() if one.series is not None
-    }
-    minutes = {series: what for series, what in found.items() if series.timeframe == "1m"}
+    minutes = {}
+    for one in dict.fromkeys([*series, *salvaged.candles, *salvaged.empties]):
+        spans = salvaged.spans(one)
+        firsts = [floor_to(Millis(since), DAY) for since, _ in spans]
+        if one in series:
+            firsts, spans = [*firsts, series[one].first], [*spans, *series[one].spans]
+        minutes[one] = min(firsts), list(intervals.union(sorted(spans)))
+    latest = max([latest, *(candle.close_time for some in salvaged.candles.values() for candle in some)])
     days = set()
     for file in files:
         if file.base in minutes:
@@ -122,11 +130,14 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
             del digests[file.path]
             log.error("%s: no minutes under it; moved to %s", file.path, dayfiles.set_aside(disk, root, file.path))
             refused += 1
-    lost = journal.rebuild(digests, minutes, Millis(latest), sorted(days))
+    lost = journal.rebuild(digests, minutes, Millis(latest), sorted(days), salvaged)
     log.error(
         "there was no usable journal; a new one was made from %d day files with %d rows (%d more were refused);"
-        " %d minutes between them are gaps now (reason: ledger_lost), and so will be every later one",
-        len(digests), sum(one.rows for one in stored.values()), refused, lost,
+        " %d minutes between them are gaps now (reason: ledger_lost), and so will be every later one."
+        " Sound in the old journal were %d candles that were in no day file and %d empty minutes, which are kept",
+        len(digests), sum(len(one.minutes) for one in stored.values()), refused, lost,
+        sum(map(len, salvaged.candles.values())),
+        sum(high - low for spans in salvaged.empties.values() for low, high, _ in spans) // MINUTE,
     )  # fmt: skip
 
 

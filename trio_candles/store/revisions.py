@@ -30,7 +30,8 @@ from trio_candles.venues.history import SETTLED
 __all__ = ["APART", "Doubtful", "Revisions", "Unconfirmed"]
 
 APART = Millis(60_000)
-"""Ms between two equal REST answers that replace a stored candle: no cache keeps an answer that long."""
+"""Ms between two equal REST answers that replace a stored candle. No cache may answer for the venue
+(:mod:`trio_candles.network.rest`), and the short ones that do not heed that (Kraken's keeps 2 s) are over by then."""
 ASKED_APART = Millis(APART + 1000)
 """Ms between the two questions; the additional second is for rounding."""
 UNSETTLED_FOR = Millis(2 * 86_400_000)

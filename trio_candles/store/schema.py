@@ -39,6 +39,10 @@ TIMEFRAMES = "timeframes"
 UNMENDED = "unmended"
 """In ``meta``: an earlier version wrote this journal, and may have believed a wrong clock; see :mod:`.mending`."""
 
+WAITS = "clock_waits"
+"""In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
+it does, no mark moves."""
+
 FORMAT = "5"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")
@@ -136,7 +140,11 @@ _ABSENT = """
 CREATE INDEX gap_event_absent ON gap_event (series_id, since_ms) WHERE event = 'absent';
 """
 
-TABLES = f"""{_SERIES}{_GAP}{_REVISION}
+_REVISION_AT = """
+CREATE INDEX revision_at ON revision (at_ms);
+"""
+
+TABLES = f"""{_SERIES}{_GAP}{_REVISION}{_REVISION_AT}
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,     -- format, kind (real | simulated), seed, speed, pivot, latest_ms, stopped_at_ms
     value TEXT NOT NULL
@@ -220,8 +228,8 @@ def _remade(table: str, statements: str, values: str) -> str:
     Not by ALTER TABLE, which writes a text of its own into the schema: the text is compared with ours at each start.
     """
     return (
-        f"CREATE TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
-        f"INSERT INTO {table} SELECT {values} FROM before; DROP TABLE before;"
+        f"CREATE TEMP TABLE before AS SELECT * FROM {table}; DROP TABLE {table}; {statements}"
+        f"INSERT INTO {table} SELECT {values} FROM temp.before; DROP TABLE temp.before;"
     )
 
 
@@ -243,7 +251,7 @@ _SINCE_4 = (
     + _ABSENT
 )
 # A simulated or accelerated clock was ahead of the wall's rightly.
-_SINCE_5 = f"""{_SAMPLE}
+_SINCE_5 = f"""{_REVISION_AT}{_SAMPLE}
 INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
     SELECT 1 FROM meta WHERE key = 'kind' AND value = 'simulated' OR key = 'speed' AND CAST(value AS REAL) != 1
 );

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_temporary
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
-from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, identity_content, identity_in
+from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, WAITS, identity_content, identity_in
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -54,11 +55,13 @@ class Store:
         self._disk = disk
         self._catalog = Catalog(root, journal, disk)
         self._flusher = Flusher(root, journal, disk, self._catalog)
+        self.working = threading.RLock()
+        """Held by the thread that is at work in the store."""
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Around direct calls of the journal: errors of its disk become :class:`StoreUnavailable`."""
-        with _system_errors(self._root):
+        with self.working, _system_errors(self._root):
             yield
 
     def ask(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
@@ -69,7 +72,9 @@ class Store:
     # --- what the directory is
 
     def claim(self, kind: str, **identity: object) -> None:
-        """Record the directory's *kind* and *identity*; :class:`WrongDirectory` if it is of another kind."""
+        """Record the directory's *kind* and *identity*, and that no mark moves before a venue has been heard;
+        :class:`WrongDirectory` if it is of another kind.
+        """
         with self.guarded():
             content = self._identity()
             found = self.journal.meta().get("kind") or self._kind_in(content)
@@ -78,7 +83,7 @@ class Store:
             identified = identity_content(kind, identity.get("seed"), identity.get("speed"), identity.get("pivot"))
             if content != identified:
                 self._write_identity(identified)
-            self.journal.remember(kind=kind, stopped_at_ms=None, **identity)
+            self.journal.remember(kind=kind, stopped_at_ms=None, **{WAITS: "no venue has been heard"}, **identity)
 
     def _identity(self) -> bytes | None:
         try:
@@ -251,9 +256,26 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] 
             store.recover(go_on)
             yield store
         finally:
-            try:
-                journal.close()
-            except sqlite3.Error as error:
-                # What was committed is in the write-ahead log; the next start, or a reader, finds it there.
-                log.warning("the journal could not be put to rest (is a reader at work?): %s", error)
-                journal.abandon()
+            if store.working.acquire(blocking=False):
+                _put_to_rest(journal)
+                store.working.release()
+            else:
+                # Nobody waits for a thread that hangs in the disk. But it may wake and write: until then the directory
+                # is held, for as long as this process lives.
+                log.error("%s is still being written to; it is held until that has ended", root)
+                later = (store, journal, stack.pop_all())
+                threading.Thread(target=_put_to_rest_later, args=later, name="store", daemon=True).start()
+
+
+def _put_to_rest(journal: Journal) -> None:
+    try:
+        journal.close()
+    except sqlite3.Error as error:
+        # What was committed is in the write-ahead log; the next start, or a reader, finds it there.
+        log.warning("the journal could not be put to rest (is a reader at work?): %s", error)
+        journal.abandon()
+
+
+def _put_to_rest_later(store: Store, journal: Journal, held: ExitStack) -> None:
+    with held, store.working:
+        _put_to_rest(journal)

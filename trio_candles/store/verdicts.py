@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -49,6 +49,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
+from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.samples import Samples
 from trio_candles.store.schema import candle_checksum
@@ -166,6 +167,13 @@ class Verdicts:
         )
         self._entries.stored(entry, candles[-1].open_time)
         judged.accepted += len(candles)
+
+    def put_back(self, entry: Entry, candles: Sequence[Candle], empties: Iterable[tuple[int, int, str]]) -> None:
+        """Store *candles* and empty spans that are accounted for as neither; both oldest first, and disjoint."""
+        if candles:
+            self._store(entry, candles, Judged())
+        for since, until, evidence in empties:
+            self._add_empty(entry, since, until, evidence)
 
     def _judge_again(self, entry: Entry, candle: Candle, now: Millis, judged: Judged) -> None:
         """A candle of a minute that is accounted for and no gap: the same again, or a contradiction."""
@@ -408,12 +416,16 @@ class Verdicts:
 
 
 def candle_of(series: Series, row: Sequence[object]) -> Candle:
-    """A row of the columns :data:`CANDLE` as a candle; :class:`LedgerBroken` if its checksum does not match."""
+    """A row of the columns :data:`CANDLE` as a candle; :class:`LedgerBroken` if its checksum does not match,
+    :class:`NotAsWritten` if it does and another version wrote the row.
+    """
     if candle_checksum(row[:-1]) != row[-1]:
         raise LedgerBroken(f"{series}: the row that waits of {row[1]!r} does not match its checksum")
     _, open_ms, o, h, low, c, v, quote, vwap, count, source, ingest, _ = row
     assert isinstance(open_ms, int)
     assert isinstance(ingest, int)
+    if source not in set(Source):  # no damage, for the checksum matches
+        raise NotAsWritten(f"{series}: a candle that waits is of {source!r}, which only another version understands")
     return Candle(
         series, Millis(open_ms), o, h, low, c, v, quote, vwap, count, Source(source), Millis(ingest),  # type: ignore[arg-type]
         Millis(open_ms + MINUTE),

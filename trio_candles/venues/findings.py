@@ -6,10 +6,13 @@
     trades, ids contiguous around it ► built  ──┤
                       and no trade in ► blank ──┘
     a broken rule, two rows that differ ► doubted, whatever else is said of the minute
+    a row that cannot be read ► says nothing, and others decide; where its minute is not known, absence says nothing
     none of these ► open, and at last missing: with the first reason (:meth:`Findings.excuse`) that covers the minute
 
-A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it. A minute
-that is both stated and built takes the built candle. Invariant of :meth:`Findings.filled`: every minute that was
+A minute's trades are all known when ids are contiguous from a trade before the minute to a trade after it, or to the
+newest trade of all, if the venue has said (:class:`~trio_candles.venues.history.Heard`) that none followed that one
+until the minute was over. It does not matter who told a trade, the feed or REST. A minute that is both stated and built
+takes the built candle. Invariant of :meth:`Findings.filled`: every minute that was
 asked for is in exactly one of candles, empties and missing, and no minute that is doubted or not settled is in the
 first two. If more rows differ than agree, with earlier rows of their minutes or with the trades, the answers are of
 two markets, and nothing is believed.
@@ -27,8 +30,22 @@ from trio_candles.candles.folding import fold_trades
 from trio_candles.candles.intervals import subtract, touching
 from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Source, Trade, floor_to
 from trio_candles.candles.validation import Rule, broken_rule
-from trio_candles.venues.history import GRACE, Answer, Fill, Filled, Missing, Refusal, Request, Why, settled_until
-from trio_candles.venues.protocol import Misunderstood
+from trio_candles.venues.history import (
+    CLOCK,
+    GRACE,
+    NOTHING,
+    Answer,
+    Fill,
+    Filled,
+    Heard,
+    Missing,
+    Refusal,
+    Request,
+    Shown,
+    Why,
+    settled_until,
+)
+from trio_candles.venues.protocol import Misunderstood, TradeSeen
 
 __all__ = ["Findings", "finish", "proven"]
 
@@ -46,6 +63,8 @@ class Findings:
     since: Millis
     until: Millis
     now: Millis
+    heard: Heard = NOTHING
+    """What the feed knows of the series."""
     why: str = Why.NO_ROW
     """Why a minute is missing that has neither a doubt nor an excuse."""
     understood: bool = False
@@ -62,8 +81,12 @@ class Findings:
     """(since, until, why): why minutes of the span are missing, if they are; the first that covers a minute counts."""
     _built: dict[Millis, Candle] = attrs.field(factory=dict)
     """The candles built from trades."""
+    unclear: str | None = None
+    """The first thing in the answers that was not understood."""
     listed: tuple[Millis, str] | None = None
     """The minute in which the market began, and how that is known."""
+    shown: Shown | None = None
+    """What the answers showed of the newest trade."""
     _rejected: dict[Millis, tuple[Candle, Rule]] = attrs.field(factory=dict)
     """The first candle of each minute that breaks a rule, and the rule."""
     _blanks: list[Empty] = attrs.field(factory=list)
@@ -76,6 +99,8 @@ class Findings:
         if self.since % MINUTE or self.until % MINUTE:
             raise ValueError(f"[{self.since}, {self.until}) are no whole minutes")
         self.settled = settled_until(self.now)
+        if self.heard.trades:
+            self.trades(())
 
     # --- what answers say
 
@@ -124,17 +149,62 @@ class Findings:
         """Believe nothing about *minute*."""
         self._doubts.setdefault(minute, why)
 
+    def unread(self, span: Span | None, why: str) -> None:
+        """Take a row or trade about *span* that cannot be read (*why*): it says nothing, so other evidence may decide.
+
+        Where *span* cannot be read, either (``None``), any minute may be meant: no absence proves anything then.
+        """
+        self.unclear = self.unclear or why
+        self.excuse(*(span or (self.since, self.until)), Why.UNREADABLE)
+
     def excuse(self, since: Millis, until: Millis, why: str) -> None:
         """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts."""
         self._excuses.append((since, until, why))
 
+    def quiet(self, newest: int, until: Millis) -> None:
+        """Take that before *until* (the venue's time, Unix ms) no trade followed the trade of the id *newest*.
+
+        Nothing follows from answers of which a part could not be read: that part may have been such a trade.
+        """
+        if self.unclear is not None:
+            return
+        known = self.heard.quiet_until if self.heard.newest == newest else Millis(0)
+        self.heard = attrs.evolve(self.heard, newest=newest, quiet_until=max(known, until))
+
+    def show(self, newest: int, apart: int) -> None:
+        """Take that the answers showed no trade after the one of the id *newest*.
+
+        One answer may be old, or cut. What an earlier fill was shown, asked at least *apart* ms ago, and what this one
+        was shown is two tellings, of which the later one is newer than that earlier question, if *apart* is longer than
+        any cache keeps an answer. So no trade followed until then, less :data:`~trio_candles.venues.history.CLOCK`.
+        """
+        if self.unclear is not None:
+            return
+        before, now = self.heard.shown, Shown(newest, self.now)
+        if before is None or before.id != newest or before.asked > now.asked:
+            self.shown = now
+        elif before.asked > now.asked - apart:
+            self.shown = before
+        else:
+            self.shown = now
+            self.quiet(newest, Millis(before.asked - CLOCK))
+
     def trades(self, known: Iterable[Trade]) -> None:
-        """Take all trades that are *known*; they replace the trades given before."""
-        verdicts = list(proven(self.series, known, self.now))
+        """Take all trades that are *known* from answers; they replace the trades given before. Those that the feed told
+        join them; a trade that is told in two ways counts as untold, which is a hole among the ids.
+        """
+        verdicts = list(self._proven(known))
         self._built = {verdict.open_time: verdict for verdict in verdicts if isinstance(verdict, Candle)}
         self._blanks = sorted((v for v in verdicts if isinstance(v, Empty)), key=_since)
         for minute, candle in self._built.items():
             self._rejects(minute, candle)
+
+    def _proven(self, known: Iterable[Trade]) -> Iterator[Candle | Empty]:
+        told: dict[int, Told] = {trade.trade_id: trade for trade in known}
+        for trade in self.heard.trades:
+            if not same_trade(told.setdefault(trade.trade_id, trade), trade):
+                del told[trade.trade_id]
+        return proven(self.series, told.values(), self.now, self.heard)
 
     # --- conclusions
 
@@ -151,12 +221,12 @@ class Findings:
         return self._blanks[index] if index >= 0 and minute < self._blanks[index].until else None
 
     def gains_from(self, known: Iterable[Trade]) -> bool:
-        """Whether the *known* trades prove anything about a minute that was asked for."""
-        verdicts = proven(self.series, known, self.now)
+        """Whether the *known* trades and those that the feed told prove anything about a minute that was asked for."""
+        verdicts = self._proven(known)
         return any(_since(verdict) < self.until and self.since < _until(verdict) for verdict in verdicts)
 
     def rows_agree_with(self, known: Iterable[Trade]) -> bool:
-        """Whether more rows agree with the *known* trades than differ: then both are of the same market."""
+        """Whether more rows agree with the *known* trades of REST than differ: then both are of the same market."""
         trial = Findings(self.series, self.since, self.until, self.now, rows=self._rows)
         trial.trades(known)
         return trial._most_agree() is True
@@ -174,10 +244,10 @@ class Findings:
         rejected = tuple(pair for _, pair in sorted(self._rejected.items()))
         if self._unlike > self._alike:
             # One of the answers to this fill may be of another market, and then its other rows are, too.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_DIFFER),), rejected=rejected)
+            return self._nothing(Why.ROWS_DIFFER, rejected)
         if self._most_agree() is False:
             # At some venues no answer names its market: rows or trades are of another one, and nobody can tell which.
-            return Filled((), (), (Missing(self.since, self.until, Why.ROWS_AND_TRADES_DIFFER),), rejected=rejected)
+            return self._nothing(Why.ROWS_AND_TRADES_DIFFER, rejected)
         candles: list[Candle] = []
         zeros: list[Millis] = []
         for minute in sorted(self._rows.keys() | self._built.keys()):
@@ -202,7 +272,11 @@ class Findings:
             if why is not None
             for span in _spans(minutes)
         ]
-        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected)
+        return Filled(tuple(candles), tuple(empties), tuple(missing), self.listed, rejected, self.unclear, self.shown)
+
+    def _nothing(self, why: str, rejected: tuple[tuple[Candle, Rule], ...]) -> Filled:
+        missing = Missing(self.since, self.until, why)
+        return Filled((), (), (missing,), rejected=rejected, unclear=self.unclear)
 
     def _agree(self, minute: Millis) -> bool | None:
         """Whether row and trades say the same of *minute*; ``None`` if one of them says nothing."""
@@ -255,57 +329,80 @@ def finish(findings: Findings, steps: Generator[Request, Answer, None]) -> Fill:
         if not findings.understood:
             raise
         findings.why = str(error)
+        findings.unclear = findings.unclear or str(error)
     return findings.filled()
 
 
 # --- trades -----------------------------------------------------------------------------------------------
 
 
+Told = Trade | TradeSeen
+
+
+def same_trade(one: Told, other: Told) -> bool:
+    """Whether *one* and *other*, of the same id, can be the same trade: a feed may tell the time alone, and venues
+    round times, so that two tellings may differ by a millisecond.
+    """
+    if isinstance(one, Trade) and isinstance(other, Trade):
+        return one == other
+    return abs(one.time - other.time) <= 1
+
+
 @attrs.frozen
 class _Run:
     """Trades with contiguous ids along which time does not go back."""
 
-    trades: list[Trade]
+    trades: list[Told]
     since: Millis
     """The first minute that the run can prove: it began :data:`GRACE` after the first trade, or has trade 1."""
     until: Millis
-    """The end of the last minute that the run can prove: settled, and over :data:`GRACE` before the newest trade."""
+    """The end of the last minute that the run can prove: settled, and over :data:`GRACE` before the newest trade, or
+    before the time until which the venue said that none followed it."""
 
 
-def proven(series: Series, known: Iterable[Trade], now: Millis) -> Iterator[Candle | Empty]:
+def proven(series: Series, known: Iterable[Told], now: Millis, heard: Heard = NOTHING) -> Iterator[Candle | Empty]:
     """What contiguous ids among the *known* trades prove about settled minutes: candles and spans without a trade.
 
     Times ascend with ids up to :data:`~trio_candles.venues.history.GRACE`, so the trades on either side must be that
-    far from the minute; a time that goes back further ends the run of trades. Before trade 1 there was no trade.
+    far from the minute; a time that goes back further ends the run of trades. Before trade 1 there was no trade, and
+    after the newest one none until ``heard.quiet_until``. A trade without numbers proves as the others do, but its
+    minute has no candle.
     """
     trades = sorted((trade for trade in known if trade.time <= now), key=lambda trade: trade.trade_id)
-    by_minute: dict[Millis, list[Trade]] = {}
+    by_minute: dict[Millis, list[Told]] = {}
     for trade in trades:
         by_minute.setdefault(floor_to(trade.time, MINUTE), []).append(trade)
     minutes = sorted(by_minute)
-    for run in _without_overlaps(_run(part, now) for part in _contiguous(trades)):
+    for run in _without_overlaps(_run(part, now, heard) for part in _contiguous(trades)):
         lo, hi = run.trades[0].trade_id, run.trades[-1].trade_id
         before = max((trade.trade_id for trade in run.trades if trade.time < run.since), default=lo)
         since = run.since
         within = minutes[bisect_left(minutes, run.since) : bisect_left(minutes, run.until)]
         for minute in [*within, run.until]:
             if since < minute:
-                yield Empty(series, since, minute, f"no trade between the ids {before} and {before + 1}")
+                words = f"between the ids {before} and {before + 1}"
+                if before == hi:
+                    words = f"after the id {hi} until {heard.quiet_until}"
+                yield Empty(series, since, minute, f"no trade {words}")
             since = Millis(minute + MINUTE)
             # A trade of another run in the minute contradicts this run, which does not have it: no verdict.
             if minute < run.until and all(lo <= trade.trade_id <= hi for trade in by_minute[minute]):
-                yield fold_trades(series, minute, by_minute[minute], Source.REST, now)
+                numbered = [trade for trade in by_minute[minute] if isinstance(trade, Trade)]
+                if len(numbered) == len(by_minute[minute]):
+                    yield fold_trades(series, minute, numbered, Source.REST, now)
                 before = max(trade.trade_id for trade in by_minute[minute])
 
 
-def _run(trades: list[Trade], now: Millis) -> _Run:
+def _run(trades: list[Told], now: Millis, heard: Heard) -> _Run:
     first, newest = trades[0], max(trade.time for trade in trades)
+    if trades[-1].trade_id == heard.newest:
+        newest = max(newest, heard.quiet_until)
     since = floor_to(first.time, MINUTE) if first.trade_id == 1 else floor_to(first.time + GRACE + MINUTE - 1, MINUTE)
     return _Run(trades, since, min(floor_to(newest - GRACE, MINUTE), settled_until(now)))
 
 
-def _contiguous(trades: Iterable[Trade]) -> Iterator[list[Trade]]:
-    run: list[Trade] = []
+def _contiguous(trades: Iterable[Told]) -> Iterator[list[Told]]:
+    run: list[Told] = []
     newest = 0
     for trade in trades:
         if run and (trade.trade_id != run[-1].trade_id + 1 or trade.time < newest - GRACE):

@@ -22,25 +22,28 @@ An error on the way to an answer is thrown into the fill (``fill.throw(Unavailab
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from enum import Enum, StrEnum
 from typing import Protocol, TypeVar
 
 import attrs
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, floor_to
+from trio_candles.candles.model import MINUTE, Candle, Empty, Millis, Series, Trade, floor_to
 from trio_candles.candles.validation import Rule
-from trio_candles.venues.protocol import UNREADABLE, Misunderstood, VenueError
+from trio_candles.venues.protocol import UNREADABLE, Bad, Good, Misunderstood, R, Rows, TradeSeen, VenueError
 
 __all__ = [
     "ABSENT",
     "BESIDE",
+    "CLOCK",
     "GRACE",
+    "NOTHING",
     "SETTLED",
     "Answer",
     "Fill",
     "Filled",
+    "Heard",
     "History",
     "Missing",
     "Penalty",
@@ -48,6 +51,7 @@ __all__ = [
     "Refusal",
     "Request",
     "RestUrls",
+    "Shown",
     "Throttled",
     "Unavailable",
     "UnknownSymbol",
@@ -56,6 +60,7 @@ __all__ = [
     "judge_status",
     "pages",
     "read_body",
+    "read_rows",
     "settled_until",
 ]
 
@@ -72,6 +77,46 @@ BESIDE = Millis(30 * MINUTE)
 def settled_until(now: Millis) -> Millis:
     """The first minute that is not settled at *now*: all before it ended at least :data:`SETTLED` ago."""
     return floor_to(now - SETTLED, MINUTE)
+
+
+# --- what the feed knows ----------------------------------------------------------------------------------
+
+
+CLOCK = Millis(60_000)
+"""How many ms are taken off a time of ours at which a venue was asked, where the time bounds what its answer proves:
+our clock is within 30 s of a venue's, or nothing is derived from it, and records are no further than that behind."""
+
+
+@attrs.frozen
+class Shown:
+    """What the answers of one fill showed: that none followed trade *id* when the venue was asked."""
+
+    id: int
+    asked: Millis
+    """When, by our clock (Unix ms)."""
+
+
+@attrs.frozen
+class Heard:
+    """What is known of one series besides the answers to a fill: what its live feed told, and what earlier answers did.
+
+    All of it is the venue's word, and stays true when the connection is lost. Times are the venue's, in Unix ms.
+    """
+
+    trades: tuple[Trade | TradeSeen, ...] = ()
+    """The newest trades that the feed told, ascending and without a hole among the ids; those of a feed that tells
+    no numbers prove that there was no trade between them."""
+    newest: int = 0
+    """The id of the newest trade of the series, as far as the feed knows; 0: the feed does not know one."""
+    quiet_until: Millis = attrs.field(default=Millis(0))
+    """The venue said that before this time no trade followed ``newest``; 0: it said nothing of the kind."""
+
+    shown: Shown | None = None
+    """What an earlier fill's answers showed of the newest trade."""
+
+
+NOTHING = Heard()
+"""What is known without a feed, by the first fill."""
 
 
 # --- asking and answering ---------------------------------------------------------------------------------
@@ -110,6 +155,9 @@ class Answer:
     """Seconds, as the header of that name says."""
     seconds: float = 0.0
     """From the question's leaving to the answer's end, on the service's clock; without the wait for the budget."""
+    date: Millis | None = None
+    """When the answer was written, Unix ms in whole seconds, as the header of that name says; ``None`` for an answer
+    out of a cache."""
 
 
 @attrs.frozen
@@ -136,6 +184,9 @@ class Why(StrEnum):
 
     UNSETTLED = "not settled yet"
     NO_ROW = "no row, which proves nothing"
+    UNREADABLE = "a row of the answer cannot be read"
+    ZERO_ROW_BREAKS_RULE = "a row without trades whose prices are not all the last price before it"
+    LONG_SILENCE = "many rows without trades, of a market that trades in most other minutes"
     LEFT_OUT = "the venue has rows before and after it, and none of it"
     NO_ROW_YET = "after the listing, and before the first row that the venue has"
     NOT_CONFIRMED = "the venue has not confirmed the row"
@@ -187,6 +238,10 @@ class Filled:
     """The minute in which the venue's market of the series began, and how that is known."""
     rejected: tuple[tuple[Candle, Rule], ...] = ()
     """Settled candles that break a rule, and the rule, to be counted and logged; at most one of each minute."""
+    unclear: str | None = None
+    """What was not understood first in an answer, if anything was not: a row, or all of a later answer."""
+    shown: Shown | None = None
+    """What the answers showed of the newest trade; to be told to a later fill (:attr:`Heard.shown`)."""
 
 
 Fill = Generator[Request, Answer, Filled]
@@ -261,8 +316,17 @@ class History(Protocol):
         """The first minute of which rows are served (Unix ms); 0 where rows go far enough back."""
         ...
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
-        """What the venue's record proves about the minutes of ``[since, until)`` at *now*.
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
+        """What the venue's record, with what its feed has *heard*, proves about the minutes of ``[since, until)`` at
+        *now*.
 
         Raises :class:`Misunderstood`, :class:`Throttled`, :class:`Unavailable` or :class:`UnknownSymbol`, and nothing
         else, whatever the fill is sent.
@@ -311,11 +375,24 @@ def judge_status(answer: Answer, spoken: tuple[int, ...] = ()) -> None:
 
 def read_body(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
     """The answer's body, decoded; :class:`Unavailable` for a page of HTML, :class:`Misunderstood` for the rest."""
+    return _reading(decoder.decode, answer)
+
+
+def read_rows(
+    rows: Rows[R], answer: Answer, good: Callable[[R], Good], bad: Callable[[bytes, Misunderstood], Bad]
+) -> list[Good | Bad]:
+    """The answer's body as a list of rows (see :meth:`~trio_candles.venues.protocol.Rows.read`); the errors of
+    :func:`read_body` if the body is no list.
+    """
+    return _reading(lambda body: rows.read(body, good, bad), answer)
+
+
+def _reading(read: Callable[[bytes], T], answer: Answer) -> T:
     try:
-        return decoder.decode(answer.body)
+        return read(answer.body)
     except msgspec.ValidationError as error:
         raise Misunderstood("bad_shape", f"{error} in {answer.body[:200]!r}") from None
-    except (*UNREADABLE, UnicodeDecodeError):
+    except UNREADABLE:
         if answer.body.lstrip()[:1] == b"<":
             raise Unavailable(f"HTTP {answer.status} with a page of HTML", answer.retry_after) from None
         raise Misunderstood("not_json", repr(answer.body[:200])) from None

@@ -14,11 +14,11 @@ keeps no state, so one instance serves every connection. What a stream of events
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Protocol
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -42,12 +42,17 @@ __all__ = [
     "Proof",
     "Refused",
     "Row",
+    "Rows",
     "Skipped",
     "SystemStatus",
+    "Told",
     "TradeSeen",
     "Traded",
+    "Unread",
     "VenueError",
     "exact",
+    "floats_of",
+    "optional_float",
     "plain_float",
     "plain_floats",
     "time_of",
@@ -123,6 +128,8 @@ class Forming:
     """*symbol*'s current minute changed, at a venue that states its closes: a sign of life, without its numbers."""
 
     symbol: str
+    open_time: Millis | None = None
+    """The minute's, where that is legible: the venue's clock has reached it, and has hardly left the minute."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +152,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     trades_count: int | None
     closed: bool
     """Whether the venue said that the minute is closed; ``False`` at a venue that never says so."""
+
+
+@attrs.frozen
+class Told:
+    """The venue wrote this message at *time*, by its own clock."""
+
+    time: Millis
 
 
 @attrs.frozen
@@ -180,8 +194,34 @@ class Skipped:
     reason: str
 
 
+@attrs.frozen
+class Unread:
+    """A row or trade of a message that could not be read: the message's other rows count, and it proves nothing."""
+
+    symbol: str
+    """Empty where that cannot be read, either."""
+    minute: Millis | None
+    """The minute that the row is about, in Unix ms; ``None`` where that cannot be read, either."""
+    reason: str
+    """One of a few words, as of :class:`Misunderstood`."""
+    text: str
+
+
 Event = (
-    Acked | Refused | Traded | TradeSeen | Heartbeat | Forming | Row | Alive | Notice | SystemStatus | Leaving | Skipped
+    Acked
+    | Refused
+    | Traded
+    | TradeSeen
+    | Heartbeat
+    | Forming
+    | Row
+    | Told
+    | Alive
+    | Notice
+    | SystemStatus
+    | Leaving
+    | Skipped
+    | Unread
 )
 
 
@@ -210,7 +250,7 @@ class Limits:
     changes_per_hour: float | None
     """Subscriptions and unsubscriptions on one connection; ``None``: limited by ``messages_per_second`` alone."""
     too_fast: str
-    """A text in the message by which the venue complains about our pace."""
+    """A regular expression, found in the words by which the venue complains about our pace, in upper or lower case."""
     silence: float
     """No frame at all for this long: the connection is dead, whatever TCP believes."""
     ping_after: float | None
@@ -254,10 +294,63 @@ class FeedProtocol(Protocol):
         ...
 
 
-# --- reading numbers and times, strictly ------------------------------------------------------------------
+# --- reading rows, numbers and times, strictly ------------------------------------------------------------
 
-UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeEncodeError)
-"""What msgspec raises for a text that is no JSON, is nested too deeply, or holds half a surrogate pair."""
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeError)
+"""What msgspec raises for a text that is no JSON, is nested too deeply, is no UTF-8, or holds half a surrogate pair."""
+
+R = TypeVar("R")
+Good = TypeVar("Good")
+Bad = TypeVar("Bad")
+
+_RAW_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Rows(Generic[R]):
+    """Reads JSON lists of rows of one type: a row that is not as promised costs itself, and no other row."""
+
+    def __init__(self, row: type[R]) -> None:
+        self.decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
+        """All rows of a text; raises what :data:`UNREADABLE` names, also for a single row."""
+        self._one = msgspec.json.Decoder(row)
+
+    def read(
+        self,
+        text: bytes | msgspec.Raw,
+        good: Callable[[R], Good],
+        bad: Callable[[bytes, Misunderstood], Bad],
+    ) -> list[Good | Bad]:
+        """What *good* makes of each row of *text*, and *bad* of each row that cannot be read or that *good* calls
+        :class:`Misunderstood`, in the rows' order. *good* may be called twice with a row.
+
+        The rows are read all at once, which is quick, and one at a time only if one of them is bad. Raises what
+        :data:`UNREADABLE` names if *text* is no list.
+        """
+        try:
+            return [good(row) for row in self.decode(text)]
+        except (Misunderstood, *UNREADABLE):
+            return self.read_each(text, good, bad)
+
+    def read_each(
+        self,
+        text: bytes | msgspec.Raw,
+        good: Callable[[R], Good],
+        bad: Callable[[bytes, Misunderstood], Bad],
+    ) -> list[Good | Bad]:
+        """As :meth:`read`, one row at a time from the start."""
+        return [self._read_one(bytes(row), good, bad) for row in _RAW_ROWS.decode(text)]
+
+    def _read_one(
+        self, text: bytes, good: Callable[[R], Good], bad: Callable[[bytes, Misunderstood], Bad]
+    ) -> Good | Bad:
+        try:
+            return good(self._one.decode(text))
+        except Misunderstood as error:
+            return bad(text, error)
+        except UNREADABLE as error:
+            reason = "bad_shape" if isinstance(error, msgspec.ValidationError) else "not_json"
+            return bad(text, Misunderstood(reason, f"{error} in {text[:200]!r}"))
+
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a count: JSON's integers have no end, the columns and the ledger are int64."""
@@ -293,6 +386,31 @@ def plain_floats(texts: Sequence[str]) -> list[float]:
         except ValueError:  # a text with a comma in it
             pass
     return [plain_float(text) for text in texts]
+
+
+def optional_float(value: object) -> float | None:
+    """*value*, a number or the text of one, as the nearest float; ``None`` if it is negative, or anything else.
+
+    For sums and means that may be null: nothing is proven by them, and none is worth the row that it stands in.
+    """
+    if isinstance(value, str):
+        number = float(value) if _NUMBER.fullmatch(value) is not None else -1.0
+    elif type(value) is float or (type(value) is int and value < 2**63):
+        number = float(value)
+    else:
+        return None
+    return number if number >= 0 else None
+
+
+def floats_of(needed: tuple[str, ...], optional: object) -> tuple[list[float], float | None]:
+    """*needed* as :func:`plain_floats` reads them, and *optional* as :func:`optional_float` does; quicker than both."""
+    if isinstance(optional, str) and _NUMBERS.fullmatch(f"{','.join(needed)},{optional}") is not None:
+        try:
+            number = float(optional)
+            return list(map(float, needed)), number if number >= 0 else None
+        except ValueError:  # a text with a comma in it
+            pass
+    return plain_floats(needed), optional_float(optional)
 
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z", re.ASCII)

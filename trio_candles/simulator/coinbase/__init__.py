@@ -3,7 +3,7 @@
 from ..instruments import Listing, five_digits
 from ..venue import SimulatedVenue
 from .feed import CoinbaseSession
-from .rest import CoinbaseRest
+from .rest import CoinbaseRest, cached_seconds
 
 
 def price_digits(dollars: float, quote: str) -> int:
@@ -19,4 +19,5 @@ VENUE = SimulatedVenue(
     websocket_paths=("/",),
     connects_per_second=8.0,
     connects_burst=20.0,
+    cached_seconds=cached_seconds,
 )

@@ -18,7 +18,23 @@ if TYPE_CHECKING:
 GRANULARITY = 60
 MOST_AGGREGATIONS = 300
 NEWEST_CANDLES = 350
+# Recorded: what the cache before the venue may repeat, and for how many seconds.
+CANDLES_CACHED = 300
+PRODUCTS_CACHED = 5
+# Its product has no status message, which is null instead of a text.
+WITHOUT_MESSAGE = "SIM999-USD"
 MOST_TRADES = 1000
+
+
+def cached_seconds(request: Request) -> int:
+    """For how long the answer to a request is repeated."""
+    match request.path.strip("/").split("/"):
+        case ["products", _, "candles"]:
+            return CANDLES_CACHED
+        case ["products"]:
+            return PRODUCTS_CACHED
+        case _:
+            return 0
 
 
 @attrs.define(eq=False)
@@ -89,7 +105,7 @@ class CoinbaseRest:
             "limit_only": False,
             "cancel_only": False,
             "status": "delisted" if delisted else "online",
-            "status_message": "",
+            "status_message": None if symbol == WITHOUT_MESSAGE else "",
             "trading_disabled": delisted,
             "fx_stablecoin": False,
             "max_slippage_percentage": "0.02",
@@ -128,7 +144,7 @@ class CoinbaseRest:
         if self.faults.is_set("float_artefacts"):
             volume = repr(sum(float(t.size) for t in self.market.trades(symbol, candle.minute_ms)))
         prices = ",".join(map(plain, (candle.low, candle.high, candle.open, candle.close)))
-        return f"[{candle.minute_ms // 1000},{prices},{volume}]"
+        return self.faults.row(symbol, candle.minute_ms, f"[{candle.minute_ms // 1000},{prices},{volume}]")
 
     def _trades(self, symbol: str, request: Request, now_ms: int) -> Response:
         """Newest first. ``before`` does not move the page: it is the newest one, cut off at that id."""

@@ -134,11 +134,11 @@ class KrakenSession:
             return f"Currency pair not in ISO 4217-A3 format {symbol}"
         if connection.faults.names("refused_symbols", symbol) or not connection.market.listed(symbol):
             return f"Currency pair not supported {symbol}"
-        if channel == "ohlc" and params.get("interval", 1) != 1:
-            return "Interval not supported"
         has = symbol in self._streams and channel in self._streams[symbol].channels
         if method == "subscribe" and has:
-            return "Already subscribed"
+            return "Already subscribed" + " to one ohlc interval on this symbol" * (channel == "ohlc")
+        if channel == "ohlc" and params.get("interval", 1) != 1:
+            return "Interval not supported"
         if method == "unsubscribe" and not has:
             return "Subscription Not Found"
         return None

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 COMMITTED_ROWS = 720
 MOST_TRADES = 1000
-CACHED_MS = 2_000
-CACHED_ANSWERS = 500
+CACHED_SECONDS = 2
+# Listed by another venue under the same roof, under the names of pairs that trade here.
+TWINS = ("BTC/USD", "ZEC/USD")
+DARK = ("BTC/USD", "ETH/USD")
 # Above this a "since" is in nanoseconds.
 NANOSECONDS_FROM = 10**15
 
@@ -44,6 +46,11 @@ class Pair:
     wsname: str
 
 
+def cached_seconds(request: Request) -> int:
+    """For how long the answer to a request is repeated, whatever it is about."""
+    return CACHED_SECONDS
+
+
 def make_pair(symbol: str) -> Pair:
     """The names of a pair written as in BTC/USD."""
     base, quote = symbol.split("/")
@@ -62,7 +69,6 @@ class KrakenRest:
     faults: Faults
     _bucket: TokenBucket = attrs.Factory(lambda: TokenBucket(per_second=1, burst=15))
     _pairs: dict[str, Pair] = attrs.Factory(dict)
-    _cache: dict[str, tuple[int, Response]] = attrs.Factory(dict)
 
     def __attrs_post_init__(self) -> None:
         """Enter every pair under each of its names."""
@@ -81,11 +87,11 @@ class KrakenRest:
 
     def overrun(self) -> Response:
         """The same, for the fault of that name."""
-        return self.throttled()
+        return failure("EAPI:Rate limit exceeded", result=None)
 
     def busy(self) -> Response:
         """What everybody gets when the service is unwell: HTTP 200."""
-        return failure("EService:Unavailable")
+        return failure("EService:Unavailable", result=None)
 
     def misdirect(self, request: Request) -> Request:
         """The same question about another pair."""
@@ -95,17 +101,7 @@ class KrakenRest:
         return attrs.evolve(request, query=request.query | {"pair": other})
 
     def answer(self, request: Request, now_ms: int) -> Response:
-        """The answer; that of an identical question within two seconds is repeated."""
-        kept = self._cache.get(request.target)
-        if kept is not None and 0 <= now_ms - kept[0] < CACHED_MS:
-            return kept[1]
-        response = self._answer(request, now_ms)
-        if len(self._cache) >= CACHED_ANSWERS:
-            self._cache.clear()
-        self._cache[request.target] = (now_ms, response)
-        return response
-
-    def _answer(self, request: Request, now_ms: int) -> Response:
+        """The answer; what is wrong is a text in it."""
         second = now_ms // 1000
         match request.path.strip("/").split("/"):
             case ["0", "public", "Time"]:
@@ -130,7 +126,18 @@ class KrakenRest:
         if names is not None and not all(name in self._pairs for name in names):
             return failure("EQuery:Unknown asset pair")
         pairs = self._pairs.values() if names is None else [self._pairs[name] for name in names]
-        return success({pair.canonical: self._describe(pair) for pair in pairs})
+        described = {pair.canonical: self._describe(pair) for pair in pairs}
+        if names is None:
+            for symbol in DARK:
+                pair = self._pairs[symbol]
+                dark = self._describe(pair) | {"altname": f"{pair.altname}.d"}
+                del dark["wsname"]
+                described[f"{pair.canonical}.d"] = dark
+            for symbol in TWINS:
+                name = f"{self._pairs[symbol].altname}:BTNL"
+                twin = {"altname": name, "status": "delisted", "execution_venue": "bitnomial_exchange"}
+                described[name] = self._describe(self._pairs[symbol]) | twin
+        return success(described)
 
     def _describe(self, pair: Pair) -> dict[str, object]:
         instrument = self.market.instrument(pair.symbol)
@@ -165,10 +172,29 @@ class KrakenRest:
         for second in range(oldest, forming + 1, 60):
             if self.faults.holds("lose_row", pair.symbol, second * 1000):
                 continue
-            if row := self._row(pair, second * 1000, visible):
-                rows.append(row)
+            row = self._row(pair, second * 1000, visible)
+            if second < forming and self._is_denied(pair, second * 1000):
+                row = self._zero_row(pair, second)
+            if row is not None:
+                rows.append(self.faults.row(pair.symbol, second * 1000, row))
         last = forming if self.faults.last_is_forming else forming - 60
         return answer_text(f'{{"error":[],"result":{{"{pair.canonical}":[{",".join(rows)}],"last":{last}}}}}')
+
+    def _is_denied(self, pair: Pair, minute_ms: int) -> bool:
+        """Whether a minute that had trades is to be answered as if there had been none."""
+        if self.faults.zero_row is None or self.market.candle(pair.symbol, minute_ms) is None:
+            return False
+        return self.faults.holds("zero_row", pair.symbol, minute_ms)
+
+    def _zero_row(self, pair: Pair, second: int) -> str:
+        """What a minute with trades has instead of its row: zeros, or another price than the close before it."""
+        price = "0"
+        if second // 60 % 2:
+            candle = self.market.candle(pair.symbol, second * 1000)
+            assert candle is not None
+            price = f"{candle.open * 2:f}"
+        prices = ",".join([f'"{price}"'] * 4)
+        return f'[{second},{prices},"0","0.00000000",0]'
 
     def _row(self, pair: Pair, minute_ms: int, visible: int) -> str | None:
         tick_exponent = self.market.instrument(pair.symbol).tick_exponent
@@ -206,7 +232,8 @@ class KrakenRest:
         trades = [market.trade(pair.symbol, i) for i in ids if not lost("lose_trade", pair.symbol, i)]
         if trades:
             last = trades[-1].time_us * 1000
-        rows = ",".join(map(trade_text, trades))
+        more = ',""]' if self.faults.is_set("extra_columns") else "]"
+        rows = ",".join(trade_text(trade)[:-1] + more for trade in trades)
         return answer_text(f'{{"error":[],"result":{{"{pair.canonical}":[{rows}],"last":"{last}"}}}}')
 
 
@@ -224,6 +251,6 @@ def success(result: object) -> Response:
     return answer_json({"error": [], "result": result})
 
 
-def failure(error: str) -> Response:
-    """An error, which is HTTP 200."""
-    return answer_json({"error": [error]})
+def failure(error: str, **more: object) -> Response:
+    """An error, which is HTTP 200; with a result that is null, or without."""
+    return answer_json({"error": [error], **more})

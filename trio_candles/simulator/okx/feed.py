@@ -269,6 +269,8 @@ class OkxSession:
             return
         if connection.faults.is_set("seven_fields"):
             row = row[:7]
+        elif connection.faults.is_set("extra_columns"):
+            row = [*row, "0"]
         connection.send_data(to_json({"arg": {"channel": "candle1m", "instId": symbol}, "data": [row]}))
 
     # -- trades --------------------------------------------------------------------------------------------

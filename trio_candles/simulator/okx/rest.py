@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import attrs
 
 from ..limits import Window
 from ..market import MINUTE_MS
-from ..text import Request, Response, answer_json, parse_whole
+from ..text import Request, Response, answer_json, answer_text, parse_whole, to_json
 from .feed import row_until, trade_row
 
 if TYPE_CHECKING:
@@ -32,6 +33,26 @@ LIMITS = {
     "/api/v5/system/status": (1, 5_000),
 }
 
+# What is said, in turn, to everybody when the service is unwell, and to who asks too often, all with HTTP 200.
+UNWELL = (
+    ("50013", "Systems are busy. Please try again later."),
+    ("50001", "Service temporarily unavailable. Please try again later"),
+    ("50004", "API endpoint request timeout."),
+    ("50005", "API is offline or unavailable"),
+)
+OVERRUN = (
+    ("50011", "Too Many Requests"),
+    ("50040", "Too frequent operations, please try again later"),
+    ("50061", "Requests too frequent."),
+)
+# Not live, and trading.
+STATES = {"SIM998-USDT": "post_only", "SIM997-USDT": "rebase"}
+# Announced, and without most of what a market has.
+NEWCOMER: dict[str, object] = {
+    "instType": "SPOT", "instId": "FRESH-USDT", "baseCcy": "", "quoteCcy": "", "tickSz": "", "lotSz": "", "minSz": "",
+    "listTime": "", "contTdSwTime": None, "expTime": None, "state": "preopen", "tradeQuoteCcyList": [],
+}  # fmt: skip
+
 
 @attrs.define(eq=False)
 class OkxRest:
@@ -42,6 +63,7 @@ class OkxRest:
     _windows: dict[str, Window] = attrs.Factory(
         lambda: {path: Window(most, span) for path, (most, span) in LIMITS.items()}
     )
+    _said: Counter[str] = attrs.Factory(Counter)
 
     def within_limits(self, request: Request, now_ms: int) -> bool:
         """Whether the request may be answered; each path has a limit of its own."""
@@ -54,11 +76,17 @@ class OkxRest:
 
     def overrun(self) -> Response:
         """The same with HTTP 200, which was seen too."""
-        return failure("50011", "Too Many Requests", 200)
+        return self._next(OVERRUN)
 
     def busy(self) -> Response:
         """What everybody gets when the service is unwell."""
-        return failure("50013", "Systems are busy. Please try again later.", 200)
+        return self._next(UNWELL)
+
+    def _next(self, errors: tuple[tuple[str, str], ...]) -> Response:
+        """The next of these errors, over and over."""
+        first = errors[0][0]
+        self._said[first] += 1
+        return failure(*errors[(self._said[first] - 1) % len(errors)], 200)
 
     def misdirect(self, request: Request) -> Request:
         """The same question about another instrument."""
@@ -94,15 +122,15 @@ class OkxRest:
     def _instruments(self, request: Request) -> Response:
         if request.query.get("instType") != "SPOT":
             return failure("51000", "Parameter instType error", 400)
-        symbols = self.market.symbols
+        symbols, more = self.market.symbols, [NEWCOMER]
         if (wanted := request.query.get("instId")) is not None:
             if not self.market.listed(wanted):
                 text = "Instrument ID, Instrument ID code or Spread ID doesn't exist."
                 return failure("51001", text, 200)
-            symbols = (wanted,)
-        return success([self._describe(symbol) for symbol in symbols])
+            symbols, more = (wanted,), []
+        return success([self._describe(symbol) for symbol in symbols] + more)
 
-    def _describe(self, symbol: str) -> dict[str, str]:
+    def _describe(self, symbol: str) -> dict[str, object]:
         instrument = self.market.instrument(symbol)
         return {
             "instType": "SPOT",
@@ -115,7 +143,8 @@ class OkxRest:
             "listTime": str(instrument.listed_at_ms),
             "contTdSwTime": "",
             "expTime": "",
-            "state": "suspend" if symbol in self.faults.delisted_symbols else "live",
+            "state": "suspend" if symbol in self.faults.delisted_symbols else STATES.get(symbol, "live"),
+            "tradeQuoteCcyList": [instrument.quote],
         }
 
     def _candles(self, symbol: str, request: Request, now_ms: int) -> Response:
@@ -144,8 +173,9 @@ class OkxRest:
             if self.faults.holds("revise_row", symbol, minute_ms) and row is not None:
                 row[5] = f"{2 * Decimal(row[5]):f}"
             if row is not None and not self.faults.holds("lose_row", symbol, minute_ms):
-                rows.append(row[:7] if self.faults.seven_fields else row)
-        return success(rows)
+                row = row[:7] if self.faults.seven_fields else row
+                rows.append(self.faults.row(symbol, minute_ms, to_json(row)))
+        return answer_text(f'{{"code":"0","msg":"","data":[{",".join(rows)}]}}')
 
     def _trades(self, symbol: str, request: Request, now_ms: int) -> Response:
         """Newest first; history pages by id (type 1) or by time (type 2)."""

@@ -10,7 +10,7 @@ from trio_candles.venues.protocol import Misunderstood
 __all__ = ["judge"]
 
 
-# {"message":"NotFound"}
+# {"message":"NotFound"}; elsewhere at this venue it is "Not found", or more words follow.
 class _Complaint(msgspec.Struct):
     message: str = ""
 
@@ -23,6 +23,6 @@ def judge(answer: Answer) -> None:
     judge_status(answer, spoken=(400, 404))
     if answer.status != 200:
         message = read_body(_COMPLAINT, answer).message[:200]
-        if answer.status == 404 and message == "NotFound":
+        if answer.status == 404 and message.replace(" ", "").lower().startswith("notfound"):
             raise UnknownSymbol(message)
         raise Misunderstood("refused", f"HTTP {answer.status} {message}")

@@ -31,8 +31,8 @@ from trio_candles.venues.protocol import (
 
 __all__ = ["Coinbase"]
 
-# A product that the venue does not know is named first in the reason: "XX-USD is not a valid product".
-_NAMED = re.compile(r"([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
+# A product that the venue refuses is named in its words: "XX-USD is not a valid product", "XX-USD is delisted".
+_NAMED = re.compile(r"(?<![\w-])([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 
 
 # {"type":"match","trade_id":10,"sequence":50,"time":"2014-11-07T08:19:27.028459Z","product_id":"BTC-USD",
@@ -68,8 +68,8 @@ class _Subscriptions(msgspec.Struct, tag_field="type", tag="subscriptions"):
 
 # {"type":"error","message":"Failed to subscribe","reason":"GIBBERISH-USD is not a valid product"}
 class _Error(msgspec.Struct, tag_field="type", tag="error"):
-    message: str = ""
-    reason: str = ""
+    message: str | None = None
+    reason: str | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Match | _LastMatch | _Heartbeat | _Subscriptions | _Error)
@@ -89,7 +89,7 @@ class Coinbase:
         symbols_per_message=100,
         messages_per_second=5.0,  # documented: 10 a second on the stricter page
         changes_per_hour=None,
-        too_fast="Rate limit exceeded",
+        too_fast=r"\brate limit",
         silence=10.0,  # a heartbeat per product and second: ten missed are no coincidence
         ping_after=None,
         symbol_silence=10.0,
@@ -122,8 +122,9 @@ class Coinbase:
             return (Heartbeat(message.product_id, time_of(message.time), message.last_trade_id),)
         if isinstance(message, _Subscriptions):
             return [Acked(symbol, channel.name) for channel in message.channels for symbol in channel.product_ids]
-        named = _NAMED.match(message.reason)
-        return (Refused(named and named[1], f"{message.message}: {message.reason}"),)
+        words = ": ".join(filter(None, (message.message, message.reason))) or "refused without a reason"
+        named = _NAMED.search(words)
+        return (Refused(named and named[1], words),)
 
 
 def _traded(message: _Match) -> Traded:

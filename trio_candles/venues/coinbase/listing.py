@@ -5,13 +5,13 @@ Source: the Exchange documentation of ``GET /products``, checked against recorde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set
 
 import msgspec
 
 from trio_candles.venues.coinbase.answers import judge
 from trio_candles.venues.history import Answer, Request, read_body
-from trio_candles.venues.listings import Listed, Listing, Symbols, Trading
+from trio_candles.venues.listings import UNSTATED, Listed, Listing, Name, Symbols, Trading, by_symbol, readable
 
 __all__ = ["LISTING", "SYMBOLS"]
 
@@ -20,49 +20,52 @@ SYMBOLS = Symbols("-", example="BTC-USD")
 
 # {"id":"BTC-USD","base_currency":"BTC",...,"post_only":false,"limit_only":false,"cancel_only":false,
 #  "status":"online","status_message":"","trading_disabled":false,"auction_mode":false,...}
-# In the venue's other API: "alias":"BTC-USD" (of BTC-USDC), "alias_to":["BTC-USDC"] (of BTC-USD).
+# In 2018: "status_message":null. In the venue's other API: "alias":"BTC-USD" (of BTC-USDC), "alias_to":["BTC-USDC"].
 class _Product(msgspec.Struct):
-    id: str
-    status: str
-    status_message: str = ""
-    trading_disabled: bool = False
-    cancel_only: bool = False
-    post_only: bool = False
-    limit_only: bool = False
-    auction_mode: bool = False
+    id: Name
+    status: str | None = None
+    status_message: str | None = None
+    trading_disabled: bool | None = None
+    cancel_only: bool | None = None
+    post_only: bool | None = None
+    limit_only: bool | None = None
+    auction_mode: bool | None = None
     alias: str | None = None
 
 
-_PRODUCTS = msgspec.json.Decoder(list[_Product])
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_PRODUCT = msgspec.json.Decoder(_Product)
+_CLOSED = ("delisted", "internal", "offline")
 _OWN_BOOKS = ("USDT-USDC", "EURC-USDC")
 """Documented: X-USDC is another name of X-USD, but for these."""
 
 
 def _read(answer: Answer) -> dict[str, Listed]:
     judge(answer)
-    products = {product.id: product for product in read_body(_PRODUCTS, answer)}
-    return {symbol: _product(product, products) for symbol, product in products.items()}
+    rows = read_body(_ROWS, answer)
+    products = readable(_PRODUCT, rows)
+    symbols = {product.id for product in products}
+    return by_symbol(_entry(product, symbols) for product in products)
 
 
-def _product(product: _Product, products: Mapping[str, _Product]) -> Listed:
+def _entry(product: _Product, symbols: Set[str]) -> Listed:
     flags = [name for name in ("cancel_only", "post_only", "auction_mode", "limit_only") if getattr(product, name)]
-    if product.status != "online" or product.trading_disabled:
+    if product.status in _CLOSED or product.trading_disabled:
         trading = Trading.CLOSED
     else:
         # Many small markets are limit_only for ever; the other flags are passing states of any market.
-        trading = Trading.LIMITED if set(flags) - {"limit_only"} else Trading.OPEN
-    states = [product.status, *flags, *(["trading_disabled"] if product.trading_disabled else [])]
-    return Listed(
-        product.id, trading, ", ".join([*states, *filter(None, [product.status_message])]),
-        alias_of=_alias(product, products),
-    )  # fmt: skip
+        free = product.status == "online" and set(flags) <= {"limit_only"}
+        trading = Trading.OPEN if free else Trading.LIMITED
+    states = [product.status or UNSTATED, *flags, *(["trading_disabled"] if product.trading_disabled else [])]
+    state = ", ".join([*states, *filter(None, [product.status_message])])
+    return Listed(product.id, trading, state, alias_of=_alias(product, symbols))
 
 
-def _alias(product: _Product, products: Mapping[str, _Product]) -> str | None:
+def _alias(product: _Product, symbols: Set[str]) -> str | None:
     if product.alias is not None:
         return product.alias or None
     base, _, quote = product.id.partition("-")
-    if quote == "USDC" and product.id not in _OWN_BOOKS and f"{base}-USD" in products:
+    if quote == "USDC" and product.id not in _OWN_BOOKS and f"{base}-USD" in symbols:
         return f"{base}-USD"
     return None
 

@@ -32,8 +32,17 @@ class _Trade(msgspec.Struct):
     trade_id: int
 
 
-# [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume
-_ROWS = msgspec.json.Decoder(list[tuple[int, float, float, float, float, float]])
+# [1788415260,77760.01,77790.5,77761.2,77788.4,1.93821004]: open (s), low, high, open, close, volume; more may follow.
+class _Row(msgspec.Struct, array_like=True):
+    time: int
+    low: float
+    high: float
+    open: float
+    close: float
+    volume: float
+
+
+_ROWS = msgspec.json.Decoder(list[_Row])
 _SPAN = 290 * MINUTE
 """How many ms of rows the second page is asked for; a page has at most 300 minutes."""
 _TRADES = msgspec.json.Decoder(list[_Trade])
@@ -48,7 +57,7 @@ def probe(symbol: str, now: Clock) -> Probe:
     def rows_of(answer: Answer) -> list[ProbedRow]:
         judge(answer)
         rows = read_body(_ROWS, answer)
-        return [ProbedRow(row[0] * 1000, row[3], row[2], row[1], row[4], row[5]) for row in rows]
+        return [ProbedRow(row.time * 1000, row.open, row.high, row.low, row.close, row.volume) for row in rows]
 
     rows = rows_of((yield Request(f"{product}/candles", {"granularity": "60"}, bucket)))
     got_at = now()

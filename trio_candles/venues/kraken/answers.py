@@ -14,13 +14,23 @@ from trio_candles.venues.protocol import Misunderstood, VenueError
 
 __all__ = ["part_of", "result_of"]
 
+# Errors are known by their beginning: details follow in some, as in "EGeneral:Invalid arguments:Index unavailable".
+_TOO_FAST = (
+    "EGeneral:Too many requests",
+    "EGeneral:Temporary lockout",
+    "EAPI:Rate limit exceeded",
+    "EService:Throttled",
+)
+_UNWELL = ("EService:", "EGeneral:Internal error", "EDatabase:Internal error")
+
 _THROTTLED_UNTIL = re.compile(r"EService: ?Throttled: ?([0-9]{10})", re.ASCII)
 
 
 # {"error":["EQuery:Unknown asset pair"]}; {"error":[],"result":{"XXBTZUSD":[...],"last":1788415380}}
+# {"error":["EAPI:Rate limit exceeded"],"result":null}
 class _Body(msgspec.Struct):
     error: list[str]
-    result: dict[str, msgspec.Raw] = {}
+    result: dict[str, msgspec.Raw] | None = None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -36,25 +46,22 @@ def result_of(answer: Answer, now: Millis) -> dict[str, msgspec.Raw]:
     errors = [error for error in body.error if not error.startswith("W")]  # W: a warning beside a good answer
     if errors:
         raise _error(errors[0][:200], answer.retry_after, now)
-    return body.result
+    return body.result or {}
 
 
 def _error(text: str, retry_after: float | None, now: Millis) -> VenueError:
     """The error that Kraken's *text* means, as in ``EService: Throttled: 1762820224``."""
     until = _THROTTLED_UNTIL.match(text)
     if until is not None:
-        return Throttled(text, min(max(int(until[1]) - now / 1000, 0.0), 600.0))
-    match text.replace(": ", ":"):
-        case "EGeneral:Too many requests" | "EAPI:Rate limit exceeded" | "EGeneral:Temporary lockout":
-            return Throttled(text, retry_after)
-        case "EQuery:Unknown asset pair":
-            return UnknownSymbol(text)
-        case known if known.startswith("EService:Throttled"):
-            return Throttled(text, retry_after)
-        case known if known.startswith("EService:") or known == "EGeneral:Internal error":
-            return Unavailable(text, retry_after)
-        case _:
-            return Misunderstood("refused", text)
+        return Throttled(text, max(int(until[1]) - now / 1000, 0.0))
+    known = text.replace(": ", ":")  # both are written
+    if known.startswith(_TOO_FAST):
+        return Throttled(text, retry_after)
+    if known.startswith(_UNWELL):
+        return Unavailable(text, retry_after)
+    if known.startswith("EQuery:Unknown asset pair"):
+        return UnknownSymbol(text)
+    return Misunderstood("refused", text)
 
 
 def part_of(answer: Answer, result: Mapping[str, msgspec.Raw], key: str) -> Answer:

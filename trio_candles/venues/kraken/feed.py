@@ -9,10 +9,11 @@ sent at all. ``trade_id`` is contiguous per book, so the first trade after a min
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Millis
+from trio_candles.candles.model import MINUTE, Millis, floor_to
 from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
@@ -24,9 +25,13 @@ from trio_candles.venues.protocol import (
     Notice,
     Refused,
     Row,
+    Rows,
     Skipped,
     SystemStatus,
+    Told,
     TradeSeen,
+    Unread,
+    optional_float,
     time_of,
 )
 
@@ -46,12 +51,14 @@ class _Result(msgspec.Struct):
 # Sent too fast: {"Error":"Exceeded msg rate"}. Data: {"channel":"ohlc","type":"update","data":[...]}
 class _Frame(msgspec.Struct):
     channel: str | None = None
+    type: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     method: str | None = None
     success: bool | None = None
     result: _Result | None = None
     error: str | None = None
     symbol: str | None = None
+    time_out: str | None = None
     rate_error: str | None = msgspec.field(default=None, name="Error")
 
 
@@ -66,7 +73,7 @@ class _OhlcRow(msgspec.Struct):
     close: float
     trades: Id
     volume: float
-    vwap: float
+    vwap: object
     interval_begin: str
     interval: int
     timestamp: str | None = None
@@ -80,17 +87,31 @@ class _TradeRow(msgspec.Struct):
     timestamp: str
 
 
+# What a row, or a trade, that cannot be read is about.
+class _AboutRow(msgspec.Struct):
+    symbol: str
+    time: object = msgspec.field(default=None, name="interval_begin")
+
+
+class _AboutTrade(msgspec.Struct):
+    symbol: str
+    time: object = msgspec.field(default=None, name="timestamp")
+
+
 # {"system":"online","api_version":"v2",...}; online | cancel_only | maintenance | post_only
 class _Status(msgspec.Struct):
     system: str
 
 
 _FRAME = msgspec.json.Decoder(_Frame)
-_OHLC = msgspec.json.Decoder(list[_OhlcRow])
-_TRADES = msgspec.json.Decoder(list[_TradeRow])
+_OHLC = Rows(_OhlcRow)
+_TRADES = Rows(_TradeRow)
+_ABOUT_ROW = msgspec.json.Decoder(_AboutRow)
+_ABOUT_TRADE = msgspec.json.Decoder(_AboutTrade)
 _STATUS = msgspec.json.Decoder(list[_Status])
 
 
+# "Already subscribed"; "Already subscribed to one ohlc interval on this symbol": the same of the channel that is named.
 _ALREADY = "Already subscribed"
 
 
@@ -108,7 +129,7 @@ class Kraken:
         symbols_per_message=20,  # what other maintained clients use
         messages_per_second=5.0,  # support has named 20
         changes_per_hour=None,
-        too_fast="Exceeded msg rate",
+        too_fast=r"\bmsg rate|\brate limit",
         silence=10.0,  # a heartbeat about once a second whenever nothing else is sent
         ping_after=5.0,
         symbol_silence=None,  # a pair without trades is silent, and nothing on the feed can tell the difference
@@ -134,14 +155,21 @@ class Kraken:
         """Rows, trade ids, acknowledgements, refusals, states of the market."""
         try:
             frame = _FRAME.decode(text)
-            match frame.channel:
+            match frame.channel if frame.method is None else None:  # an answer may name its channel, too
                 case "ohlc":
-                    return [_row(row) for row in _OHLC.decode(frame.data)]
+                    try:
+                        return [_row(row) for row in _OHLC.decode(frame.data)]
+                    except (Misunderstood, *UNREADABLE):
+                        return _OHLC.read_each(frame.data, _row, partial(_unread, _ABOUT_ROW))
                 case "trade":
-                    return [
-                        TradeSeen(row.symbol, _positive(row.trade_id), time_of(row.timestamp))
-                        for row in _TRADES.decode(frame.data)
-                    ]
+                    try:
+                        seen = [_trade(row) for row in _TRADES.decode(frame.data)]
+                    except (Misunderstood, *UNREADABLE):
+                        return _TRADES.read_each(frame.data, _trade, partial(_unread, _ABOUT_TRADE))
+                    # A live trade (no snapshot's) is told as it happens, so its time is the message's.
+                    if frame.type != "update":
+                        return seen
+                    return [*seen, *(Told(last.time) for last in seen[-1:])]
                 case "heartbeat":
                     return (Alive(),)
                 case "status":
@@ -165,25 +193,45 @@ def _row(row: _OhlcRow) -> Row:
     return Row(
         row.symbol, open_time, close_time, row.open, row.high, row.low, row.close, row.volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=row.vwap if row.trades else None,
+        vwap=optional_float(row.vwap) if row.trades else None,
         trades_count=row.trades,
         closed=False,
     )  # fmt: skip
 
 
-def _positive(trade_id: int) -> int:
-    if trade_id <= 0:
-        raise Misunderstood("bad_trade", str(trade_id))
-    return trade_id
+def _trade(row: _TradeRow) -> TradeSeen:
+    if row.trade_id <= 0:
+        raise Misunderstood("bad_trade", str(row.trade_id))
+    return TradeSeen(row.symbol, row.trade_id, time_of(row.timestamp))
+
+
+def _unread(
+    decoder: msgspec.json.Decoder[_AboutRow] | msgspec.json.Decoder[_AboutTrade], text: bytes, error: Misunderstood
+) -> Unread:
+    try:
+        about = decoder.decode(text)
+    except UNREADABLE:
+        return Unread("", None, error.reason, str(error))
+    try:
+        minute = floor_to(time_of(about.time), MINUTE) if isinstance(about.time, str) else None
+    except Misunderstood:
+        minute = None
+    return Unread(about.symbol, minute, error.reason, str(error))
 
 
 def _answer(frame: _Frame) -> Sequence[Event]:
-    """The events of a frame without a channel, which answers a request of ours."""
-    if frame.method == "subscribe" and frame.error == _ALREADY and frame.symbol:
-        # The answer to a request that was repeated because the first answer was late. It does not name the channel, so
-        # all count as acknowledged; one that is not subscribed after all proves nothing, and its minutes stay gaps.
-        return [Acked(frame.symbol, channel) for channel in Kraken.channels]
-    return (_event(frame),)
+    """The events of a frame that carries no data: mostly one that answers a request of ours."""
+    if frame.method == "subscribe" and frame.error is not None and frame.error.startswith(_ALREADY):
+        # The answer to a request that was repeated because the first answer was late: what was asked for is subscribed.
+        # If no channel is named, all count as acknowledged; one that is not subscribed after all proves nothing, and
+        # its minutes stay gaps. If no symbol is named, nothing was refused, either.
+        named = [channel for channel in Kraken.channels if channel in frame.error] or Kraken.channels
+        return [Acked(frame.symbol, channel) for channel in named] if frame.symbol else (Notice(frame.error),)
+    event = _event(frame)
+    try:
+        return (event,) if frame.time_out is None else (event, Told(time_of(frame.time_out)))
+    except Misunderstood:
+        return (event,)  # when it was sent matters less than what it says
 
 
 def _event(frame: _Frame) -> Event:

@@ -3,25 +3,30 @@
 Source: the documentation of ``GET /0/public/OHLC`` and ``/0/public/Trades``, captured answers, and measurements of
 their bounds. A minute without trades has a row of zeros, which proves it empty, or (as of 2019) none, which proves
 nothing. A row never says that it is closed, but the newest row is the forming one. Errors come with HTTP 200.
+
+After the newest trade no ids prove anything, and where rows are left out nothing states it. That no trade followed is
+believed if all three of the venue's records say so, because none of them does alone (:func:`_confirm_newest`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from decimal import Decimal
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 
-import attrs
 import msgspec
 
-from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, Trade, floor_to
+from trio_candles.candles.intervals import touching
+from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, floor_to
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     GRACE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -30,11 +35,13 @@ from trio_candles.venues.history import (
     Why,
     pages,
     read_body,
+    read_rows,
     settled_until,
 )
 from trio_candles.venues.kraken.answers import part_of, result_of
 from trio_candles.venues.kraken.listing import SYMBOLS
-from trio_candles.venues.protocol import Id, Misunderstood, exact, plain_floats
+from trio_candles.venues.kraken.trades import TRADE_LIST, TRADES, PageTrade, Step, Walk, leads_for, page_trade
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, floats_of
 
 __all__ = ["KrakenHistory"]
 
@@ -46,29 +53,38 @@ _MARGIN = Millis(20 * MINUTE)
 """Minutes that near to the end of the reach may be out of reach by the time they are asked for."""
 _DAY_OF_TRADES = Millis(1_440 * MINUTE)
 """A quiet pair's day is one page, a thin pair's a fraction of one; a busy pair's takes several fills."""
-_TRADES = 1_000
-"""Documented: the most that one page has."""
 _PAGES = 10
 """The most pages of trades that one fill asks for: ten seconds of the budget."""
 _PAGES_FOR_HOLES = 3
 """The most pages of trades where rows were answered, and some were left out."""
-_LEADS = tuple(Millis(minutes * MINUTE) for minutes in (10, 4 * 60, 3 * 1_440, 30 * 1_440))
-"""How far before a minute to look for a trade, in turn: there is no way to ask for the last trade before a time."""
+_APART = Millis(MINUTE)
+"""How many ms apart two answers about the newest trade are two tellings. Measured: a cache keeps one for 2 s."""
+_LONG_SILENCE = 60
+"""So many rows without trades in a row deserve a look at the trades, in a market that trades in most other minutes."""
 
-_SECONDS = re.compile(rb"[0-9]{1,10}(\.[0-9]{1,9})?")
 _NANOSECONDS = re.compile(rb'"?([0-9]{1,19})"?')
 
 
 # [1788415200,"77776.4","77800.0","77717.8","77736.8","77777.6","4.07649664",167]:
 # open (s), o, h, l, c, vwap ("0.0" if nothing traded), volume, count; oldest first, the forming one last.
-_Row = tuple[Id, str, str, str, str, str, str, Id]
+class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    time: Id
+    open: str
+    high: str
+    low: str
+    close: str
+    vwap: object
+    volume: str
+    count: Id
 
-# ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]: price, size, time (s), side, kind, misc, id;
-# oldest first. The time has more digits than a double keeps: it is read as text.
-_TradeRow = tuple[str, str, msgspec.Raw, str, str, str, Id]
 
-_ROW_LIST = msgspec.json.Decoder(list[_Row])
-_TRADE_LIST = msgspec.json.Decoder(list[_TradeRow])
+# What a row that cannot be read is about.
+class _About(msgspec.Struct, array_like=True):
+    time: Id
+
+
+_ROW_LIST = Rows(_Row)
+_ABOUT = msgspec.json.Decoder(_About)
 _WHOLE = msgspec.json.Decoder(Id)
 
 _OLDER = {today: older for older, today in SYMBOLS.older.items()}
@@ -121,12 +137,21 @@ class KrakenHistory:
         """Twelve hours ago, less a margin."""
         return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and up to three for trades where rows are missing; beyond the reach of rows, up to ten.
 
-        Trades are served oldest first, so what a fill does not reach is at the newer end.
+        Trades are served oldest first, so what a fill does not reach is at the newer end. Between the trades whose ids
+        were *heard* nothing is asked; after the newest of them one more request shows whether another followed.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
@@ -141,20 +166,23 @@ class KrakenHistory:
 
 def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
     reach = Millis(floor_to(findings.now, MINUTE) - _REACH)
-    until, pages_left = findings.until, _PAGES
-    if using is not Using.TRADES and findings.until > reach:
+    until, pages_left, shown_until, newest_row = findings.until, _PAGES, Millis(reach + _MARGIN), Millis(0)
+    if using is not Using.TRADES and findings.until > reach + _MARGIN:
         since = max(findings.since, reach)
-        # Inclusive as measured, exclusive as once documented: one row earlier is asked for.
-        answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 60))
-        seen_settled = _take_rows(findings, answer)
+        # Inclusive as measured, exclusive as once documented: two rows earlier are asked for, because a row without
+        # trades is held against the row before it.
+        answer = yield _ask(findings, "OHLC", interval="1", since=str(since // 1000 - 120))
+        seen_settled, newest_row = _take_rows(findings, answer)
         findings.excuse(max(seen_settled, findings.since), until, Why.MAYBE_OLD)
-        until = min(until, seen_settled)
+        until, shown_until = min(until, seen_settled), Millis(seen_settled + MINUTE)
         pages_left = _PAGES_FOR_HOLES if findings.since >= reach else _PAGES
     if using is Using.ROWS:
         return
-    spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
-    walk = _Walk(findings.now)
+    walk = Walk(findings.now)
     try:
+        yield from _confirm_newest(findings, walk, shown_until, newest_row)
+        until = max(until, min(findings.until, floor_to(walk.quiet_until, MINUTE)))
+        spans = [(since, min(end, until)) for since, end in findings.open() if since < until]
         yield from _search(findings, walk, spans, pages_left)
     finally:
         findings.trades(walk.known.values())
@@ -183,54 +211,120 @@ def _of_pair(findings: Findings, answer: Answer) -> tuple[Answer, Answer]:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def _take_rows(findings: Findings, answer: Answer) -> Millis:
-    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows.
+def _take_rows(findings: Findings, answer: Answer) -> tuple[Millis, Millis]:
+    """Take the settled rows; return the end of the minutes that the venue had settled, as the answer itself shows, and
+    the newest minute of which a row says that it had trades (0: none).
 
     By our clock more minutes may be settled, but a cache may have kept an old answer.
     """
     listed, last = _of_pair(findings, answer)
-    rows = read_body(_ROW_LIST, listed)
+    rows = read_rows(_ROW_LIST, listed, partial(_candle, findings), _unread)
     # "last" was the newest committed row in 2025 and the forming one in 2026: neither is earlier than a closed row.
-    newest = max([read_body(_WHOLE, last), *(row[0] for row in rows)])
-    seen_settled = Millis(floor_to(newest * 1000, MINUTE) - MINUTE)
+    # A time to come is no time that the venue had reached.
+    times = [read_body(_WHOLE, last) * 1000, *(row.open_time for row in rows if isinstance(row, Candle))]
+    newest = max((time for time in times if time <= findings.now), default=0)
+    seen_settled = Millis(floor_to(newest, MINUTE) - MINUTE)
     findings.understood = True
-    for row in rows:
-        minute = floor_to(row[0] * 1000, MINUTE)
-        if minute >= seen_settled:
+    zeros, traded, price = [], 0, None
+    for index, row in enumerate(rows):
+        if not isinstance(row, Candle):
+            findings.unread(*row)
+            price = None
+        elif row.open_time >= seen_settled:
             continue
-        try:
-            _take_row(findings, minute, row)
-        except Misunderstood as error:
-            findings.doubt(minute, str(error))
-    return seen_settled
+        elif row.trades_count or row.open_time % MINUTE:
+            findings.row(row)
+            traded, price = traded + 1, row.close
+        elif _is_flat(row) and (index == 0 or row.close == price):
+            price = row.close
+            if index:  # nothing shows whether the price of the first row is the last one before it
+                zeros.append(row.open_time)
+        else:
+            findings.excuse(row.open_time, row.close_time, Why.ZERO_ROW_BREAKS_RULE)
+            price = None
+    for since, until in touching(zeros):
+        length = (until - since) // MINUTE
+        others = traded + len(zeros) - length
+        if min(length, others) >= _LONG_SILENCE and traded > others / 2:
+            findings.excuse(Millis(since), Millis(until), Why.LONG_SILENCE)
+            continue
+        for minute in range(since, until, MINUTE):
+            findings.zero_row(Millis(minute))
+    counted = (row.open_time for row in rows if isinstance(row, Candle) and row.trades_count)
+    return seen_settled, floor_to(max(counted, default=Millis(0)), MINUTE)
 
 
-def _take_row(findings: Findings, minute: Millis, row: _Row) -> None:
-    time, *numbers, count = row
-    first, high, low, last, vwap, volume = plain_floats(numbers)
-    candle = Candle(
-        findings.series, Millis(time * 1000), first, high, low, last, volume,
+def _is_flat(row: Candle) -> bool:
+    """Whether *row*, which counts no trade, has one price: the last one before it, which the venue carries on."""
+    return not row.vwap and row.open == row.high == row.low == row.close > 0
+
+
+def _candle(findings: Findings, row: _Row) -> Candle:
+    numbers, vwap = floats_of((row.open, row.high, row.low, row.close, row.volume), row.vwap)
+    first, high, low, last, volume = numbers
+    if (volume == 0) != (row.count == 0):
+        raise Misunderstood("bad_count", f"{row.count} trades of {row.volume} in all")
+    return Candle(
+        findings.series, Millis(row.time * 1000), first, high, low, last, volume,
         quote_volume=None,  # vwap is truncated to the tick, so vwap x volume would only look exact
-        vwap=vwap or None, trades_count=count,
-        source=Source.REST, ingest_time=findings.now, close_time=Millis(time * 1000 + MINUTE),
+        vwap=vwap or None, trades_count=row.count,
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(row.time * 1000 + MINUTE),
     )  # fmt: skip
-    if count or candle.open_time != minute:
-        findings.row(candle)
-    elif candle.volume or candle.vwap or candle.high != candle.low:
-        raise Misunderstood("bad_zero_row", str(row))
-    else:
-        findings.zero_row(minute)
+
+
+def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | None, str]:
+    """The minute that the row *text* is about, if that can be read, and why the row cannot be."""
+    try:
+        minute = floor_to(_ABOUT.decode(text).time * 1000, MINUTE)
+    except UNREADABLE:
+        return None, str(error)
+    return (minute, Millis(minute + MINUTE)), str(error)
 
 
 # --- trades -----------------------------------------------------------------------------------------------
 
 
+def _confirm_newest(
+    findings: Findings, walk: Walk, shown_until: Millis, newest_row: Millis
+) -> Generator[Request, Answer, None]:
+    """Ask whether a trade followed the newest one that the feed told, if minutes after that one are open; if none did,
+    nothing was traded until *shown_until* (Unix ms), or until an earlier fill was shown the same.
+
+    Three records must say so, and each would have shown a trade that another lacks: the feed is connected and knows
+    none (it tells the newest fifty at each subscription); the page of trades from that one on, which is whole because
+    it repeats that trade and is far from full, has none; and no row, the newest of which that had trades is that of
+    *newest_row*, states one. None of them may be old. The rows' answer names the minute in which it was made, or a row
+    in it does, which bounds *shown_until*, and the page is asked for after it, at a URL that no cache has met: the CDN
+    keeps an answer for 2 s by its URL (measured), and the nanoseconds of "since" are those of the asking. Where nothing
+    in the rows' answer is newer than that trade, its age is unknown, and a second fill must be shown the same
+    (:meth:`Findings.show`). Minutes beyond the reach of rows ended half a day before any answer.
+    """
+    newest = findings.heard.trades[-1] if findings.heard.trades else None
+    if newest is None or newest.trade_id != findings.heard.newest or newest_row > newest.time:
+        return
+    if not any(newest.time - GRACE < end for _, end in findings.open()):
+        return
+    # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
+    step = Step(newest.time * 10**6 - 10_000 - findings.now % 10**6, repeats=newest.trade_id)
+    answer = yield _ask_trades(findings, step)
+    page = _trades_of(findings, answer)
+    findings.understood = True
+    if not any(row.trade_id == newest.trade_id for row in page):
+        return  # older than what the feed knows
+    walk.add_page(step, page)
+    if walk.newest_id() == newest.trade_id:
+        findings.quiet(newest.trade_id, shown_until)
+        findings.show(newest.trade_id, _APART)
+        walk.quiet_until = findings.heard.quiet_until
+        findings.trades(walk.known.values())
+
+
 def _search(
-    findings: Findings, walk: _Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
+    findings: Findings, walk: Walk, spans: Sequence[tuple[Millis, Millis]], pages_left: int
 ) -> Generator[Request, Answer, None]:
     """Read the trades of *spans*, oldest first, and one trade on either side of each."""
     for since, until in spans:
-        leads = list(_LEADS)
+        leads = leads_for(findings.heard.trades)
         while (step := walk.next(since, until, leads)) is not None:
             if not pages_left:
                 if step.repeats is not None:  # the trades before this page were read, and prove nothing
@@ -240,7 +334,7 @@ def _search(
                 findings.excuse(since, findings.until, Why.NOT_REACHED)
                 return
             pages_left -= 1
-            answer = yield _ask(findings, "Trades", since=str(step.since), count=str(_TRADES))
+            answer = yield _ask_trades(findings, step)
             walk.add_page(step, _trades_of(findings, answer))
             findings.understood = True
         findings.excuse(since, min(until, walk.first_minute()), Why.BEFORE_FIRST)
@@ -248,122 +342,21 @@ def _search(
         findings.excuse(since, until, Why.ID_HOLE if leads else Why.NO_TRADE_BEFORE)
 
 
-@attrs.frozen
-class _PageTrade:
-    """A row of a page of trades; ``trade`` is ``None`` if the row cannot be read, which is a hole among the ids."""
-
-    trade_id: int
-    trade: Trade | None
-    time: int
-    """In nanoseconds."""
+def _ask_trades(findings: Findings, step: Step) -> Request:
+    return _ask(findings, "Trades", since=str(step.since), count=str(TRADES))
 
 
-def _trades_of(findings: Findings, answer: Answer) -> list[_PageTrade]:
-    rows, _ = _of_pair(findings, answer)
-    return [_page_trade(row) for row in read_body(_TRADE_LIST, rows)]
-
-
-def _page_trade(row: _TradeRow) -> _PageTrade:
-    price, size, seconds, *_, trade_id = row
-    text = bytes(seconds)
-    if _SECONDS.fullmatch(text) is None:
-        raise Misunderstood("bad_time", repr(text[:40]))
-    time = int(Decimal(text.decode()) * 10**9)
-    try:
-        trade = Trade(trade_id, Millis(time // 10**6), exact(price), exact(size))
-    except Misunderstood:
-        return _PageTrade(trade_id, None, time)
-    good = trade_id > 0 and trade.price > 0 and trade.size > 0
-    return _PageTrade(trade_id, trade if good else None, time)
-
-
-@attrs.frozen
-class _Step:
-    """A page to ask for: trades from *since* (ns) on; the page must repeat the trade of the id *repeats*, if given."""
-
-    since: int
-    repeats: int | None
-
-
-@attrs.frozen
-class _Stretch:
-    """All trades that exist from the id ``lo`` to the id ``hi``, from one page or from several that overlap."""
-
-    lo: int
-    hi: int
-    since: Millis
-    """The time of the earliest trade, in milliseconds."""
-    until: int
-    """The time of the latest trade, in nanoseconds."""
-
-
-@attrs.define
-class _Walk:
-    """Finds its way through the trades by time, in pages that begin at a time and have no end."""
-
-    now: Millis
-    known: dict[int, Trade] = attrs.field(factory=dict)
-    _stretches: list[_Stretch] = attrs.field(factory=list)
-    """By id, disjoint."""
-    _ended: bool = False
-    """Whether a page has had the newest trade of all."""
-
-    def first_minute(self) -> Millis:
-        """The minute of the first trade of all, if a page has had the trade; 0 otherwise."""
-        return floor_to(self.known[1].time, MINUTE) if 1 in self.known else Millis(0)
-
-    def end(self, until: Millis) -> Millis:
-        """The end of the minutes before *until* that can be proven at all: nothing is proven after the newest trade."""
-        if not self._ended:
-            return until
-        newest = max((trade.time for trade in self.known.values()), default=GRACE)
-        return min(until, floor_to(newest - GRACE, MINUTE))
-
-    def next(self, since: Millis, until: Millis, leads: list[Millis]) -> _Step | None:
-        """The page to read next for ``[since, until)``; ``None`` if there is nothing more to read.
-
-        *leads* are those of :data:`_LEADS` that were not tried yet; one that is used is removed.
-        """
-        until = self.end(until)
-        if until <= since:
-            return None
-        begun = [stretch for stretch in self._stretches if stretch.lo == 1 or stretch.since < since - GRACE]
-        if begun:
-            newest = begun[-1]
-            if newest.until >= (until + GRACE) * 10**6:
-                return None
-            if not leads or newest.until >= (since - leads[0]) * 10**6:
-                # The last trades are asked for again: times are rounded, other trades may share the last time, and the
-                # parameter since may exclude it. (The answer's "last" lies beyond the rows where a page was cut.)
-                return _Step(newest.until - 10_000, repeats=newest.hi)
-        return _Step((since - leads.pop(0)) * 10**6, repeats=None) if leads else None
-
-    def add_page(self, step: _Step, page: Sequence[_PageTrade]) -> None:
-        """Remember the *page* that answers *step*."""
-        # Trades after *now*, at which everything here is judged, are ignored: they would prove minutes to come.
-        page = [row for row in page if row.time <= self.now * 10**6]
-        ids = {row.trade_id for row in page}
-        if not ids:
-            self._ended = True
-            return
-        if step.repeats is not None and step.repeats not in ids:
-            raise Misunderstood("cursor_ignored", f"trade {step.repeats} is not told again")
-        if step.repeats == max(ids):
-            if len(page) >= _TRADES:
-                raise Misunderstood("no_progress", f"{len(page)} trades at the time of trade {step.repeats}")
-            self._ended = True
-        for row in page:
-            if row.trade is not None and self.known.setdefault(row.trade_id, row.trade) != row.trade:
-                raise Misunderstood("trades_differ", f"trade {row.trade_id} is told in two ways")
-        newest, oldest = max(row.time for row in page), min(row.time for row in page)
-        self._join(_Stretch(min(ids), max(ids), Millis(oldest // 10**6), newest))
-
-    def _join(self, new: _Stretch) -> None:
-        joined: list[_Stretch] = []
-        for stretch in sorted([*self._stretches, new], key=lambda stretch: stretch.lo):
-            if joined and stretch.lo <= joined[-1].hi:
-                last = joined.pop()
-                until = max(last.until, stretch.until)
-                stretch = _Stretch(last.lo, max(last.hi, stretch.hi), min(last.since, stretch.since), until)
-            joined.append(stretch)
-        self._stretches = joined
+def _trades_of(findings: Findings, answer: Answer) -> list[PageTrade]:
+    """The page's trades, but for those of which not even id and time can be read."""
+    listed, _ = _of_pair(findings, answer)
+    page = []
+    for row in read_rows(TRADE_LIST, listed, page_trade, lambda text, error: str(error)):
+        if isinstance(row, str):
+            findings.unread(None, row)
+            continue
+        if row.trade is None:
+            time = row.time // 10**6
+            span = floor_to(time - GRACE, MINUTE), Millis(floor_to(time + GRACE, MINUTE) + MINUTE)
+            findings.unread(span, f"trade {row.trade_id} cannot be read")
+        page.append(row)
+    return page

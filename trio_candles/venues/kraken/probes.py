@@ -29,10 +29,31 @@ __all__ = ["probe"]
 
 
 # [1788415200,"77776.4","77800.0","77717.8","77736.8","77777.6","4.07649664",167]: open (s), o, h, l, c, vwap ("0.0"
-# if nothing traded), volume, count. ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]
-_Row = tuple[int, str, str, str, str, str, str, int]
+# if nothing traded), volume, count; more may follow.
+class _Row(msgspec.Struct, array_like=True):
+    time: int
+    open: str
+    high: str
+    low: str
+    close: str
+    vwap: str
+    volume: str
+    count: int
+
+
+# ["30243.40000","0.34507674",1688669597.8277369,"b","m","",61044952]: price, size, time (s), ..., id; more may follow.
+class _Trade(msgspec.Struct, array_like=True):
+    price: str
+    size: str
+    time: float
+    side: object
+    kind: object
+    misc: object
+    trade_id: int
+
+
 _ROWS = msgspec.json.Decoder(list[_Row])
-_TRADES = msgspec.json.Decoder(list[tuple[str, str, float, str, str, str, int]])
+_TRADES = msgspec.json.Decoder(list[_Trade])
 _LAST = msgspec.json.Decoder(int)
 _DEPTH = 720
 
@@ -66,23 +87,24 @@ def probe(symbol: str, now: Clock) -> Probe:
         found.append(_depth(times, got_at))
         since = sorted(times)[-4]
         answer = yield ask("OHLC", interval="1", since=str(since // 1000))
-        found.append(_since([row[0] * 1000 for row in read_body(_ROWS, part(answer))], since))
+        found.append(_since([row.time * 1000 for row in read_body(_ROWS, part(answer))], since))
     answer = yield ask("Trades", count="1000")
-    trades = [(row[6], row[2]) for row in read_body(_TRADES, part(answer))]
+    trades = [(row.trade_id, row.time) for row in read_body(_TRADES, part(answer))]
     found.append(check_trade_ids((id, int(time * 1000)) for id, time in trades))
     if len(trades) > 1:
         id, time = sorted(trades)[len(trades) // 2]
         # Asked as a fill asks: the trade's time is rounded, and other trades may share it.
         answer = yield ask("Trades", since=str(int(time * 10**6) * 1000 - 10_000), count="1000")
-        repeated = id in {row[6] for row in read_body(_TRADES, part(answer))}
+        repeated = id in {row.trade_id for row in read_body(_TRADES, part(answer))}
         assumed, otherwise = "a page since a trade tells it again", f"a page since trade {id} does not tell it"
         found.append(must_hold("cursor", repeated, assumed, otherwise))
     return found
 
 
 def _row(row: _Row) -> ProbedRow:
-    opened, first, high, low, close, vwap, volume = row[0], *(plain_float(text) for text in row[1:7])
-    return ProbedRow(opened * 1000, first, high, low, close, volume, vwap or None)
+    texts = (row.open, row.high, row.low, row.close, row.volume, row.vwap)
+    first, high, low, close, volume, vwap = map(plain_float, texts)
+    return ProbedRow(row.time * 1000, first, high, low, close, volume, vwap or None)
 
 
 def _depth(times: Sequence[int], now: Millis) -> Finding:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Millis
+from trio_candles.venues.okx.rows import CandleRow, minute_of, numbers_of, time_of_row
 from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
@@ -26,18 +28,18 @@ from trio_candles.venues.protocol import (
     Notice,
     Refused,
     Row,
+    Rows,
     Skipped,
-    plain_floats,
+    Unread,
 )
 
 __all__ = ["Okx"]
 
 _CHANNEL = "candle1m"
 _LEAVING = "64008"
-# An error 60018 has no arg, and names the instrument in its text:
-# "Wrong URL or channel:candle1m,instId:XX-USDT doesn't exist. Please use ..."
-_NAMED = re.compile(r"instId:([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
-_MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
+# An error 60018 has no arg, and names the instrument in its text: "Wrong URL or channel:candle1m,instId:XX-USDT
+# doesn't exist. Please use ..."; "Subscribe failed, wrong URL or channel:candle1m, instId:XX-USDT doesn't exist. ..."
+_NAMED = re.compile(r"\binstId: ?([A-Z0-9]{1,20}-[A-Z0-9]{1,20})(?![\w-])", re.ASCII)
 
 
 class _Arg(msgspec.Struct):
@@ -46,7 +48,7 @@ class _Arg(msgspec.Struct):
 
 
 # {"arg":{"channel":"candle1m","instId":"BTC-USDT"},"data":[["1685221620000","26800","26800","26800","26800",
-#   "0","0","0","1"]]}: ts (open, ms), o, h, l, c, volume in base, in quote, in quote, confirm. All strings.
+#   "0","0","0","1"]]}: rows as in trio_candles.venues.okx.rows.
 # {"id":"1","event":"subscribe","arg":{...},"connId":"a4d3ae55"}; {"event":"error","code":"60018","msg":"..."}
 # {"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade. ..."}
 class _Frame(msgspec.Struct):
@@ -58,7 +60,7 @@ class _Frame(msgspec.Struct):
 
 
 _FRAME = msgspec.json.Decoder(_Frame)
-_ROWS = msgspec.json.Decoder(list[list[str]])
+_ROWS = Rows(CandleRow)
 
 
 class Okx:
@@ -75,7 +77,7 @@ class Okx:
         symbols_per_message=100,  # documented: 64 KB of arguments; a hundred symbols take 6
         messages_per_second=2.0,
         changes_per_hour=480.0,  # documented, subscribe, unsubscribe and login together
-        too_fast="60014 ",
+        too_fast=r"^60014\b",
         silence=30.0,  # documented: the venue itself closes after 30 s without data
         ping_after=20.0,
         symbol_silence=150.0,  # a row a minute is likely for a silent pair too, but not documented for the feed
@@ -111,32 +113,31 @@ class Okx:
             symbol = frame.arg.instId
             if not symbol:
                 raise Misunderstood("bad_shape", text[:200])
-            return [_row(symbol, row) for row in _ROWS.decode(frame.data)]
+            try:
+                return [_row(symbol, row) for row in _ROWS.decode(frame.data)]
+            except (Misunderstood, *UNREADABLE):
+                return _ROWS.read_each(frame.data, partial(_row, symbol), partial(_unread, symbol))
         except msgspec.ValidationError as error:
             raise Misunderstood("bad_shape", f"{error} in {text[:200]}") from None
         except UNREADABLE:
             raise Misunderstood("not_json", text[:200]) from None
 
 
-def _row(symbol: str, row: list[str]) -> Row | Forming:
-    if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
-        raise Misunderstood("short_row", f"{symbol} {row}")
-    if row[8] == "0":
-        return Forming(symbol)
-    if row[8] != "1":
-        raise Misunderstood("bad_confirm", f"{symbol} {row[8][:40]!r}")
-    if _MILLIS.fullmatch(row[0]) is None:
-        raise Misunderstood("bad_time", f"{symbol} {row[0][:40]!r}")
-    open_time = Millis(int(row[0]))
-    opened, high, low, close, volume, quote_volume = plain_floats([*row[1:6], row[7]])
+def _row(symbol: str, row: CandleRow) -> Row | Forming:
+    if row.confirm == "0":
+        return Forming(symbol, time_of_row(row))
+    if row.confirm != "1":
+        raise Misunderstood("bad_confirm", f"{symbol} {row.confirm[:40]!r}")
+    open_time = time_of_row(row)
+    opened, high, low, close, volume, quote_volume, vwap = numbers_of(row)
     return Row(
-        symbol, open_time, Millis(open_time + MINUTE),
-        opened, high, low, close, volume,
-        quote_volume=quote_volume,
-        vwap=quote_volume / volume if volume > 0 else None,
-        trades_count=None,
-        closed=True,
+        symbol, open_time, Millis(open_time + MINUTE), opened, high, low, close, volume, quote_volume, vwap,
+        trades_count=None, closed=True,
     )  # fmt: skip
+
+
+def _unread(symbol: str, text: bytes, error: Misunderstood) -> Unread:
+    return Unread(symbol, minute_of(text), error.reason, f"{symbol} {error}")
 
 
 def _event(frame: _Frame, event: str) -> Event:
@@ -149,7 +150,8 @@ def _event(frame: _Frame, event: str) -> Event:
             return Skipped("unsubscribed")
         case "error":
             named = _NAMED.search(frame.msg)
-            return Refused(named and named[1], f"{frame.code} {frame.msg}")
+            symbol = frame.arg.instId if frame.arg is not None and frame.arg.instId else named and named[1]
+            return Refused(symbol, f"{frame.code} {frame.msg}")
         case "notice" if frame.code == _LEAVING:
             return Leaving(frame.msg)
         case "notice":

@@ -7,8 +7,8 @@ never an empty minute. No answer names its instrument. There is no way to rebuil
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import msgspec
@@ -17,8 +17,10 @@ from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source, f
 from trio_candles.venues.findings import Findings, finish
 from trio_candles.venues.history import (
     BESIDE,
+    NOTHING,
     Answer,
     Fill,
+    Heard,
     Penalty,
     Rate,
     Request,
@@ -27,10 +29,12 @@ from trio_candles.venues.history import (
     Why,
     pages,
     read_body,
+    read_rows,
     settled_until,
 )
 from trio_candles.venues.okx.answers import data_of
-from trio_candles.venues.protocol import Misunderstood, plain_floats
+from trio_candles.venues.okx.rows import MILLIS, CandleRow, minute_of, numbers_of, time_of_row
+from trio_candles.venues.protocol import Misunderstood, Rows
 
 __all__ = ["OkxHistory"]
 
@@ -50,11 +54,7 @@ _DEPTH = Millis(1_440 * MINUTE)
 _MARGIN = Millis(10 * MINUTE)
 """Minutes that near to the end of /candles may be beyond it by the time they are asked for."""
 
-_MILLIS = re.compile(r"[0-9]{13}", re.ASCII)
 
-
-# ["1637161920000","41.96","42.07","41.95","42.07","461.846542","19395.517323","19395.517323","1"]:
-# ts (open, ms), o, h, l, c, volume in base, in quote, in quote, confirm; newest first.
 # {"ts":"1597026383085"}
 class _Time(msgspec.Struct):
     ts: str
@@ -66,7 +66,7 @@ class _Instrument(msgspec.Struct):
     listTime: str
 
 
-_ROWS = msgspec.json.Decoder(list[list[str]])
+_ROWS = Rows(CandleRow)
 _TIMES = msgspec.json.Decoder(list[_Time])
 _INSTRUMENT_LIST = msgspec.json.Decoder(list[_Instrument])
 
@@ -103,12 +103,20 @@ class OkxHistory:
         """0: the documented depth is recent years."""
         return Millis(0)
 
-    def fill(self, series: Series, since: Millis, until: Millis, now: Millis, using: Using = Using.ALL) -> Fill:
+    def fill(
+        self,
+        series: Series,
+        since: Millis,
+        until: Millis,
+        now: Millis,
+        using: Using = Using.ALL,
+        heard: Heard = NOTHING,
+    ) -> Fill:
         """One request for rows, and a second one where rows are missing that the other endpoint may have.
 
         If the oldest minutes are still missing, the venue is asked when it listed the symbol.
         """
-        findings = Findings(series, since, until, now)
+        findings = Findings(series, since, until, now, heard)
         return finish(findings, _fill(findings, using))
 
     def server_time(self) -> Request:
@@ -118,7 +126,7 @@ class OkxHistory:
     def read_time(self, answer: Answer) -> Millis:
         """{"code":"0","msg":"","data":[{"ts":"1597026383085"}]}"""
         times = read_body(_TIMES, data_of(answer))
-        if len(times) != 1 or _MILLIS.fullmatch(times[0].ts) is None:
+        if len(times) != 1 or MILLIS.fullmatch(times[0].ts) is None:
             raise Misunderstood("bad_time", repr(answer.body[:200]))
         return Millis(int(times[0].ts))
 
@@ -146,7 +154,7 @@ def _take_listing(findings: Findings, answer: Answer) -> None:
     """Take from *answer* when the market began; earlier minutes are neither served nor expected."""
     instruments = read_body(_INSTRUMENT_LIST, data_of(answer))
     found = [instrument for instrument in instruments if instrument.instId == findings.series.symbol]
-    if len(found) != 1 or _MILLIS.fullmatch(found[0].listTime) is None:
+    if len(found) != 1 or MILLIS.fullmatch(found[0].listTime) is None:
         raise Misunderstood("bad_listing", repr(answer.body[:200]))
     time = Millis(int(found[0].listTime))
     minute = floor_to(time, MINUTE)
@@ -169,34 +177,30 @@ def _request(path: str, symbol: str, since: Millis, until: Millis, now: Millis) 
 
 
 def _take_rows(findings: Findings, answer: Answer) -> None:
-    rows = read_body(_ROWS, data_of(answer))
-    for row in rows:
-        if len(row) < 9:  # recordings of 2022 have seven fields and no confirm
-            raise Misunderstood("short_row", repr(row)[:200])
-        if _MILLIS.fullmatch(row[0]) is None:
-            raise Misunderstood("bad_time", repr(row[0][:40]))
+    rows = read_rows(_ROWS, data_of(answer), partial(_read, findings), _unread)
     findings.understood = True
     for row in rows:
-        time = Millis(int(row[0]))
-        if row[8] != "1":  # "0": the minute was forming when the venue wrote the row
-            findings.excuse(time, Millis(time + MINUTE), Why.NOT_CONFIRMED)
-            continue
-        try:
-            findings.row(_candle(findings, time, row))
-        except Misunderstood as error:
-            findings.doubt(floor_to(time, MINUTE), str(error))
+        if isinstance(row, Candle):
+            findings.row(row)
+        elif isinstance(row, int):  # the minute was forming when the venue wrote the row
+            findings.excuse(row, Millis(row + MINUTE), Why.NOT_CONFIRMED)
+        else:
+            findings.unread(*row)
 
 
-def _candle(findings: Findings, time: Millis, row: list[str]) -> Candle:
-    opened, high, low, close, volume, quote_volume = plain_floats([*row[1:6], row[7]])
+def _read(findings: Findings, row: CandleRow) -> Candle | Millis:
+    """The candle of *row*, or the minute of a candle that the venue has not confirmed."""
+    time = time_of_row(row)
+    if row.confirm != "1":
+        return time
+    opened, high, low, close, volume, quote_volume, vwap = numbers_of(row)
     return Candle(
-        findings.series,
-        time,
-        opened, high, low, close, volume,
-        quote_volume=quote_volume,
-        vwap=quote_volume / volume if volume > 0 else None,
-        trades_count=None,
-        source=Source.REST,
-        ingest_time=findings.now,
-        close_time=Millis(time + MINUTE),
+        findings.series, time, opened, high, low, close, volume, quote_volume, vwap, trades_count=None,
+        source=Source.REST, ingest_time=findings.now, close_time=Millis(time + MINUTE),
     )  # fmt: skip
+
+
+def _unread(text: bytes, error: Misunderstood) -> tuple[tuple[Millis, Millis] | None, str]:
+    """The minute that the row *text* is about, if that can be read, and why the row cannot be."""
+    minute = minute_of(text)
+    return (None if minute is None else (minute, Millis(minute + MINUTE))), str(error)

@@ -6,14 +6,14 @@ Source: the v5 documentation of ``GET /api/v5/public/instruments``, checked agai
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from trio_candles.candles.model import Millis
 from trio_candles.venues.history import Answer, Request, read_body
-from trio_candles.venues.listings import Listed, Listing, Symbols, Trading
+from trio_candles.venues.listings import UNSTATED, Listed, Listing, Name, Symbols, Trading, by_symbol, readable
 from trio_candles.venues.okx.answers import data_of
-from trio_candles.venues.protocol import Misunderstood
 
 __all__ = ["LISTING", "SYMBOLS"]
 
@@ -22,26 +22,34 @@ SYMBOLS = Symbols("-", example="BTC-USDT")
 _PATH = "/api/v5/public/instruments"
 
 
-# {"instType":"SPOT","instId":"BTC-USDT","baseCcy":"BTC",...,"listTime":"1548133413000","state":"live"}
+# {"instType":"SPOT","instId":"BTC-USDT","baseCcy":"BTC",...,"listTime":"1548133413000","state":"live"}; of an
+# announced instrument, baseCcy and others may be empty.
 class _Instrument(msgspec.Struct):
-    instId: str
-    state: str
-    listTime: str = ""
+    instId: Name
+    state: str | None = None
+    listTime: object = None
 
 
-_INSTRUMENTS = msgspec.json.Decoder(list[_Instrument])
-_STATES = {"live": Trading.OPEN, "preopen": Trading.LIMITED}
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_INSTRUMENT = msgspec.json.Decoder(_Instrument)
+_STATES: Mapping[str | None, Trading] = {
+    "live": Trading.OPEN,
+    "expired": Trading.CLOSED,
+    "test": Trading.CLOSED,
+}
+"""Others restrict (post_only) or wait (preopen, rebase, suspend); a delisted instrument is not listed any more."""
 _MILLIS = re.compile(r"[0-9]{12,13}", re.ASCII)
 
 
 def _read(answer: Answer) -> dict[str, Listed]:
-    listed = {}
-    for found in read_body(_INSTRUMENTS, data_of(answer)):
-        if found.listTime and _MILLIS.fullmatch(found.listTime) is None:
-            raise Misunderstood("bad_time", repr(found.listTime[:40]))
-        since = Millis(int(found.listTime)) if found.listTime else None
-        listed[found.instId] = Listed(found.instId, _STATES.get(found.state, Trading.CLOSED), found.state, since)
-    return listed
+    rows = read_body(_ROWS, data_of(answer))
+    return by_symbol(map(_entry, readable(_INSTRUMENT, rows)))
+
+
+def _entry(found: _Instrument) -> Listed:
+    time = found.listTime
+    since = Millis(int(time)) if isinstance(time, str) and _MILLIS.fullmatch(time) else None
+    return Listed(found.instId, _STATES.get(found.state, Trading.LIMITED), found.state or UNSTATED, since)
 
 
 LISTING = Listing(Request(_PATH, {"instType": "SPOT"}, _PATH), _read)
