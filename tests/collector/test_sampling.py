@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from collections import Counter
 
-import httpx
 import pytest
 import trio
 from journals import at, candle, journal_in, unsure
@@ -15,11 +15,12 @@ from world import NOON, AdjustableTime, check_against_truth, collecting, rows_on
 from trio_candles.audit.tool import main as audit_main
 from trio_candles.candles.model import MINUTE, Page, Series, Source
 from trio_candles.collector.backlog import Backlog
-from trio_candles.collector.confirm import Comparer
+from trio_candles.collector.confirm import Comparer, keep_comparing
+from trio_candles.network.pacing import Backoff
 from trio_candles.simulator import FOREVER, RestFault
 from trio_candles.store.revisions import Unconfirmed
 from trio_candles.store.samples import Sample, chosen
-from trio_candles.venues.history import Using
+from trio_candles.venues.history import Answer, Filled, Request, Using
 from trio_candles.venues.registry import VENUES
 
 BTC, ETH = Series("coinbase", "BTC-USD"), Series("coinbase", "ETH-USD")
@@ -163,28 +164,44 @@ async def test_samples_take_what_others_leave_and_a_tenth_at_least(autojump_cloc
     assert all(comparer.next_question().is_sample for _ in range(20))
 
 
-class Counting(httpx.AsyncBaseTransport):
-    """Counts the questions that pass."""
+class FortyRequests:
+    """A venue whose every answer about trades takes as many requests as a question may."""
 
-    def __init__(self, transport):
-        self.transport, self.asked = transport, []
+    name, anonymous, sampled = "coinbase", False, True
 
-    async def handle_async_request(self, request):
-        self.asked.append((trio.current_time(), request.url.path))
-        return await self.transport.handle_async_request(request)
+    def fill(self, *_):
+        for _ in range(40):
+            yield Request("/trades", {}, "public")
+        return Filled((), (), ())
 
 
-async def test_comparing_takes_a_tenth_of_the_pace_whatever_a_sample_costs(autojump_clock, tmp_path):
-    """A page that is rebuilt takes forty requests a question."""
-    counting = []
-    wrap = lambda transport: counting.append(Counting(transport)) or counting[0]  # noqa: E731
-    async with backfilling(tmp_path, wrap_rest=wrap) as world:
-        world.exchanges["coinbase"].faults.revise_row = lambda _, at: at % (2 * MINUTE) == SAMPLED % (2 * MINUTE)
-        await sleep_until(25 * 60)
-    seconds = [second for second, path in counting[0].asked if path.endswith("/trades")]
-    pace = VENUES["coinbase"].history.rates["public"].per_second
-    first, last = seconds[0], seconds[-1]
-    while seconds and last - seconds[-1] < 40 / (0.1 * pace):
-        seconds.pop()  # the pause that pays for the last questions is not over
-    assert len(seconds) > 100
-    assert len(seconds) <= 0.1 * pace * (last - first) * 1.1
+class Peer:
+    """A venue's REST and state in one, which notes what is asked and heard."""
+
+    def __init__(self):
+        self.asked, self.found = 0, []
+
+    def pace(self):
+        return 8.0
+
+    async def ask(self, request):
+        await trio.lowlevel.checkpoint()
+        self.asked += request.weight
+        return Answer(200, b"")
+
+    async def room(self):
+        await trio.lowlevel.checkpoint()
+
+    def reject(self, rejected):
+        assert not rejected
+
+    add = property(lambda self: self.found.extend)
+
+
+async def test_comparing_takes_a_tenth_of_the_pace_whatever_a_sample_costs(autojump_clock):
+    peer, backlog = Peer(), Backlog(FortyRequests())
+    backlog.samples = [Sample(Series("coinbase", f"Y{n}-USD"), at(0), at(1)) for n in range(1000)]
+    with trio.move_on_after(1000):
+        await keep_comparing(backlog, peer, peer, AdjustableTime(at(100)), Backoff(random.Random(1)))
+    assert 0.09 * 8 * 1000 <= peer.asked <= 0.1 * 8 * 1000 + 40
+    assert len(peer.found) == peer.asked / 40
