@@ -20,7 +20,7 @@ from trio_candles.network.pacing import Backoff
 from trio_candles.simulator import FOREVER, RestFault
 from trio_candles.store.revisions import Unconfirmed
 from trio_candles.store.samples import Sample, chosen
-from trio_candles.venues.history import Answer, Filled, Request, Using
+from trio_candles.venues.history import NOTHING, Answer, Filled, Request, Using
 from trio_candles.venues.registry import VENUES
 
 BTC, ETH = Series("coinbase", "BTC-USD"), Series("coinbase", "ETH-USD")
@@ -192,6 +192,9 @@ class Peer:
     async def room(self):
         await trio.lowlevel.checkpoint()
         return at(100)
+
+    def heard(self, series):
+        return NOTHING
 
     def reject(self, rejected):
         assert not rejected
