@@ -94,8 +94,8 @@ class Filler:
 
         Young minutes that nobody has asked about, and that were patient (:data:`PATIENT`), go first: no minute is to
         stay open for long, however much else there is to fill. Until then they have their series' turn, so that a page
-        closes many of them at once. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols whose every minute
-        is a gap would otherwise leave no time for older gaps.
+        closes many of them at once. But one question in :data:`OTHERS_EVERY` goes by turns alone: a thousand symbols
+        whose every minute is a gap would otherwise leave no time for older gaps.
         """
         ready = [page for page in self.backlog.due.values() if page.series not in self.backlog.busy]
         if not ready:
