@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import trio
 from journals import at, candle, journal_in, unsure
-from world import NOON, AdjustableTime, check_against_truth, collecting, rows_on_disk
+from world import NOON, check_against_truth, collecting, rows_on_disk
 
 from trio_candles.audit.tool import main as audit_main
 from trio_candles.candles.model import MINUTE, Page, Series, Source
@@ -20,7 +20,7 @@ from trio_candles.network.pacing import Backoff
 from trio_candles.simulator import FOREVER, RestFault
 from trio_candles.store.revisions import Unconfirmed
 from trio_candles.store.samples import Sample, chosen
-from trio_candles.venues.history import Answer, Filled, Request, Using
+from trio_candles.venues.history import NOTHING, Answer, Filled, Request, Using
 from trio_candles.venues.registry import VENUES
 
 BTC, ETH = Series("coinbase", "BTC-USD"), Series("coinbase", "ETH-USD")
@@ -132,7 +132,7 @@ async def test_a_sample_outlives_the_collector(autojump_clock, tmp_path, stopped
     assert outcomes(tmp_path)["sampled_differed"] == 1
 
 
-async def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_not_by_the_row_again(autojump_clock):
+def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_not_by_the_row_again():
     """The row would repeat itself, whatever the trades say."""
     row = candle(0, 55.0, BTC, trades_count=None, source=Source.REST)
     with journal_in() as journal:
@@ -141,27 +141,27 @@ async def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_no
         journal.commit([Page(BTC, at(0), at(1), (row,), ())], at(2))
         journal.commit([candle(0, series=BTC)], at(3))
         journal.commit([Page(BTC, at(0), at(1), (row,), (), conclusive=False)], at(4))
-        comparer = Comparer(Backlog(VENUES["coinbase"].history), AdjustableTime(at(20)))
+        comparer = Comparer(Backlog(VENUES["coinbase"].history))
         comparer.backlog.look(journal, at(20))
-        question = comparer.next_question()
+        question = comparer.next_question(at(20))
         assert question is not None
         assert (question.since, question.using, question.conclusive) == (at(0), Using.TRADES, True)
 
 
-async def test_samples_take_what_others_leave_and_a_tenth_at_least(autojump_clock):
-    comparer = Comparer(Backlog(VENUES["coinbase"].history), AdjustableTime(at(100)))
+def test_samples_take_what_others_leave_and_a_tenth_at_least():
+    comparer = Comparer(Backlog(VENUES["coinbase"].history))
     others = [Series("coinbase", f"X{n}-USD") for n in range(300)]
     comparer.backlog.unconfirmed = [Unconfirmed(one, at(0)) for one in others]
     comparer.backlog.samples = [Sample(Series("coinbase", f"Y{n}-USD"), at(0), at(1)) for n in range(300)]
     spent = Counter()
     while sum(spent.values()) < 200:
-        question = comparer.next_question()
+        question = comparer.next_question(at(100))
         cost = 9 if question.is_sample else 1
         comparer.has_taken(question, cost)
         spent[question.is_sample] += cost
     assert 20 <= spent[True] <= 29
     comparer.backlog.unconfirmed = []
-    assert all(comparer.next_question().is_sample for _ in range(20))
+    assert all(comparer.next_question(at(100)).is_sample for _ in range(20))
 
 
 class FortyRequests:
@@ -191,6 +191,13 @@ class Peer:
 
     async def room(self):
         await trio.lowlevel.checkpoint()
+        return at(100)
+
+    def heard(self, _):
+        return NOTHING
+
+    def answered(self, _, unclear):
+        assert not unclear
 
     def reject(self, rejected):
         assert not rejected
@@ -202,6 +209,6 @@ async def test_comparing_takes_a_tenth_of_the_pace_whatever_a_sample_costs(autoj
     peer, backlog = Peer(), Backlog(FortyRequests())
     backlog.samples = [Sample(Series("coinbase", f"Y{n}-USD"), at(0), at(1)) for n in range(1000)]
     with trio.move_on_after(1000):
-        await keep_comparing(backlog, peer, peer, AdjustableTime(at(100)), Backoff(random.Random(1)))
+        await keep_comparing(backlog, peer, peer, Backoff(random.Random(1)))
     assert 0.09 * 8 * 1000 <= peer.asked <= 0.1 * 8 * 1000 + 40
     assert len(peer.found) == peer.asked / 40
