@@ -963,6 +963,15 @@ def test_a_hole_of_a_million_years_in_the_ids_is_one_reason() -> None:
     assert (gap.since, gap.until, gap.reason) == (at("12:00"), late, Reason.MISSING_TRADES)
 
 
+def test_a_doubt_about_a_later_minute_is_none_about_the_one_before_it() -> None:
+    """A hole among the ids of 12:01 is known before 12:00 has its verdict."""
+    listener = ear("coinbase")
+    listener.hear(trade("12:00:10", 7), trade("12:01:05", 8), trade("12:01:20", 10), now="12:01:20")
+    assert told(listener.assembler.give_up(at("12:00"))) == []
+    assert told(listener.assembler.give_up(at("12:01"))) == ["12:00 unproven"]
+    assert told(listener.assembler.give_up(at("12:02"))) == ["12:01 missing_trades"]
+
+
 def test_no_row_is_proven_while_the_venue_doubts_itself() -> None:
     listener = ear("kraken")
     listener.assembler.doubted("maintenance")

@@ -34,7 +34,7 @@ from trio_candles.simulator import FOREVER, MemoryExchanges, RestFault, open_exc
 from trio_candles.store.disk import LocalDisk
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.mounts import Mount, listed_by_linux
-from trio_candles.store.schema import JOURNAL, LOCK, identity_content
+from trio_candles.store.schema import JOURNAL, LOCK, TABLES, identity_content
 from trio_candles.store.store import open_store
 from trio_candles.threads import inline
 from trio_candles.venues.okx.feed import Okx
@@ -533,12 +533,12 @@ def test_candles_of_the_other_kind_are_a_failure(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format_", "status"), [("1", "pass"), ("2", "pass"), ("3", "pass"), ("4", "pass"), ("5", "fail")]
+    ("format_", "status"), [("1", "pass"), ("2", "pass"), ("3", "pass"), ("4", "pass"), ("5", "pass"), ("6", "fail")]
 )
 def test_a_journal_of_another_version_is_a_failure_unless_it_can_be_brought_up(format_, status, tmp_path):
     (tmp_path / "data").mkdir()
     database = sqlite3.connect(tmp_path / "data" / JOURNAL)
-    database.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    database.executescript(TABLES)
     database.execute("INSERT INTO meta VALUES ('format', ?)", (format_,))
     database.commit()
     database.close()

@@ -130,8 +130,7 @@ def test_a_planted_bug_is_all_that_is_wrong_with_what_it_is_planted_into():
     planted = [one for one in planted if "fill" in vars(one)]
     assert len(planted) == 3
     for one in planted:
-        ours, theirs = (inspect.signature(of.fill).parameters.values() for of in (one, CoinbaseHistory))
-        assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
+        inspect.signature(one.fill).bind(*inspect.signature(CoinbaseHistory.fill).parameters)
 
 
 @pytest.mark.parametrize(("name", "first"), FOUND_SOON)

@@ -45,12 +45,12 @@ READ = {
     ("kraken_v2_2024_05_mixed_frames.jsonl", "coinbase"): {"bad_shape": 4, "unknown_type": 4},
     # A pong and a heartbeat; the acknowledgement of another interval is one; two rows; two messages of two trades.
     ("kraken_v2_2024_05_mixed_frames.jsonl", "kraken"): {
-        "Alive": 2, "Acked": 2, "SystemStatus": 1, "Row": 2, "TradeSeen": 4,
+        "Alive": 2, "Acked": 2, "SystemStatus": 1, "Row": 2, "TradeSeen": 4, "Told": 4,
     },
     ("kraken_v2_2024_05_mixed_frames.jsonl", "okx"): {"bad_shape": 8},
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "coinbase"): {"bad_shape": 3, "unknown_type": 3},
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "kraken"): {
-        "SystemStatus": 1, "Alive": 1, "Acked": 1, "Refused": 1, "Row": 10,
+        "SystemStatus": 1, "Alive": 1, "Acked": 1, "Refused": 1, "Row": 10, "Told": 2,
     },
     ("kraken_v2_20260910_ohlc_verbatim_frames.jsonl", "okx"): {"bad_shape": 6},
     ("mixed_legacy_2021_2023_frames.jsonl", "coinbase"): {"bad_shape": 12},
@@ -76,7 +76,7 @@ READ = {
     ("kraken_v2_20260925_bytex_recorded.jsonl", "coinbase"): {"bad_shape": 5, "unknown_type": 4},
     # Refused: a pair by its older name, two wrong endpoints, a channel that needs a login. A ticker is not needed.
     ("kraken_v2_20260925_bytex_recorded.jsonl", "kraken"): {
-        "SystemStatus": 1, "Acked": 1, "Refused": 4, "Row": 1, "TradeSeen": 1, "unknown_channel": 1,
+        "SystemStatus": 1, "Acked": 1, "Refused": 4, "Row": 1, "TradeSeen": 1, "unknown_channel": 1, "Told": 6,
     },
     ("kraken_v2_20260925_bytex_recorded.jsonl", "okx"): {"bad_shape": 9},
     ("kraken_v2_single_frames_2025_2026.jsonl", "coinbase"): {"bad_shape": 3},

@@ -115,7 +115,8 @@ def test_an_answer_out_of_a_cache_proves_no_minute_that_was_forming_in_it(late):
 def test_the_recorded_rows_are_read_exactly():
     body = recorded("rest/kraken_ohlc_1m_XBTUSDT_20251110_trimmed.json").read_bytes()
     result = json.loads(body)["result"]
-    parsed = result["XBTUSDT"]
+    first, *parsed = result["XBTUSDT"]
+    assert not first[7], "without trades, and without a row before it to be held against"
     since, until = parsed[0][0] * 1000, parsed[-1][0] * 1000 + MINUTE
     fill, _ = asked(Series("kraken", "BTC/USDT"), since, until, result["last"] * 1000 + 3 * MINUTE)
     filled = resume(fill, Answer(200, body))

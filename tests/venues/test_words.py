@@ -54,7 +54,8 @@ def test_kraken_the_recorded_words_acknowledge():
 def test_kraken_a_refusal_that_names_its_channel_is_one():
     """Recorded of a channel that needs a login; a frame that has a channel and is no data."""
     (recorded_one,) = [frame for frame in frames("kraken_v2_20260925_bytex_recorded.jsonl") if "ESession" in frame.text]
-    assert list(VENUES["kraken"].feed.read(recorded_one.text)) == [Refused(None, "ESession:Invalid session")]
+    refused, _ = VENUES["kraken"].feed.read(recorded_one.text)  # and when the venue said so
+    assert refused == Refused(None, "ESession:Invalid session")
     words = {"error": "Currency pair not supported X/Y", "method": "subscribe", "success": False, "symbol": "X/Y"}
     assert said("kraken", {**words, "channel": "ohlc"}) == [Refused("X/Y", words["error"])]
 

@@ -164,7 +164,7 @@ class Assembler(ABC):
         other = (self.default_reason, "") if self._doubt is None else (Reason.SUSPECT, self._doubt)
         beyond: tuple[Interval, tuple[Reason, str] | None] = ((until, until), None)
         for (low, high), why in [*sorted(self._reasons.items()), beyond]:
-            low, high = max(int(since), low), min(int(until), high)
+            low, high = min(max(int(since), low), int(until)), min(int(until), high)
             for piece, missing in cover(without, at, low):
                 yield piece, (Reason.DISCONNECTED, "") if missing else other
             if why is not None and low < high:

@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from trio_candles.candles.model import MINUTE, Millis
-from trio_candles.venues.okx.rows import CandleRow, minute_of, numbers_of, time_of_row
+from trio_candles.venues.okx.rows import MILLIS, CandleRow, minute_of, numbers_of, time_of_row
 from trio_candles.venues.protocol import (
     UNREADABLE,
     Acked,
@@ -125,7 +125,7 @@ class Okx:
 
 def _row(symbol: str, row: CandleRow) -> Row | Forming:
     if row.confirm == "0":
-        return Forming(symbol, time_of_row(row))
+        return Forming(symbol, Millis(int(row.ts)) if MILLIS.fullmatch(row.ts) else None)
     if row.confirm != "1":
         raise Misunderstood("bad_confirm", f"{symbol} {row.confirm[:40]!r}")
     open_time = time_of_row(row)
