@@ -132,7 +132,7 @@ async def test_a_sample_outlives_the_collector(autojump_clock, tmp_path, stopped
     assert outcomes(tmp_path)["sampled_differed"] == 1
 
 
-async def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_not_by_the_row_again(autojump_clock):
+def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_not_by_the_row_again():
     """The row would repeat itself, whatever the trades say."""
     row = candle(0, 55.0, BTC, trades_count=None, source=Source.REST)
     with journal_in() as journal:
@@ -148,7 +148,7 @@ async def test_a_stored_row_that_the_feed_denies_is_asked_about_by_trades_and_no
         assert (question.since, question.using, question.conclusive) == (at(0), Using.TRADES, True)
 
 
-async def test_samples_take_what_others_leave_and_a_tenth_at_least(autojump_clock):
+def test_samples_take_what_others_leave_and_a_tenth_at_least():
     comparer = Comparer(Backlog(VENUES["coinbase"].history))
     others = [Series("coinbase", f"X{n}-USD") for n in range(300)]
     comparer.backlog.unconfirmed = [Unconfirmed(one, at(0)) for one in others]
@@ -193,8 +193,11 @@ class Peer:
         await trio.lowlevel.checkpoint()
         return at(100)
 
-    def heard(self, series):
+    def heard(self, _):
         return NOTHING
+
+    def answered(self, _, unclear):
+        assert not unclear
 
     def reject(self, rejected):
         assert not rejected
