@@ -227,11 +227,23 @@ class _Series:
         if self.venue != "kraken":  # the others say what is newest: one by rows of every minute, one by heartbeats
             return False
         omitted = case.record.omits_empty_rows(self.venue)
-        omitted = omitted and case.market.candle(self.venue, self.symbol, minute) is None
+        empty = case.market.candle(self.venue, self.symbol, minute) is None
+        omitted = (omitted and empty) or (empty and self._follows_a_lost_row(minute))
         if traded and not omitted and not case.record.lost_row(self.venue, self.symbol, minute):
             return False
         after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
+
+    def _follows_a_lost_row(self, minute: int) -> bool:
+        """Whether a row that says nothing, or something wrong, lies between *minute* and the last row with trades
+        before: a row without trades is held against the price before it.
+        """
+        for before in range(minute - MINUTE, minute - 120 * MINUTE, -MINUTE):
+            if self.case.record.lost_row(self.venue, self.symbol, before):
+                return True
+            if self.case.market.candle(self.venue, self.symbol, before) is not None:
+                return False
+        return False
 
     def _is_outvoted(self) -> bool:
         """Whether most of what was stored when the troubles ended is not what the record says, of a venue whose answers

@@ -94,13 +94,14 @@ def test_the_row_that_a_page_begins_with_has_no_price_to_be_held_against_and_pro
     assert minutes_of(filled.empties, minute, minute + MINUTE) == []
 
 
-def test_a_row_that_cannot_be_read_leaves_the_next_one_without_a_price_to_be_held_against():
+@pytest.mark.parametrize(("price", "proven"), [("1", True), ("2", False)])
+def test_after_a_row_that_cannot_be_read_the_next_one_is_held_against_the_row_before_that(price, proven):
     minute = NOON - 30 * MINUTE
-    zero, traded = ["1", "1", "1", "1", "0", "0", 0], ["2", "2", "1", "1", "0.5", "3", 2]
+    zero, traded = [*[price] * 4, "0", "0", 0], ["2", "2", "1", "1", "0.5", "3", 2]
     fill = KrakenHistory().fill(Series("kraken", "BTC/USD"), Millis(minute), Millis(minute + MINUTE), NOON)
     next(fill)
     filled = resume(fill, rows(minute - 2 * MINUTE, traded, [None, *traded[1:]], zero, traded), *[rows(minute)] * 9)
-    assert (filled.empties, whys(filled)) == ((), {Why.ZERO_ROW_BREAKS_RULE})
+    assert minutes_of(filled.empties, minute, minute + MINUTE) == [minute] * proven
 
 
 @pytest.mark.parametrize("length", [60, 100])

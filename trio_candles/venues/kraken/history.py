@@ -14,6 +14,7 @@ import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
+from math import nan
 from types import MappingProxyType
 
 import msgspec
@@ -226,22 +227,21 @@ def _take_rows(findings: Findings, answer: Answer) -> tuple[Millis, Millis]:
     seen_settled = Millis(floor_to(newest, MINUTE) - MINUTE)
     findings.understood = True
     zeros, traded, price = [], 0, None
-    for index, row in enumerate(rows):
+    for row in rows:
         if not isinstance(row, Candle):
             findings.unread(*row)
-            price = None
         elif row.open_time >= seen_settled:
             continue
         elif row.trades_count or row.open_time % MINUTE:
             findings.row(row)
             traded, price = traded + 1, row.close
-        elif _is_flat(row) and (index == 0 or row.close == price):
-            price = row.close
-            if index:  # nothing shows whether the price of the first row is the last one before it
-                zeros.append(row.open_time)
+        elif _is_flat(row) and price is None:
+            price = row.close  # of the first row nothing shows whether that is the last price before it
+        elif _is_flat(row) and row.close == price:
+            zeros.append(row.open_time)
         else:
             findings.excuse(row.open_time, row.close_time, Why.ZERO_ROW_BREAKS_RULE)
-            price = None
+            price = nan  # nor is any row believed that repeats it
     for since, until in touching(zeros):
         length = (until - since) // MINUTE
         others = traded + len(zeros) - length
