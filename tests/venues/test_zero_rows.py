@@ -121,6 +121,17 @@ def test_a_long_silence_of_a_market_that_trades_is_looked_at(length):
     assert whys(filled) <= {Why.LONG_SILENCE, Why.NOT_REACHED}
 
 
+def test_what_the_requests_of_one_fill_do_not_reach_is_left_to_the_next():
+    """More rows that lead to trades than one fill reads: these wait for nothing but their turn."""
+    since, until = NOON - 650 * MINUTE, NOON - 10 * MINUTE
+    odd = set(range(since + 30 * MINUTE, until, 60 * MINUTE))
+    filled = Peer("kraken", spoil=zeroed(odd, "0")).fill("BTC/USD", since, until)
+    left = {part.since for part in filled.missing}
+    assert left
+    assert left < odd
+    assert whys(filled) == {Why.NOT_REACHED}
+
+
 def test_a_quiet_markets_long_silence_is_believed():
     peer = Peer("kraken")
     market = peer.market

@@ -51,6 +51,8 @@ __all__ = ["Findings", "finish", "proven"]
 
 Span = tuple[Millis, Millis]
 
+_OF_ROWS = (Why.UNREADABLE, Why.ZERO_ROW_BREAKS_RULE, Why.LONG_SILENCE)
+
 
 @attrs.define
 class Findings:
@@ -298,7 +300,9 @@ class Findings:
             return Why.UNSETTLED
         if self._is_known(minute):
             return None
-        return next((why for since, until, why in self._excuses if since <= minute < until), self.why)
+        whys = [why for since, until, why in self._excuses if since <= minute < until] or [self.why]
+        # What is wrong with a row leads to the trades: where those were not reached, another fill will reach them.
+        return Why.NOT_REACHED if whys[0] in _OF_ROWS and Why.NOT_REACHED in whys else whys[0]
 
 
 def _since(verdict: Candle | Empty) -> Millis:
