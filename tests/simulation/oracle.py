@@ -26,6 +26,8 @@ __all__ = ["Case", "End", "judge"]
 
 FILLED_WITHIN = 300_000
 """Ms in which a minute is filled once nothing is in the way."""
+LONGEST_WAIT = 630_000
+"""Ms, at most, between two questions about a minute that were in vain, by a clock that may be half a minute off."""
 SETTLED_AFTER = 14 * MINUTE
 """Ms from a minute's opening until REST has had the last word on it: it is asked after ten minutes, and twice."""
 OLD, APART = 60 * MINUTE, 10 * MINUTE
@@ -206,7 +208,8 @@ class _Series:
                     "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
                 )
             excused = hidden or case.record.contradicts_itself(self.venue, self.symbol, minute) or self._is_outvoted()
-            if minute + MINUTE <= case.healed_at and not excused and not self._is_unprovable(minute):
+            excused = excused or self._is_unprovable(minute) or self._waits(minute)
+            if minute + MINUTE <= case.healed_at and not excused:
                 after = (case.now - case.healed_at) / 1000
                 raise Broken(
                     "filled",
@@ -233,6 +236,15 @@ class _Series:
             return False
         after, lately = (minute + MINUTE + 1000) * 1000, (case.now - FILLED_WITHIN) * 1000
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
+
+    def _waits(self, minute: int) -> bool:
+        """Whether *minute* was asked about in vain during the troubles, so often that it is not due again yet."""
+        (not_before,) = self.database.execute(
+            "SELECT not_before_ms FROM gap JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
+            (self.venue, self.symbol, minute, minute),
+        ).fetchone()
+        return bool(self.case.now < not_before <= self.case.healed_at + LONGEST_WAIT)
 
     def _follows_a_lost_row(self, minute: int) -> bool:
         """Whether a row that says nothing, or something wrong, lies between *minute* and the last row with trades

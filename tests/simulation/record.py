@@ -77,7 +77,11 @@ class Record:
         if venue == "okx":  # which has flat rows, but none before the first trade of all
             return not has_row or market.first_id_from(venue, symbol, (minute + MINUTE) * 1000) == 1
         if has_row and market.candle(venue, symbol, minute) is not None:
-            return False
+            # Nothing at this venue says that a row is settled but a later one, of the ten minutes asked for besides.
+            later = range(minute + MINUTE, minute + 11 * MINUTE, MINUTE)
+            rows = (not self.lost_row(venue, symbol, one) and market.candle(venue, symbol, one) for one in later)
+            if venue != "coinbase" or any(rows):
+                return False
         first = market.first_id_from(venue, symbol, (minute - GRACE) * 1000) - 1
         last = market.first_id_from(venue, symbol, (minute + MINUTE + GRACE) * 1000)
         return any(self.lost_trade(venue, symbol, trade_id) for trade_id in range(first, last + 1))
