@@ -45,7 +45,7 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
         (6, 10, True),
         pytest.param(100, 10, False, marks=SLOW),
         # Without its rows a record costs two questions where one would do: that many pairs are within the limits.
-        pytest.param(60, 5, True, marks=SLOW),
+        pytest.param(40, 5, True, marks=SLOW),
     ],
 )
 async def test_ten_minutes_after_the_start_no_minute_of_a_thin_pair_is_open_for_long(

@@ -39,6 +39,7 @@ __all__ = [
     "Lost",
     "Misunderstood",
     "Notice",
+    "Number",
     "Proof",
     "Refused",
     "Row",
@@ -354,6 +355,9 @@ class Rows(Generic[R]):
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a count: JSON's integers have no end, the columns and the ledger are int64."""
+
+Number = Annotated[float, msgspec.Meta(gt=-1e20, lt=1e20)]
+"""A price or an amount that is written as a number: of twenty digits before the point at most, as in :func:`exact`."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 

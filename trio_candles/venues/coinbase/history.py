@@ -37,7 +37,7 @@ from trio_candles.venues.history import (
     read_rows,
     settled_until,
 )
-from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Rows, exact, time_of
+from trio_candles.venues.protocol import UNREADABLE, Id, Misunderstood, Number, Rows, exact, time_of
 
 __all__ = ["CoinbaseHistory"]
 
@@ -62,11 +62,11 @@ _REQUESTS = 40
 # the forming minute's row is among them, and nothing marks it. Volumes are sums of doubles: 14.697630010000001.
 class _Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: Id
-    low: float
-    high: float
-    open: float
-    close: float
-    volume: float
+    low: Number
+    high: Number
+    open: Number
+    close: Number
+    volume: Number
 
 
 # {"time":"2014-11-07T22:19:28.578544Z","trade_id":74,"price":"10.00000000","size":"0.01000000","side":"buy"}
