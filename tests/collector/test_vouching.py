@@ -12,7 +12,7 @@ import trio
 from world import NOON, ONE_EACH, AdjustableTime, check_against_truth, collecting, ledger, rows_on_disk
 
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series
-from trio_candles.clock import SimulatedTime
+from trio_candles.clock import RELEASED, SimulatedTime
 from trio_candles.collector.status import VenueBoard
 from trio_candles.collector.subscriptions import State
 from trio_candles.collector.venue_state import HELD_LIMIT, open_venue_state
@@ -201,6 +201,17 @@ async def test_a_start_before_the_newest_minute_that_is_accounted_for_says_so(au
     async with collecting(tmp_path, ONE_EACH, wrong=-6 * HOUR):
         await trio.sleep(1)
     assert any("before the newest minute that is accounted for" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("wrong", [-DAY, 0])
+@pytest.mark.parametrize("of_wall", [True, False])
+async def test_a_start_before_the_release_says_so_where_the_clock_is_the_walls(
+    autojump_clock, tmp_path, caplog, wrong, of_wall
+):
+    async with collecting(tmp_path, ONE_EACH, epoch=RELEASED, wrong=wrong, of_wall=of_wall):
+        await trio.sleep(1)
+    said = [record.message for record in caplog.records if "before this release" in record.message]
+    assert len(said) == (wrong < 0 and of_wall)
 
 
 async def test_an_hour_asleep_costs_that_hour_and_the_clock_is_vouched_for_anew(autojump_clock, tmp_path):
