@@ -13,6 +13,11 @@ beyond the outbox's bound it is there as a gap. Nothing that a connection calls 
 by the disk, and a slow disk never looks like a silent venue. The gap-filler, which can ask again, does wait
 (:meth:`VenueState.room`).
 
+Before the ledger has said what the assemblers owe (:meth:`VenueState.begin`), and while nobody vouches for the clock,
+nothing is judged: what connections report is held in order, with trio's time of hearing, and judged once both is there,
+each at the moment that the clock, right by then, gives it. What is held is bounded, too; beyond the bound the older
+half goes, as if there had been no connection.
+
 Where a gap gets its reason (:class:`~trio_candles.candles.model.Reason`): an assembler gives it while the collector
 runs (``Assembler`` in :mod:`trio_candles.assembly.base`, and ``default_reason`` of its kinds); :func:`collapsed` says
 ``overflow``; the ledger gives the reasons of minutes that no assembler decided (:mod:`trio_candles.store.journal`), and

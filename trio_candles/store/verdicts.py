@@ -1,7 +1,8 @@
 """What a verdict or a finding changes in the ledger.
 
 Invariant: every minute of a series from ``first`` to its mark is exactly one of stored, empty, and gap (open or
-unfillable); the mark never goes back. What a minute becomes, by what it is::
+unfillable); the mark never goes back (but once, where :mod:`.mending` drops what has not happened). What a minute
+becomes, by what it is::
 
     offered                 at the mark        gap           stored                    empty
     a candle of the feed    stored             stored        duplicate, or conflict    conflict
