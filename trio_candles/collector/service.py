@@ -7,6 +7,7 @@
     └ venues
       ├ clock     notices jumps; says who vouches for the clock, and who does not
       ├ begin     once a venue vouches: what is expected, and since when
+      ├ {venue}/time    REST's time as evidence, where the clock is the wall's
       ├ status
       └ {venue}   one nursery each (trio_candles.collector.feed)
 
