@@ -188,7 +188,7 @@ async def ask(
     filler: Filler, rest: Rest, state: VenueState, page: Due, now: Millis
 ) -> tuple[Filled | None, Refusal | None]:
     """The venue's answers about *page*, as far as they are believed, and the refusal that ended them early, if one did.
-    All are judged by *now*, when the asking began: the clock may jump meanwhile.
+    Each is judged at the moment of its asking; at *now*, when the asking began, if the clock is not believed any more.
 
     Where answers do not name their market, there may be nothing stored to hold them against (for the first page of a
     series there never is): then the venue is asked twice, and believed if both answers are the same. Candles that
