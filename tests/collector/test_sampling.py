@@ -99,6 +99,7 @@ async def test_a_wrong_row_that_is_not_sampled_stays_which_is_what_the_rate_is_f
     assert not query(tmp_path, "SELECT * FROM revision")
 
 
+@pytest.mark.slow
 async def test_a_sample_without_an_answer_waits_and_is_counted_in_the_end(autojump_clock, tmp_path):
     async with backfilling(tmp_path) as world:
         await sleep_until(1)

@@ -83,11 +83,11 @@ async def test_one_null_in_one_field_of_one_row_costs_that_minute_and_is_told(au
 
 
 async def test_a_run_is_told_ever_more_rarely_until_an_answer_is_understood(autojump_clock, tmp_path, caplog):
-    """Every answer is cut short, for hours; then none is."""
+    """Every answer is cut short, for an hour; then none is."""
     async with collecting(tmp_path, {"kraken": ("BTC/USD",)}, fill=True, lookback_days=0.05) as world:
         faults, board = world.exchanges["kraken"].faults, world.service.board
         faults.rest.append(RestFault("truncated", times=FOREVER))
-        await sleep_until(3 * 3600)
+        await sleep_until(3600)
         count = board.venues["kraken"].unclear["BTC/USD"]
         said = [text.split("not_understood: ")[1].split(" ")[0] for text in warnings(caplog)]
         assert said == [str(n) for n in (3, 6, 12, 24, 48, 96, 192) if n <= count]
@@ -95,7 +95,7 @@ async def test_a_run_is_told_ever_more_rarely_until_an_answer_is_understood(auto
         assert "kraken: answers not understood (BTC/USD)" in render(board, world.time.now())
         assert "STATUS: HEALTHY" in render(board, world.time.now())
         faults.rest.clear()
-        await sleep_until(3 * 3600 + 900)
+        await sleep_until(3600 + 900)
         assert board.venues["kraken"].unclear == {}
         assert "not understood" not in render(board, world.time.now())
     assert gaps_of(tmp_path, Series("kraken", "BTC/USD")) == []
