@@ -802,6 +802,7 @@ PLACES = (0, 2, 5, 9)
 """Rows: the first, one among others, one before a hole, the last."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("now", [NOW, DAY1 + 30 * MINUTE])
 def test_the_quick_look_lets_nothing_through_that_the_rules_forbid(now: int) -> None:
     for change in ODD:

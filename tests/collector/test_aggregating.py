@@ -28,6 +28,7 @@ def audited(root: Path, now: int, running: bool = False) -> Report:
     return audit(root, now=lambda: now, running=lambda: running, pauses=())
 
 
+@pytest.mark.slow
 async def test_over_midnight_all_is_aggregated_exactly_and_the_audit_finds_nothing_at_any_moment(
     autojump_clock, tmp_path
 ):

@@ -260,6 +260,7 @@ async def test_minutes_before_the_listing_are_not_expected_and_stay_so(autojump_
             assert began <= books.range(Series(name, symbol)).start <= began + MINUTE
 
 
+@pytest.mark.slow
 async def test_a_long_backfill_says_how_far_it_is(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"kraken": SYMBOLS["kraken"]}, fill=True, lookback_days=2) as world:
         await sleep_until(65)

@@ -260,6 +260,7 @@ async def test_a_connection_whose_symbols_are_all_refused_is_made_again_within_a
     assert len([one for one in caplog.records if one.levelno == logging.ERROR and "refused" in one.message]) == 1
 
 
+@pytest.mark.slow
 async def test_more_symbols_than_a_connection_carries_are_spread_over_several(autojump_clock, tmp_path):
     symbols = tuple(f"SIM{n:03}/USD" for n in range(450))
     async with collecting(tmp_path, {"kraken": symbols}) as world:
@@ -357,6 +358,7 @@ def _subscribed(caplog):
     }
 
 
+@pytest.mark.slow
 async def test_one_bad_product_of_a_hundred_costs_the_others_seconds_and_few_messages(autojump_clock, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     good = tuple(f"SIM{n:03}-USD" for n in range(99))
@@ -370,6 +372,7 @@ async def test_one_bad_product_of_a_hundred_costs_the_others_seconds_and_few_mes
     assert "GIBBERISH-USD is refused" in _errors(caplog)[0]
 
 
+@pytest.mark.slow
 async def test_a_request_that_waits_for_its_turn_is_not_called_unanswered(autojump_clock, tmp_path, caplog):
     """A hundred requests of their own take twenty seconds to be said; each has five from then on."""
     caplog.set_level(logging.INFO)
@@ -437,6 +440,7 @@ async def test_a_venue_that_finds_us_too_fast_is_left_alone_for_a_minute(autojum
     assert not [text for text in _errors(caplog) if "no acknowledgement" in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [20, pytest.param(100, marks=SLOW)])
 async def test_many_quiet_okx_instruments_are_subscribed_anew_together_and_ever_more_rarely(
     autojump_clock, tmp_path, many
@@ -452,6 +456,7 @@ async def test_many_quiet_okx_instruments_are_subscribed_anew_together_and_ever_
     assert 7 <= len(said) <= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [10, pytest.param(100, marks=SLOW)])
 async def test_okx_without_flat_rows_is_asked_at_most_half_of_what_it_allows(autojump_clock, tmp_path, many):
     symbols = tuple(f"SIM{n:03}-USDT" for n in range(many))

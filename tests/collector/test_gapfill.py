@@ -81,6 +81,7 @@ async def test_no_minute_stays_open_longer_than_five_minutes(autojump_clock, tmp
         assert not [m for m in gaps_of(tmp_path, series) if m < minute(15)], series
 
 
+@pytest.mark.slow
 async def test_a_venue_whose_rest_is_down_keeps_its_gaps_and_counts_the_attempts(autojump_clock, tmp_path):
     async with collecting(tmp_path, {"okx": ("BTC-USDT", "ETH-USDT")}, fill=True, lookback_days=0.1) as world:
         world.exchanges["okx"].faults.rest.append(RestFault("status", times=FOREVER, status=503))

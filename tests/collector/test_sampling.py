@@ -114,6 +114,7 @@ async def test_a_sample_without_an_answer_waits_and_is_counted_in_the_end(autoju
     assert rows_on_disk(tmp_path, BTC)[SAMPLED]["trades_count"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stopped_after", [40, 12, 75], ids=["unanswered", "once it differed", "while its page is rebuilt"]
 )

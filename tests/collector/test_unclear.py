@@ -101,6 +101,7 @@ async def test_a_run_is_told_ever_more_rarely_until_an_answer_is_understood(auto
     assert gaps_of(tmp_path, Series("kraken", "BTC/USD")) == []
 
 
+@pytest.mark.slow
 async def test_a_venue_that_is_unwell_is_no_riddle(autojump_clock, tmp_path, caplog):
     async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, fill=True, lookback_days=0.05) as world:
         world.exchanges["okx"].faults.rest.append(RestFault("status", times=FOREVER, status=503))

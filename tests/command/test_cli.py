@@ -461,6 +461,7 @@ def test_a_stream_that_is_closed_from_the_start_costs_only_what_it_would_have_sh
     assert (home / "logs" / "collector.log").read_text().count("\n") > 5
 
 
+@pytest.mark.slow
 def test_without_a_network_every_venue_is_disconnected_and_it_stops_as_usual(home):
     closed = "ws://127.0.0.1:9"
     (home / "config.yaml").write_text(
@@ -530,6 +531,7 @@ def test_a_pipe_that_nobody_reads_does_not_keep_it_from_collecting_and_ending(ho
     assert audited(home, "d")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_does_not_disturb_it(home):
     reader, writer = os.pipe()
     os.close(reader)

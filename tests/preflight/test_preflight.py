@@ -769,6 +769,7 @@ def test_as_a_process_it_asks_simulated_exchanges_over_loopback(home):
     assert names(home) == ["config.yaml"]
 
 
+@pytest.mark.slow
 def test_what_the_feed_logs_is_in_the_report_and_not_on_stderr(home):
     (home / "config.yaml").write_text("venues: {okx: {symbols: [BTC-USDT, BTC-USDX]}}")
     process = started(home, "--simulate", "--speed", "20")

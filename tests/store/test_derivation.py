@@ -578,6 +578,7 @@ def test_whatever_a_power_cut_leaves_aggregates_follow_from_the_minutes(quick):
     assert counts == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_whatever_a_power_cut_leaves_of_a_removal_it_is_done(quick, caplog):
     """The minutes' file is damaged before; from there on every instant of the loss and of the repair."""
     (work := quick / "work").mkdir()

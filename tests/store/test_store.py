@@ -211,6 +211,7 @@ def test_whichever_call_fails_the_systems_own_words_are_told_nothing_is_lost_and
         check(root, [*some, *candles(2, 4)])
 
 
+@pytest.mark.slow
 def test_a_crash_in_the_flush_after_one_that_failed_loses_nothing(quick):
     """The ledger has room for two digests, and after a flush that failed half way the file has the second one."""
     calls = calls_of_a_flush(quick / "all")
@@ -889,6 +890,7 @@ def test_the_enumeration_finds_what_each_precaution_is_for(quick, broken):
     assert len(bad) == 3
 
 
+@pytest.mark.slow
 def test_a_power_cut_during_the_recovery_from_a_power_cut_loses_nothing(quick):
     chance = random.Random(1)
     (quick / "work").mkdir()
@@ -910,6 +912,7 @@ class Killed(BaseException):
     """Ends a process that a test plays, leaving the disk as it is."""
 
 
+@pytest.mark.slow
 def test_a_power_cut_after_a_kill_loses_nothing(quick):
     """What the killed process did and had no time to make durable, the next one must not take for durable."""
     for step in itertools.count(1):
