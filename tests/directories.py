@@ -70,9 +70,11 @@ def put_into_journal(root: Path, one: Candle) -> None:
 
 
 def bring_down(journal: Path, version: str) -> None:
-    """Let *journal* be as format "1", "2", "3" or "4" had it."""
+    """Let *journal*, of which no day is sealed, be as format "1", "2", "3", "4" or "5" had it."""
     with closing(sqlite3.connect(journal)) as database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+        assert database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
+        database.executescript("DROP TABLE sealed; DROP TABLE open_day")
         if version < "5":
             database.execute("DROP INDEX revision_at")
             database.execute("DROP TABLE sample")

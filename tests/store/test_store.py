@@ -293,7 +293,7 @@ with open_store(root) as store:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     accepted = 0
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (240_000, hard))
     try:
         while True:
             accepted += store.commit(candles(accepted, accepted + 100), at(9999)).accepted

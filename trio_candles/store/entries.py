@@ -9,7 +9,7 @@ from datetime import date
 
 import attrs
 
-from trio_candles.candles.model import MINUTE, Millis, Series, canonical_symbol
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, canonical_symbol, floor_to
 
 __all__ = ["Entries", "Entry"]
 
@@ -123,16 +123,28 @@ class Entries:
 
     def begin_at(self, entry: Entry, first: Millis) -> None:
         """*first* is the first expected minute."""
+        if first < entry.first:
+            self._open_days(entry.id, first, entry.first)
+        else:
+            self._db.execute(
+                "DELETE FROM open_day WHERE series_id = ? AND day_ms < ?", (entry.id, floor_to(first, DAY))
+            )
         self._changing(entry).first = first
         self._db.execute("UPDATE series SET first_ms = ? WHERE id = ?", (first, entry.id))
 
     def advance(self, entry: Entry, mark: Millis) -> None:
         """Every minute before *mark* is accounted for."""
+        if entry.mark == entry.first or floor_to(Millis(mark - 1), DAY) >= entry.mark:  # else its day is there
+            self._open_days(entry.id, entry.mark, mark)
         self._changing(entry).mark = mark
         self._db.execute("UPDATE series SET mark_ms = ? WHERE id = ?", (mark, entry.id))
 
     def stand(self, entry: Entry, first: Millis, mark: Millis) -> None:
         """*entry* is accounted for in ``[first, mark)``; the only change that moves a mark back, or a beginning on."""
+        self._db.execute(
+            "DELETE FROM open_day WHERE series_id = ? AND (day_ms < ? OR day_ms >= ?)",
+            (entry.id, floor_to(first, DAY), mark),
+        )
         entry = self._changing(entry)
         entry.first, entry.mark = first, mark
         if entry.last_candle is not None and entry.last_candle >= mark:
@@ -140,6 +152,15 @@ class Entries:
         self._db.execute(
             "UPDATE series SET first_ms = ?, mark_ms = ?, last_candle_ms = ? WHERE id = ?",
             (first, mark, entry.last_candle, entry.id),
+        )
+
+    def _open_days(self, id_: int, since: Millis, until: Millis) -> None:
+        """The days of ``[since, until)``, which are about to be accounted for, are open unless they are sealed."""
+        days = [(id_, day) for day in range(floor_to(since, DAY), until, DAY)]
+        self._db.executemany(
+            "INSERT OR IGNORE INTO open_day SELECT ?1, ?2, 0"
+            " WHERE NOT EXISTS (SELECT 1 FROM sealed WHERE series_id = ?1 AND day_ms = ?2)",
+            days,
         )
 
     def stored(self, entry: Entry, minute: Millis) -> None:

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from trio_candles.candles.model import DAY
+
 JOURNAL = "journal.sqlite3"
 IDENTITY = "identity.json"
 LOCK = "collector.lock"
@@ -43,7 +45,10 @@ WAITS = "clock_waits"
 """In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
 it does, no mark moves."""
 
-FORMAT = "5"
+UNSEALED = "unsealed"
+"""In ``meta``: an earlier version wrote this journal, and its old days are still to be sealed; see :mod:`.upgrade`."""
+
+FORMAT = "6"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")
 """Formats whose waiting candles have no checksum."""
@@ -72,6 +77,8 @@ STRINGS = ("venue", "symbol", "timeframe", "source")
 """Those of the columns that have few different values."""
 SERIES_KEY = b"trio_candles.series"
 """In a day file's own metadata: venue, symbol and folder as JSON, for when the ledger that knows them is lost."""
+ACCOUNT_KEY = b"trio_candles.account"
+"""In the metadata of a sealed day's file of minutes: what each minute of the day is, as JSON (:mod:`.accounts`)."""
 
 _SERIES = """
 CREATE TABLE series (
@@ -134,6 +141,29 @@ CREATE TABLE sample (                   -- minutes that rows of REST filled, to 
 );
 CREATE UNIQUE INDEX sample_minute ON sample (series_id, minute_ms);
 CREATE INDEX sample_due ON sample (not_before_ms);
+"""
+
+_SEALED = """
+CREATE TABLE sealed (                   -- days that are over, known and compared; see accounts.py
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    day_ms INTEGER NOT NULL,
+    shape TEXT NOT NULL,                -- what the day has: account, 5m, 15m, ...
+    minutes BLOB NOT NULL,              -- a letter for each minute, compressed by zlib
+    detail BLOB NOT NULL,               -- evidence, and the files' digests: JSON, compressed by zlib
+    unknown INTEGER NOT NULL,           -- how many of its minutes are gaps
+    checksum INTEGER NOT NULL,          -- of the others; SQLite has none
+    PRIMARY KEY (series_id, day_ms)
+);
+CREATE INDEX sealed_shape ON sealed (shape);
+CREATE INDEX sealed_unknown ON sealed (series_id) WHERE unknown > 0;
+
+CREATE TABLE open_day (                 -- the other days of what is accounted for: in gap, empty and day_file
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    day_ms INTEGER NOT NULL,
+    not_before_ms INTEGER NOT NULL,     -- whether it can be sealed is looked at again from then on
+    PRIMARY KEY (series_id, day_ms)
+) WITHOUT ROWID;
+CREATE INDEX open_day_due ON open_day (not_before_ms);
 """
 
 _ABSENT = """
@@ -219,7 +249,7 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 ) WITHOUT ROWID;
 """
 
-TABLES += TABLES_SINCE_2 + _SAMPLE
+TABLES += TABLES_SINCE_2 + _SAMPLE + _SEALED
 
 
 def _remade(table: str, statements: str, values: str) -> str:
@@ -256,12 +286,20 @@ INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
     SELECT 1 FROM meta WHERE key = 'kind' AND value = 'simulated' OR key = 'speed' AND CAST(value AS REAL) != 1
 );
 """
+_SINCE_6 = f"""{_SEALED}
+INSERT INTO open_day WITH RECURSIVE day (id, at, mark) AS (
+    SELECT id, first_ms - first_ms % {DAY}, mark_ms FROM series WHERE timeframe = '1m' AND first_ms < mark_ms
+    UNION ALL SELECT id, at + {DAY}, mark FROM day WHERE at + {DAY} < mark
+) SELECT id, at, 0 FROM day;
+INSERT OR REPLACE INTO meta VALUES ('{UNSEALED}', 'True');
+"""
 
 UPGRADES = {
-    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5,
-    "2": _SINCE_3 + _SINCE_4 + _SINCE_5,
-    "3": _SINCE_4 + _SINCE_5,
-    "4": _SINCE_5,
+    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6,
+    "2": _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6,
+    "3": _SINCE_4 + _SINCE_5 + _SINCE_6,
+    "4": _SINCE_5 + _SINCE_6,
+    "5": _SINCE_6,
 }
 """Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
 
