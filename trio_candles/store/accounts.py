@@ -1,9 +1,9 @@
 """The account of a sealed day: what each of its minutes is, and by what evidence.
 
-A UTC day of a series is *sealed* once it is over, known and compared (:mod:`.sealing` decides). Its account then lies in
-two places, which say the same:
+A UTC day of a series is *sealed* once it is over, known and compared (:mod:`.sealing` decides). Its account then lies
+in two places, which say the same:
 
-- in the metadata of the day's file of minutes, under :data:`ACCOUNT_KEY`, as JSON; so a lost ledger loses nothing of it;
+- in the metadata of the day's file of minutes, under ``ACCOUNT_KEY``, as JSON; so a lost ledger loses nothing of it;
 - in the ledger's table ``sealed``, one row a day, instead of the day's rows in ``gap``, ``empty`` and ``day_file``.
 
 The minutes are a text of 1,440 letters, one for each minute from midnight on::
@@ -16,8 +16,8 @@ The minutes are a text of 1,440 letters, one for each minute from midnight on::
 
 A row of ``sealed``: ``minutes`` is that text and ``detail`` the JSON of the evidence and of the files' digests, both
 compressed by zlib. ``shape`` names what the day has, in one line, so that days which lack something are found by an
-index: ``account`` if the file of minutes carries the account, and each higher timeframe that was derived (whether or not
-that gave a row). ``unknown`` counts its gap minutes. ``checksum`` covers all of it, and whose it is.
+index: ``account`` if the file of minutes carries the account, and each higher timeframe that was derived (whether or
+not that gave a row). ``unknown`` counts its gap minutes. ``checksum`` covers all of it, and whose it is.
 
 For whoever writes, reads and rebuilds; the audit reads the same by code of its own. Times are Unix ms.
 """
