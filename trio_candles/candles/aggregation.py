@@ -16,7 +16,7 @@ from math import fsum, inf
 
 import attrs
 
-from trio_candles.candles.intervals import clip, periods
+from trio_candles.candles.intervals import Interval, clip, periods
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Source, Timeframe
 
 __all__ = ["DayOfMinutes", "Kinds", "aggregates", "periods_of"]
@@ -105,7 +105,7 @@ class DayOfMinutes:
         )  # fmt: skip
 
 
-def periods_of(timeframe: Timeframe, spans: Iterable[Span], day: Millis) -> Iterator[Span]:
+def periods_of(timeframe: Timeframe, spans: Iterable[Interval], day: Millis) -> Iterator[Span]:
     """The periods of *timeframe* in *day* that one of *spans* touches, ascending, each once."""
     for since in periods(clip(sorted(spans), day, day + DAY), timeframe.length):
         yield Millis(since), Millis(since + timeframe.length)

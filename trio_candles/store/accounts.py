@@ -64,6 +64,18 @@ _LETTERS = re.compile(rf"[{NOT_EXPECTED}{STORED}{EMPTY}{UNFILLABLE}{GAP}]{{{MINU
 _RUN = re.compile(r"(.)\1*")
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else _short(text)
+
+
+def _short_evidence(listed: tuple[Millis, str] | None) -> tuple[Millis, str] | None:
+    return None if listed is None else (listed[0], _short(listed[1]))
+
+
 class AccountBroken(ValueError):
     """A row of ``sealed``, or an account in a file, is not what was written."""
 
@@ -73,10 +85,10 @@ class Unknown:
     """Why minutes are a gap or unfillable: what the newest such gap of the day says."""
 
     reason: str
-    detail: str
+    detail: str = attrs.field(converter=_short)
     first_seen: Millis
     attempts: int
-    last_error: str | None
+    last_error: str | None = attrs.field(converter=_cut)
 
 
 @attrs.frozen
@@ -90,25 +102,21 @@ class Account:
     """A letter for each minute; see the module."""
     compared: bool
     """Whether the live candles were compared with REST; if not, nobody answered, or filling is off."""
-    empty: str | None = None
+    empty: str | None = attrs.field(default=None, converter=_cut)
     """The newest evidence of an empty minute; ``None`` if no minute is empty."""
     unfillable: Unknown | None = None
     gap: Unknown | None = None
-    listed: tuple[Millis, str] | None = None
+    listed: tuple[Millis, str] | None = attrs.field(default=None, converter=_short_evidence)
     """When the venue's market began, and the evidence; only where that was in this day."""
 
-    def spans(self, letter: str) -> list[Interval]:
-        """The minutes that are *letter*, oldest first; neighbours are joined."""
-        return [(low, high) for found, low, high in self.runs() if found == letter]
+    def spans(self, letters: str) -> list[Interval]:
+        """The minutes that are one of *letters*, oldest first; neighbours that are the same are joined."""
+        return [(low, high) for found, low, high in self.runs() if found in letters]
 
     def runs(self) -> Iterator[tuple[str, int, int]]:
         """The day in runs of one letter, oldest first: letter, since, until."""
         for run in _RUN.finditer(self.minutes):
             yield run[1], self.day + run.start() * MINUTE, self.day + run.end() * MINUTE
-
-    def letter(self, minute: int) -> str:
-        """What the minute that opens at *minute* is."""
-        return self.minutes[(minute - self.day) // MINUTE]
 
     def count(self, letter: str) -> int:
         """How many minutes are *letter*."""
@@ -128,7 +136,7 @@ class SealedDay:
 
 def shape_of(timeframes: Sequence[str], *, in_file: bool) -> str:
     """A row's ``shape``, given the higher *timeframes* that were derived, and whether the file carries the account."""
-    names = sorted(set(timeframes) - {"1m"}, key=lambda name: Timeframe.parse(name).length)
+    names = sorted(set(timeframes) - {"1m", IN_FILE}, key=lambda name: Timeframe.parse(name).length)
     return " ".join([*([IN_FILE] if in_file else []), *names])
 
 
@@ -154,22 +162,17 @@ def account_in(text: str | bytes) -> Account:
 def _evidence(account: Account) -> dict[str, Any]:
     return {
         "compared": account.compared,
-        "empty": _cut(account.empty),
+        "empty": account.empty,
         "unfillable": _unknown_values(account.unfillable),
         "gap": _unknown_values(account.gap),
-        "listed": None if account.listed is None else [account.listed[0], _cut(account.listed[1])],
+        "listed": None if account.listed is None else [*account.listed],
     }
 
 
 def _unknown_values(unknown: Unknown | None) -> list[Any] | None:
     if unknown is None:
         return None
-    texts = (unknown.reason, _cut(unknown.detail))
-    return [*texts, unknown.first_seen, unknown.attempts, _cut(unknown.last_error)]
-
-
-def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return [unknown.reason, unknown.detail, unknown.first_seen, unknown.attempts, unknown.last_error]
 
 
 def _account(series: Series, day: int, minutes: str, evidence: Mapping[str, Any]) -> Account:

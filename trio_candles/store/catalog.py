@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
+from itertools import groupby
 from pathlib import Path
 
 import attrs
@@ -17,10 +18,12 @@ import pyarrow as pa
 
 from trio_candles.candles.model import DAY, Candle, Millis, Series, Timeframe, floor_to
 from trio_candles.store import dayfiles
+from trio_candles.store.accounts import SealedDay, shape_of
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
+from trio_candles.store.sealed import AccountBroken
 
 __all__ = ["Catalog"]
 
@@ -112,6 +115,62 @@ class Catalog:
             self._cached = (file.path, digest, rows)
         return self._cached[2].get(minute)
 
+    # --- sealed days
+
+    def restore(self, broken: AccountBroken) -> None:
+        """The ledger's row of a sealed day is damaged: the day's account is taken from its file of minutes. If there is
+        none, the day is open again with the rows of that file, and its other minutes are gaps.
+        """
+        file, content, account, times = DayFile(broken.series, broken.day), None, None, []
+        try:
+            content = self.content(file.path)
+            if content is not None:
+                times = dayfiles.times_in(dayfiles.read(content, file))
+                account = dayfiles.account_of(content, file)
+        except DayFileBroken as error:
+            log.error("%s; moved to %s", error, dayfiles.set_aside(self._disk, self._root, file.path))
+            content, account, times = None, None, []
+        digests = {} if content is None else {"1m": digest_of(content)}
+        symbol = file.path.rsplit("/", 2)[0]
+        for name in self._disk.names(self._root / symbol):
+            one = _day_file(f"{symbol}/{name}/{file.path.rpartition('/')[2]}", self.folders())
+            found = None if one is None or one.is_base else self.content(one.path)
+            if found is not None:
+                digests[name] = digest_of(found)
+        self._cached = None
+        if account is not None:
+            self._journal.restore(SealedDay(account, digests, shape_of([], in_file=True)))
+            log.error("%s; the account is taken from %s", broken, file.path)
+        else:
+            lost = self._journal.reopen(file.series, file.day, digests, times)
+            log.error("%s; no file has it: %d minutes are gaps now (reason: ledger_lost)", broken, lost)
+
+    def scrub(self, series: Series, day: Millis) -> int:
+        """Read the files of the sealed *day* again, and give up those that are not what was sealed; return how many
+        were read.
+        """
+        sealed, read = self._journal.sealed_day(series, day), 0
+        for timeframe in () if sealed is None else sealed.digests:
+            file = DayFile(series, day).of(timeframe)
+            read += 1
+            try:
+                content = self.content(file.path)
+            except DayFileBroken as broken:
+                self.give_up(broken)
+                continue
+            known = self._journal.digest(file.path)
+            if (ABSENT if content is None else digest_of(content)) not in known:
+                why = "the file is missing" if content is None else "its digest is not the ledger's"
+                self.give_up(DayFileBroken(file.path, why))
+        return read
+
+    def set_strays_aside(self, series: Series) -> None:
+        """Move files that lie among *series*' day files, and that the ledger does not know, to quarantine."""
+        folders = {series.path: series}
+        for path in self._on_disk(folders):
+            if self._journal.digest(path) == (None, None) and _day_file(path, folders) is not None:
+                self.give_up(DayFileBroken(path, "the ledger does not know it"))
+
     # --- after a crash
 
     def known(self) -> dict[str, DayFile]:
@@ -121,23 +180,30 @@ class Catalog:
         return {path: file for path, file in files.items() if file is not None}
 
     def recover(self, go_on: Callable[[], object]) -> set[Timeframe]:
-        """Finish what a crash left: replacements under way, temporary files, day files that changed since.
+        """Finish what a crash left: replacements under way, temporary files, files of open days that changed since.
 
-        Returns the higher timeframes of which there are day files. *go_on* is called before each file and may raise;
-        then the next start does the other files.
+        Returns the higher timeframes of which there are folders. *go_on* is called before each file and may raise;
+        then the next start does the other files. Files of sealed days are left to the scrub.
         """
         for name in self._disk.names(self._root / TMP):
             self._clear(f"{TMP}/{name}")
-        folders, known = self.folders(), self.known()
+        known, found = self.known(), set()
         for file in known.values():
             go_on()
             self.settle(file)
-        for path in [path for path in self._on_disk(folders) if path not in known]:
-            go_on()
-            if _day_file(path, folders) is not None:
-                self.give_up(DayFileBroken(path, "the ledger does not know it"))
-        names = {file.series.timeframe for file in known.values() if not file.is_base}
-        return {Timeframe.parse(name) for name in names}
+        for series, days in groupby(self._journal.open_days(), key=lambda one: one[0]):
+            names = self._timeframes_in(series)
+            found.update(names)
+            for file in [DayFile(series, day).of(name) for _, day in days for name in names]:
+                if file.path not in known and (self._root / file.path).exists():
+                    go_on()
+                    self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
+        return {Timeframe.parse(name) for name in found - {"1m"}}
+
+    def _timeframes_in(self, series: Series) -> list[str]:
+        """The names of the folders in which day files of *series*, of any timeframe, may lie."""
+        names = self._disk.names(self._root / series.path.rpartition("/")[0])
+        return [name for name in names if _is_timeframe(name)]
 
     def _clear(self, path: str) -> None:
         """Remove the temporary file at *path*; a folder there, which we never make, is set aside."""
@@ -199,8 +265,14 @@ def _day_file(path: str, folders: Mapping[str, Series]) -> DayFile | None:
     """The day file that belongs at *path*, of one of the 1m series in *folders* or of its aggregates."""
     symbol, _, timeframe = path.rpartition("/")[0].rpartition("/")
     base = folders.get(f"{symbol}/1m")
-    try:
-        Timeframe.parse(timeframe)
-    except ValueError:
+    if not _is_timeframe(timeframe):
         return None
     return None if base is None else dayfiles.day_file(path, attrs.evolve(base, timeframe=timeframe))
+
+
+def _is_timeframe(name: str) -> bool:
+    try:
+        Timeframe.parse(name)
+    except ValueError:
+        return False
+    return True

@@ -20,13 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trio_candles.candles.intervals import minutes
 from trio_candles.candles.model import DAY, Candle, Millis, Series, Source, Timeframe, day_name
+from trio_candles.store.accounts import STORED, Account, AccountBroken, account_in, account_json
 from trio_candles.store.disk import SHARING, Disk, held_if
-from trio_candles.store.schema import COLUMNS, QUARANTINE, SERIES_KEY, STRINGS, digest_of
+from trio_candles.store.schema import ACCOUNT_KEY, COLUMNS, QUARANTINE, SERIES_KEY, STRINGS, digest_of
 
 __all__ = [
     "DayFile",
     "DayFileBroken",
+    "account_of",
+    "agrees",
     "candles_in",
     "closes_in",
     "content_of",
@@ -173,12 +177,15 @@ def closes_in(table: pa.Table) -> list[Millis]:
     return table.column("close_time_ms").to_pylist()  # type: ignore[return-value]  # not nullable
 
 
-def encode(table: pa.Table, series: Series | None = None) -> bytes:
+def encode(table: pa.Table, series: Series | None = None, account: Account | None = None) -> bytes:
     """*table* as the bytes of a parquet file with a checksum in every page. If *series* is given, the metadata names
-    it: a venue may write symbols that do not show their folder.
+    it: a venue may write symbols that do not show their folder. The *account* of a sealed day lies there, too.
     """
     if series is not None:
-        table = table.replace_schema_metadata({SERIES_KEY: json.dumps(_names(series))})
+        metadata = {SERIES_KEY: json.dumps(_names(series))}
+        if account is not None:
+            metadata[ACCOUNT_KEY] = account_json(account)
+        table = table.replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -213,6 +220,30 @@ def content_of(disk: Disk, root: Path, path: str) -> bytes:
 def read(content: bytes, file: DayFile) -> pa.Table:
     """The rows in *content*, with every page's checksum verified; :class:`DayFileBroken` if it is not *file*."""
     return _checked(_parsed(content, file.path), file)
+
+
+def account_of(content: bytes, file: DayFile) -> Account | None:
+    """The account that *content*, which is *file*, carries; ``None`` if none. :class:`DayFileBroken` if its minutes are
+    not those of the rows, or if it is another file's.
+    """
+    table = _parsed(content, file.path)
+    text = (table.schema.metadata or {}).get(ACCOUNT_KEY)
+    if text is None:
+        return None
+    try:
+        account = account_in(text)
+    except AccountBroken as error:
+        raise DayFileBroken(file.path, str(error)) from error
+    if (account.series, account.day) != (file.series, file.day):
+        raise DayFileBroken(file.path, "its account is another file's")
+    if not agrees(account, table):
+        raise DayFileBroken(file.path, "its rows are not the minutes that its account says are stored")
+    return account
+
+
+def agrees(account: Account, table: pa.Table) -> bool:
+    """Whether the rows of *table* are exactly the minutes that *account* says are stored."""
+    return times_in(table) == [Millis(minute) for minute in minutes(account.spans(STORED))]
 
 
 def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:

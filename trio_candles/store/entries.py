@@ -11,7 +11,10 @@ import attrs
 
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, canonical_symbol, floor_to
 
-__all__ = ["Entries", "Entry"]
+__all__ = ["OVER", "Entries", "Entry"]
+
+OVER = DAY + 60 * MINUTE
+"""How many ms after a day's beginning it is looked at for the first time whether the day can be sealed."""
 
 
 @attrs.define
@@ -50,6 +53,7 @@ class Entries:
         self._before: dict[int, tuple[Entry, Entry]] = {}
         """What a transaction has changed so far, by id: the entry, and what it was."""
         self._added: list[Series] = []
+        self._folders: dict[str, Series] | None = None
 
     def __getitem__(self, series: Series) -> Entry:
         return self._all[series]
@@ -60,6 +64,12 @@ class Entries:
     def series(self, id_: int) -> Series:
         """The series that the tables call *id_*."""
         return self._series[id_]
+
+    def at(self, folder: str) -> Series | None:
+        """The series whose day files lie in *folder*; ``None`` if none does."""
+        if self._folders is None:
+            self._folders = {series.path: series for series in self._all}
+        return self._folders.get(folder)
 
     def items(self) -> Iterator[tuple[Series, Entry]]:
         """All series and their entries."""
@@ -90,6 +100,7 @@ class Entries:
             entry.expected, entry.in_gaps = was.expected, was.in_gaps
         for series in self._added:
             del self._series[self._all.pop(series).id]
+        self._folders = None
 
     def _changing(self, entry: Entry) -> Entry:
         if entry.id not in self._before:
@@ -107,6 +118,7 @@ class Entries:
         entry = self._all[series] = Entry(row.lastrowid, first, first, None)
         self._series[entry.id] = series
         self._added.append(series)
+        self._folders = None
         return entry
 
     def expect(self, series: Collection[Series]) -> None:
@@ -158,7 +170,7 @@ class Entries:
         """The days of ``[since, until)``, which are about to be accounted for, are open unless they are sealed."""
         days = [(id_, day) for day in range(floor_to(since, DAY), until, DAY)]
         self._db.executemany(
-            "INSERT OR IGNORE INTO open_day SELECT ?1, ?2, 0"
+            f"INSERT OR IGNORE INTO open_day SELECT ?1, ?2, ?2 + {OVER}"
             " WHERE NOT EXISTS (SELECT 1 FROM sealed WHERE series_id = ?1 AND day_ms = ?2)",
             days,
         )

@@ -19,10 +19,11 @@ from pathlib import Path
 import attrs
 import pyarrow as pa
 
-from trio_candles.candles.model import Millis, Timeframe
+from trio_candles.candles.model import DAY, Millis, Timeframe
 from trio_candles.store import aggregates, dayfiles
+from trio_candles.store.accounts import Account, SealedDay, shape_of
 from trio_candles.store.catalog import Catalog
-from trio_candles.store.dayfiles import DayFile, DayFileBroken
+from trio_candles.store.dayfiles import DayFile, DayFileBroken, agrees
 from trio_candles.store.disk import REPLACING, Disk, FileHeld, held_if
 from trio_candles.store.journal import Journal
 from trio_candles.store.schema import ABSENT, TMP, digest_of
@@ -80,6 +81,18 @@ class _Day:
     replacements: list[_Replacement] = attrs.field(factory=list)
     derived: bool = False
     """Whether every aggregate that has to change is among the replacements."""
+    sealed: SealedDay | None = None
+    """What the day is sealed with, once the replacements are durable."""
+
+    def sealed_with_new(self) -> SealedDay:
+        """What the day is sealed with, the replacements having been made."""
+        assert self.sealed is not None
+        digests = dict(self.sealed.digests)
+        for one in self.replacements:
+            digests.pop(one.file.series.timeframe, None)
+            if one.digest != ABSENT:
+                digests[one.file.series.timeframe] = one.digest
+        return attrs.evolve(self.sealed, digests=digests)
 
 
 class Flusher:
@@ -100,10 +113,7 @@ class Flusher:
 
         A file that cannot be written is left for a later flush, and the others go on; the journal's errors are raised.
         """
-        days: list[_Day] = []
-        moved: dict[Path, list[_Replacement]] = {}
-        durable: list[_Replacement] = []
-        try:
+        with self._group(flushed) as days:
             for number, file in enumerate(files):
                 if number == FILES_AT_ONCE or sum(len(day.replacements) for day in days) >= FILES_AT_ONCE:
                     flushed.rest = list(files[number:])
@@ -111,26 +121,20 @@ class Flusher:
                 days.append(day := _Day(file))
                 with _each_for_itself([file], flushed):
                     self._prepare(day, flushed)
-            prepared = [one for day in days for one in day.replacements]
-            self._journal.replacing(
-                {one.file.path: one.digest for one in prepared},
-                [(one.file.series, one.minutes[0], one.minutes[-1]) for one in prepared if one.minutes],
-            )
-            for one in prepared:
-                target = self._root / one.file.path
-                with _each_for_itself([one.file], flushed), held_if(REPLACING):
-                    if one.temporary is None:
-                        self._disk.remove(target)
-                    else:
-                        self._disk.replace(one.temporary, target)
-                    moved.setdefault(target.parent, []).append(one)
-            for folder, some in sorted(moved.items()):
-                with _each_for_itself([one.file for one in some], flushed):
-                    self._disk.sync_folder(folder)
-                    durable += some
+
+    @contextmanager
+    def _group(self, flushed: Flushed, now: Millis | None = None) -> Iterator[list[_Day]]:
+        """What the block prepares becomes durable at its end; days that are to be sealed are sealed at *now*."""
+        days: list[_Day] = []
+        try:
+            yield days
+            durable = self._replace([one for day in days for one in day.replacements], flushed)
+            whole = [day for day in days if _all_of(day, durable)]
             self._journal.replaced(
                 [(one.file.path, one.digest, one.file.series, one.minutes) for one in durable],
-                [(day.file.series, day.file.day) for day in days if day.derived and _all_of(day, durable)],
+                [(day.file.series, day.file.day) for day in whole if day.derived],
+                [day.sealed_with_new() for day in whole if day.sealed is not None],
+                now,
             )
             for one in durable:
                 if one.minutes:
@@ -140,6 +144,112 @@ class Flusher:
                 with _each_for_itself([], flushed):
                     if one.temporary is not None:
                         self._disk.remove(one.temporary)
+
+    def _replace(self, prepared: Sequence[_Replacement], flushed: Flushed) -> list[_Replacement]:
+        """Note the digests of *prepared* as pending, and put the files into their places; return those that are there
+        durably.
+        """
+        moved: dict[Path, list[_Replacement]] = {}
+        durable: list[_Replacement] = []
+        self._journal.replacing(
+            {one.file.path: one.digest for one in prepared},
+            [(one.file.series, one.minutes[0], one.minutes[-1]) for one in prepared if one.minutes],
+        )
+        for one in prepared:
+            target = self._root / one.file.path
+            with _each_for_itself([one.file], flushed), held_if(REPLACING):
+                if one.temporary is None:
+                    self._disk.remove(target)
+                else:
+                    self._disk.replace(one.temporary, target)
+                moved.setdefault(target.parent, []).append(one)
+        for folder, some in sorted(moved.items()):
+            with _each_for_itself([one.file for one in some], flushed):
+                self._disk.sync_folder(folder)
+                durable += some
+        return durable
+
+    # --- sealed days
+
+    def seal(self, files: Sequence[DayFile], now: Millis, flushed: Flushed, *, filling: bool) -> None:
+        """Seal those days of *files* that can be sealed; the others are looked at again later."""
+        later: list[DayFile] = []
+        with self._group(flushed, now) as days:
+            for number, file in enumerate(files):
+                if number == FILES_AT_ONCE:
+                    flushed.rest = list(files[number:])
+                    break
+                days.append(day := _Day(file))
+                with _each_for_itself([file], flushed):
+                    self._prepare_seal(day, now, flushed, filling=filling)
+                if day.sealed is None:
+                    later.append(file)
+        if later:
+            self._journal.postpone([(file.series, file.day) for file in later], now)
+
+    def _prepare_seal(self, day: _Day, now: Millis, flushed: Flushed, *, filling: bool) -> None:
+        file, timeframes = day.file, [one.name for one in {*self.timeframes, *self.older}]
+        for name in ("1m", *timeframes):
+            self._settle_first(file.of(name), flushed)
+        account = self._journal.sealing.account(file.series, file.day, timeframes, now, filling=filling)
+        if account is None or not self._with_account(day, account):
+            return
+        digests = {name: self._journal.digest(file.of(name).path)[0] for name in ("1m", *timeframes)}
+        there = {name: digest for name, digest in digests.items() if digest is not None}
+        derived = [name for name in timeframes if name in there or Timeframe.parse(name) in self.timeframes]
+        day.sealed = SealedDay(account, there, shape_of(derived, in_file=True))
+
+    def _with_account(self, day: _Day, account: Account) -> bool:
+        """Prepare the file of minutes with *account* in its metadata, unless the file carries it already; ``False`` if
+        the file was given up, because it does not hold what the account says.
+        """
+        file = day.file
+        table = self._catalog.believed(file)
+        if not agrees(account, dayfiles.table_of([]) if table is None else table):
+            if table is not None:
+                why = "its rows are not the minutes that the ledger says are stored"
+                self._catalog.give_up(DayFileBroken(file.path, why))
+            return False
+        rows = dayfiles.table_of([]) if table is None else table
+        if digest_of(dayfiles.encode(rows, file.series, account)) != self._journal.digest(file.path)[0]:
+            day.replacements.append(self._beside(file, rows, [], anew=table is None, account=account))
+        return True
+
+    def finish(self, files: Sequence[DayFile], flushed: Flushed) -> None:
+        """Give the sealed days of *files* what they lack: the account in the file of minutes, configured timeframes."""
+        with self._group(flushed) as days:
+            for number, file in enumerate(files):
+                if number == FILES_AT_ONCE or sum(len(day.replacements) for day in days) >= FILES_AT_ONCE:
+                    flushed.rest = list(files[number:])
+                    break
+                days.append(day := _Day(file))
+                with _each_for_itself([file], flushed):
+                    self._prepare_finish(day, flushed)
+
+    def _prepare_finish(self, day: _Day, flushed: Flushed) -> None:
+        file = day.file
+        for name in ("1m", *(one.name for one in self.timeframes)):
+            self._settle_first(file.of(name), flushed)
+        sealed = self._journal.sealed_day(file.series, file.day)
+        if sealed is None or not self._with_account(day, sealed.account):
+            return
+        has = sealed.shape.split()
+        lacking = [one for one in self.timeframes if one.name not in has]
+        if lacking:
+            ledger = self._journal.day_ledger(file.series, file.day)
+            ledger = attrs.evolve(ledger, underived=[(file.day, file.day + DAY)])
+            table = self._catalog.believed(file)
+            minutes = aggregates.Minutes.of(dayfiles.table_of([]) if table is None else table, ledger)
+            timeframes = [(one, one.name in sealed.digests) for one in lacking]
+            for one in aggregates.outdated(file, ledger, (), timeframes):
+                done = False
+                with _each_for_itself([one.file], flushed):
+                    done = self._derive_one(day, one, minutes)
+                if not done:
+                    return
+        day.sealed = attrs.evolve(sealed, shape=shape_of([*has, *(one.name for one in lacking)], in_file=True))
+
+    # --- files
 
     def _prepare(self, day: _Day, flushed: Flushed) -> None:
         """Write, durably beside their places, those files of *day* that have to change."""
@@ -154,10 +264,13 @@ class Flusher:
             day.replacements.append(attrs.evolve(self._beside(file, table, minutes, anew=old is None), new=new))
         day.derived = self._derive(day, table, minutes, flushed)
 
-    def _beside(self, file: DayFile, table: pa.Table, minutes: list[Millis], *, anew: bool) -> _Replacement:
+    def _beside(
+        self, file: DayFile, table: pa.Table, minutes: list[Millis], *, anew: bool, account: Account | None = None
+    ) -> _Replacement:
         """Write *table* durably beside the place of *file*; *anew*: there is no such file yet."""
-        content = dayfiles.encode(table, file.series)
-        if not dayfiles.read(content, file).equals(table):
+        content = dayfiles.encode(table, file.series, account)
+        same = dayfiles.read(content, file).equals(table)
+        if not same or (account is not None and dayfiles.account_of(content, file) != account):
             raise DayFileBroken(file.path, "encoded, it does not read back as what it was")
         folder, _, name = file.path.rpartition("/")
         if anew:

@@ -33,8 +33,10 @@ import attrs
 
 from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
+from trio_candles.store.accounts import GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.opening import NotAsWritten
+from trio_candles.store.sealed import Sealed
 from trio_candles.store.spans import touching
 from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
@@ -112,9 +114,10 @@ def wait_after(attempts: int, until: int, now: Millis) -> Millis:
 class Gaps:
     """The tables ``gap`` and ``gap_event`` of an open journal."""
 
-    def __init__(self, database: sqlite3.Connection, entries: Entries) -> None:
+    def __init__(self, database: sqlite3.Connection, entries: Entries, sealed: Sealed) -> None:
         self._db = database
         self._entries = entries
+        self._sealed = sealed
 
     # --- what there is
 
@@ -157,7 +160,8 @@ class Gaps:
 
     def within(self, entry: Entry, since: Millis, until: Millis) -> list[Interval]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
-        return list(clip(((row.since, row.until) for row in self._touching(entry, since, until)), since, until))
+        gaps = [(row.since, row.until) for row in self._touching(entry, since, until)]
+        return list(clip(sorted(gaps + self._sealed.spans(entry, since, until, GAP + UNFILLABLE)), since, until))
 
     def _touching(self, entry: Entry, since: int, until: int) -> list[_Row]:
         return self._rows(f"WHERE {touching('gap')} ORDER BY since_ms", id=entry.id, since=since, until=until)
@@ -200,6 +204,7 @@ class Gaps:
 
     def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
         """As :meth:`close`, without a word in the history."""
+        self._sealed.open(entry, since, until, only=GAP + UNFILLABLE)
         forgotten = []
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until)

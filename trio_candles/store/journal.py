@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from pathlib import Path
 
-from trio_candles.candles.intervals import Interval, subtract
+from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import (
     DAY,
     MINUTE,
@@ -29,14 +29,18 @@ from trio_candles.candles.model import (
     Verdict,
     floor_to,
 )
-from trio_candles.store.entries import Entries
+from trio_candles.store.accounts import SealedDay
+from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
+from trio_candles.store.losses import Losses
 from trio_candles.store.mending import Mender
 from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
 from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
+from trio_candles.store.sealed import Sealed
+from trio_candles.store.sealing import Sealing
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 
@@ -63,12 +67,16 @@ class Journal:
         self._db = database
         self._underived = Underived(database)
         self._entries = Entries(database)
-        self.gaps = Gaps(database, self._entries)
+        self.sealed = Sealed(database, self._entries)
+        self.gaps = Gaps(database, self._entries, self.sealed)
         self.revisions = Revisions(database, self._entries)
         self.samples = Samples(database, self._entries)
         self._verdicts = Verdicts(
-            database, self._entries, self.gaps, self.revisions, self.samples, self._underived, stored_elsewhere
-        )
+            database, self._entries, self.gaps, self.revisions, self.samples, self._underived, self.sealed,
+            stored_elsewhere,
+        )  # fmt: skip
+        self.sealing = Sealing(database, self._entries, self.revisions)
+        self._losses = Losses(database, self._entries, self.gaps, self._verdicts, self._underived, self.sealed)
         self._mender = Mender(database, self._entries, self.gaps, self.revisions, self._underived)
 
     @classmethod
@@ -205,7 +213,10 @@ class Journal:
                 known = one in self._entries
                 entry = self._entries[one] if known else self._entries.add(one, earliest)
                 reason = down if known and one not in anew else Reason.NOT_COLLECTED
+                if not entry.expected:
+                    self._expect_again(entry)
                 if earliest < entry.first:
+                    self.sealed.open(entry, earliest, entry.first)
                     self.gaps.open(entry, Unsure(one, earliest, entry.first, Reason.NOT_COLLECTED), now)
                     self._entries.begin_at(entry, earliest)
                 self._verdicts.unsure(Unsure(one, entry.mark, until, reason), now)
@@ -213,6 +224,12 @@ class Journal:
             self._entries.expect(series)
             self._remember({LEDGER_LOST: None})
         self.tidy(now)
+
+    def _expect_again(self, entry: Entry) -> None:
+        """What was sealed as it stood, when the series was not expected any more, is open again."""
+        self.sealed.open_unknown(entry)
+        if entry.mark % DAY:
+            self.sealed.open(entry, entry.mark, entry.mark + MINUTE)
 
     def tidy(self, now: Millis) -> None:
         """Let go of old history of gaps, and of contradictions that REST has not settled; once a day will do."""
@@ -235,22 +252,8 @@ class Journal:
         these prove; *days* are those that have files, whose aggregates may be derived from minutes that were called
         empty. The next :meth:`expect` accounts for the minutes since the last known one.
         """
-        lost, salvaged = 0, salvaged or Salvaged()
         with self._transaction():
-            self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
-            for series, (first, spans) in stored.items():
-                entry = self._entries.add(series, first)
-                end = Millis(spans[-1][1])
-                for since, until in spans:
-                    lost += (since - entry.mark) // MINUTE
-                    self._verdicts.unsure(Unsure(series, entry.mark, Millis(since), Reason.LEDGER_LOST), end)
-                    self._verdicts.advance(entry, series, Millis(since), Millis(until))
-                candles, empties = salvaged.candles.get(series, []), salvaged.empties.get(series, [])
-                self._verdicts.put_back(entry, candles, empties)
-                newest = list(subtract(spans, [(low, high) for low, high, _ in empties]))[-1:]
-                if newest:
-                    self._entries.stored(entry, Millis(newest[0][1] - MINUTE))
-            self._derive_anew(days)
+            lost = self._losses.rebuild(digests, stored, days, salvaged or Salvaged())
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
 
@@ -321,9 +324,8 @@ class Journal:
         return {str(path): (digest, pending) for path, digest, pending in self._db.execute("SELECT * FROM day_file")}
 
     def digest(self, path: str) -> tuple[str | None, str | None]:
-        """(digest, pending digest) of one day file."""
-        row = self._db.execute("SELECT digest, pending FROM day_file WHERE path = ?", (path,)).fetchone()
-        return (None, None) if row is None else (row[0], row[1])
+        """(digest, pending digest) of one day file, of an open day or of a sealed one."""
+        return self.sealed.digest(path)
 
     def replacing(self, pending: dict[str, str], minutes: Iterable[tuple[Series, Millis, Millis]] = ()) -> None:
         """Note that day files are about to be replaced: *pending* has each path's new digest, *minutes* the first and
@@ -341,22 +343,29 @@ class Journal:
         self,
         files: Iterable[tuple[str, str, Series, Sequence[Millis]]],
         derived: Iterable[tuple[Series, Millis]] = (),
+        sealed: Iterable[SealedDay] = (),
+        now: Millis | None = None,
     ) -> None:
         """Note that *files*, as (path, digest, series, minutes), are durable: those minutes wait no longer. Of the days
-        in *derived* every file of aggregates is durable, too.
+        in *derived* every file of aggregates is durable, too; those in *sealed* are sealed at *now*; or, without
+        *now*, were sealed before, and have new digests and another shape.
         """
         with self._transaction():
             for path, digest, series, minutes in files:
-                if digest == ABSENT:
-                    self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
-                else:
-                    self._db.execute("INSERT OR REPLACE INTO day_file VALUES (?, ?, NULL)", (path, digest))
+                self.sealed.now_current(path, None if digest == ABSENT else digest)
                 self._db.executemany(
                     "DELETE FROM candle WHERE series_id = ? AND open_ms = ?",
                     [(self._entries[series].id, minute) for minute in minutes],
                 )
             for series, day in derived:
                 self._underived.forget(self._entries[series].id, day)
+            for one in sealed:
+                entry, day = self._entries[one.account.series], one.account.day
+                if now is None:
+                    self.sealed.change(entry, day, one.digests, one.shape)
+                else:
+                    self.gaps.forget(entry, day, day + DAY, now)
+                    self.sealed.seal(entry, one)
 
     def not_replaced(self, path: str) -> None:
         """The replacement of *path* did not happen; the file is what it was."""
@@ -366,18 +375,8 @@ class Journal:
 
     def lose(self, path: str, series: Series, day: Millis, now: Millis, detail: str) -> int:
         """The day file *path* is gone or not to be believed: its minutes become gaps; return how many."""
-        entry = self._entries[series]
-        until = min(Millis(day + DAY), entry.mark)
-        since = max(day, entry.first)
-        lost = 0
         with self._transaction():
-            self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
-            for low, high in self._verdicts.unaccounted(entry, since, until):
-                self.gaps.forget_absences(entry, low, high)
-                self.gaps.open(entry, Unsure(series, Millis(low), Millis(high), Reason.CORRUPT, detail), now)
-                self._underived.add(entry.id, low, high)
-                lost += (high - low) // MINUTE
-        return lost
+            return self._losses.lose(path, series, day, now, detail)
 
     # --- aggregates
 
@@ -393,8 +392,7 @@ class Journal:
     def lose_aggregate(self, path: str, series: Series, day: Millis) -> None:
         """The day file *path*, of a higher timeframe of the 1m *series*, is gone or not to be believed."""
         with self._transaction():
-            self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
-            self._derive_anew([(series, day)])
+            self._losses.lose_aggregate(path, series, day)
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
@@ -405,4 +403,35 @@ class Journal:
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:
         """What the minutes of *day* are, and which of them aggregates do not know yet."""
         entry = self._entries[series]
-        return self._underived.ledger_of(entry.id, entry.first, entry.mark, day)
+        sealed = self.sealed.day(entry, day)
+        return self._underived.ledger_of(
+            entry.id, entry.first, entry.mark, day, None if sealed is None else sealed.account
+        )
+
+    # --- sealed days
+
+    def open_days(self) -> list[tuple[Series, Millis]]:
+        """The days, as (series, day), that are accounted for and not sealed; those of a series one after the other."""
+        rows = self._db.execute("SELECT series_id, day_ms FROM open_day ORDER BY series_id, day_ms")
+        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
+
+    def postpone(self, days: Iterable[tuple[Series, Millis]], now: Millis) -> None:
+        """Look at the open *days* again later: they cannot be sealed at *now*."""
+        with self._transaction():
+            self.sealing.postpone(days, now)
+
+    def restore(self, sealed: SealedDay) -> None:
+        """Let *sealed* be the row of a day whose row was damaged."""
+        with self._transaction():
+            self._losses.restore(sealed)
+
+    def reopen(self, series: Series, day: Millis, digests: Mapping[str, str], stored: Iterable[int]) -> int:
+        """The row of a sealed *day* was damaged, and no file has its account: open the day with what its files, with
+        *digests* by timeframe, have *stored*; return how many of its other minutes are gaps now.
+        """
+        with self._transaction():
+            return self._losses.reopen(series, day, digests, stored)
+
+    def sealed_day(self, series: Series, day: Millis) -> SealedDay | None:
+        """The sealed *day* of *series*; ``None`` if that day is open."""
+        return self.sealed.day(self._entries[series], day)

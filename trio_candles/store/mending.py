@@ -29,6 +29,7 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import LONGEST_WAIT, Gaps
 from trio_candles.store.revisions import RIPE, WAIT_OF_OLD_DOUBT, Revisions
 from trio_candles.store.schema import UNMENDED
+from trio_candles.store.spans import cut_empty
 from trio_candles.store.underived import Underived
 
 __all__ = ["Mender"]
@@ -111,7 +112,7 @@ class Mender:
         reach = Millis(max(until, stored[-1][1] if stored else until))
         self._gaps.forget(entry, reach, mark, now)
         for low, high in empties:
-            self._cut_empty(entry, low, high)
+            cut_empty(self._db, entry.id, low, high)
         # An aggregate of a period that runs may have been derived from minutes that were called empty.
         days = periods(clip(empties, until, floor_to(reach, DAY) + DAY), DAY)
         self._underived.add_days((entry.id, Millis(day)) for day in days)
@@ -129,14 +130,6 @@ class Mender:
             (entry.id, until),
         )
         return [(max(since, until), high) for since, high in rows]
-
-    def _cut_empty(self, entry: Entry, low: int, high: int) -> None:
-        """Take ``[low, high)``, an end of a span of empty minutes, out of it."""
-        self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
-        self._db.execute(
-            "UPDATE empty SET until_ms = ? WHERE series_id = ? AND since_ms < ? AND until_ms = ?",
-            (low, entry.id, low, high),
-        )
 
     def _drop_the_past(self, entry: Entry, lookback: int, now: Millis) -> int:
         """Let the series begin with what rightly remains; return how many minutes were dropped."""

@@ -1,8 +1,12 @@
-"""A condition in SQL: the spans of a table that touch a given span, found without reading all older spans."""
+"""Spans of minutes in the ledger's tables: found without reading all older spans, and cut."""
 
 from __future__ import annotations
 
-__all__ = ["touching"]
+import sqlite3
+
+from trio_candles.candles.intervals import subtract
+
+__all__ = ["cut_empty", "touching"]
 
 
 def touching(table: str, only: str = "") -> str:
@@ -17,3 +21,15 @@ def touching(table: str, only: str = "") -> str:
         f"series_id = :id AND since_ms < :until AND until_ms > :since{also} AND since_ms >= coalesce("
         f"(SELECT max(since_ms) FROM {table} WHERE series_id = :id AND since_ms <= :since{also}), 0)"
     )
+
+
+def cut_empty(database: sqlite3.Connection, series_id: int, since: int, until: int) -> None:
+    """Take ``[since, until)`` out of the spans of empty minutes; what lies outside stays."""
+    rows = database.execute(
+        f"SELECT since_ms, until_ms, evidence FROM empty WHERE {touching('empty')}",
+        {"id": series_id, "since": since, "until": until},
+    ).fetchall()
+    for low, high, evidence in rows:
+        database.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (series_id, low))
+        for begin, end in subtract([(low, high)], [(since, until)]):
+            database.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (series_id, begin, end, evidence))

@@ -12,11 +12,13 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trio_candles.candles.model import Candle, Finding, Millis, Series, Timeframe, Verdict
 from trio_candles.store import dayfiles
+from trio_candles.store.accounts import IN_FILE
 from trio_candles.store.catalog import Catalog
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
@@ -25,6 +27,7 @@ from trio_candles.store.journal import Journal, Judged, OtherFormat, is_temporar
 from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, WAITS, identity_content, identity_in
+from trio_candles.store.sealed import AccountBroken
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -118,7 +121,7 @@ class Store:
     def expect(self, series: Sequence[Series], earliest: Millis, now: Millis) -> dict[Series, tuple[Millis, Millis]]:
         """Expect *series* from now on; the first minute of each, and its mark: where its next verdict begins."""
         with self.guarded():
-            self.journal.expect(series, earliest, now)
+            self._sound(lambda: self.journal.expect(series, earliest, now))
             spans = self.journal.spans()
             return {one: spans[one] for one in series}
 
@@ -127,12 +130,19 @@ class Store:
     ) -> Judged:
         """Make *verdicts* durable, and count what was *rejected* before; both, or :class:`StoreUnavailable`."""
         with self.guarded():
-            while True:
-                try:
-                    return self.journal.commit(verdicts, now, rejected)
-                except DayFileBroken as broken:
-                    # Found when a minute was looked up; judged again, the verdicts find the file's minutes to be gaps.
-                    self._catalog.give_up(broken)
+            return self._sound(lambda: self.journal.commit(verdicts, now, rejected))
+
+    def _sound(self, work: Callable[[], T]) -> T:
+        """*work*, done again once a day file that it met and could not believe was given up, and the row of a sealed
+        day restored: judged again, verdicts find the file's minutes to be gaps.
+        """
+        while True:
+            try:
+                return work()
+            except DayFileBroken as broken:
+                self._catalog.give_up(broken)
+            except AccountBroken as damaged:
+                self._catalog.restore(damaged)
 
     def stopped(self, now: Millis) -> None:
         """Note when the collector stopped, in good order."""
@@ -172,15 +182,60 @@ class Store:
         Ends after the day with which it has written :data:`FILES_AT_ONCE` files, and after as many days at most; the
         days that are left are in ``Flushed.rest``.
         """
+        return self._flushed(files, partial(self._flusher.flush, files))
+
+    def sealable(self, now: Millis, count: int = FILES_AT_ONCE) -> list[DayFile]:
+        """Open days to be looked at now, at most *count*, as their files of minutes: see :meth:`seal`."""
+        with self.guarded():
+            return [DayFile(series, day) for series, day in self.journal.sealing.due(now, count)]
+
+    def seal(self, files: Sequence[DayFile], now: Millis, *, filling: bool) -> Flushed:
+        """Seal those of these days that can be sealed (:mod:`.sealing`); the others are :meth:`sealable` again later.
+
+        *filling* says whether gaps are filled over REST, which is what a day's candles are compared by.
+        """
+        return self._flushed(files, partial(self._flusher.seal, files, now, filling=filling))
+
+    def unfinished(self, count: int = FILES_AT_ONCE) -> list[DayFile]:
+        """Sealed days that lack a configured timeframe, or whose file does not carry their account; at most *count*."""
+        wanted = [IN_FILE, *(one.name for one in self._flusher.timeframes)]
+        with self.guarded():
+            return [DayFile(series, day) for series, day in self.journal.sealed.lacking(wanted, count)]
+
+    def finish(self, files: Sequence[DayFile]) -> Flushed:
+        """Give these sealed days what they lack, without opening them."""
+        return self._flushed(files, partial(self._flusher.finish, files))
+
+    def _flushed(self, files: Sequence[DayFile], work: Callable[[Flushed], None]) -> Flushed:
         flushed = Flushed()
         try:
             with self.guarded():
-                self._flusher.flush(files, flushed)
+                self._sound(lambda: work(flushed))
         except StoreUnavailable as error:
             flushed.note(str(error))
             done = {*flushed.held, *flushed.failed, *(file.path for file in flushed.rest)}
             flushed.failed += [file.path for file in files if file.path not in done]
         return flushed
+
+    # --- sealed days
+
+    def scrub(self, place: tuple[int, int], count: int) -> tuple[tuple[int, int] | None, int]:
+        """Read the files of the next *count* sealed days after *place* again, which is (series id, day); those that are
+        not what was sealed are given up. Returns the last day's place, or ``None`` at the end; and how many days.
+        """
+        with self.guarded():
+            days = self.journal.sealed.after(place, count)
+            for id_, day in days:
+                self._sound(partial(self._catalog.scrub, self.journal.sealed.series(id_), day))
+                place = id_, day
+            return place if len(days) == count else None, len(days)
+
+    def set_strays_aside(self, series: Series) -> None:
+        """Move files among *series*' day files that the ledger does not know to quarantine. A start looks at open days
+        only, and a flush at the files that it replaces.
+        """
+        with self.guarded():
+            self._sound(partial(self._catalog.set_strays_aside, series))
 
     # --- for whoever opens it
 

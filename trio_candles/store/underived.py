@@ -16,12 +16,12 @@ from collections.abc import Iterable
 import attrs
 
 from trio_candles.candles.aggregation import Kinds
+from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import DAY, Millis, floor_to
+from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE, Account
 from trio_candles.store.spans import touching
 
 __all__ = ["DayLedger", "Underived"]
-
-Span = tuple[Millis, Millis]
 
 
 @attrs.frozen
@@ -34,9 +34,9 @@ class DayLedger:
     mark: Millis
     listed: Millis | None
     """When the market began, if that is known."""
-    gaps: list[Span]
-    empties: list[Span]
-    underived: list[Span]
+    gaps: list[Interval]
+    empties: list[Interval]
+    underived: list[Interval]
     """Minutes that changed without a row in ``candle``."""
 
     def expected(self) -> Kinds:
@@ -109,18 +109,22 @@ class Underived:
             "DELETE FROM underived WHERE series_id = ? AND since_ms >= ? AND since_ms < ?", (series_id, day, day + DAY)
         )
 
-    def ledger_of(self, series_id: int, first: Millis, mark: Millis, day: Millis) -> DayLedger:
-        """What the ledger says of *day*."""
+    def ledger_of(
+        self, series_id: int, first: Millis, mark: Millis, day: Millis, account: Account | None = None
+    ) -> DayLedger:
+        """What the ledger says of *day*; *account* is the day's, if it is sealed."""
         listed = self._db.execute("SELECT since_ms FROM listing WHERE series_id = ?", (series_id,)).fetchone()
         return DayLedger(
             day,
             first,
             mark,
             None if listed is None else Millis(listed[0]),
-            *(self._spans(table, series_id, day) for table in ("gap", "empty", "underived")),
+            self._spans("gap", series_id, day) if account is None else account.spans(GAP + UNFILLABLE),
+            self._spans("empty", series_id, day) if account is None else account.spans(EMPTY),
+            self._spans("underived", series_id, day),
         )
 
-    def _spans(self, table: str, series_id: int, day: Millis) -> list[Span]:
+    def _spans(self, table: str, series_id: int, day: Millis) -> list[Interval]:
         return self._db.execute(
             f"SELECT since_ms, until_ms FROM {table} WHERE {touching(table)} ORDER BY since_ms",
             {"id": series_id, "since": day, "until": day + DAY},

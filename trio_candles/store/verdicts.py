@@ -48,13 +48,15 @@ from trio_candles.candles.model import (
     floor_to,
 )
 from trio_candles.candles.validation import Rule, broken_rule
+from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.samples import Samples
 from trio_candles.store.schema import candle_checksum
-from trio_candles.store.spans import touching
+from trio_candles.store.sealed import Sealed
+from trio_candles.store.spans import cut_empty, touching
 from trio_candles.store.underived import Underived
 
 __all__ = ["CANDLE", "Judged", "LedgerBroken", "StoredElsewhere", "Verdicts", "candle_of"]
@@ -103,6 +105,7 @@ class Verdicts:
     _revisions: Revisions
     _samples: Samples
     _underived: Underived
+    _sealed: Sealed
     _stored_elsewhere: StoredElsewhere
 
     def judge(self, verdict: Verdict | Finding, now: Millis, judged: Judged) -> None:
@@ -190,6 +193,7 @@ class Verdicts:
     def _differs(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
         """Keep a revision, because *offered* is not what is stored; ``True`` if the revision is new."""
         before: CandleDocument | EmptyDocument
+        self._sealed.open(entry, offered.open_time, offered.close_time)
         if stored is not None:
             before = CandleDocument.of(stored)
         else:
@@ -284,19 +288,9 @@ class Verdicts:
 
     def _replace(self, entry: Entry, stored: Candle | None, offered: Candle, judged: Judged) -> None:
         if stored is None:
-            self._cut_empty(entry, offered.open_time, offered.close_time)
+            cut_empty(self._db, entry.id, offered.open_time, offered.close_time)
         self._store(entry, [offered], judged)
         judged.replaced.append((stored, offered))
-
-    def _cut_empty(self, entry: Entry, since: Millis, until: Millis) -> None:
-        """Take ``[since, until)``, which lies in one span of empty minutes, out of it."""
-        low, high, evidence = self._db.execute(
-            f"SELECT since_ms, until_ms, evidence FROM empty WHERE {touching('empty')}",
-            {"id": entry.id, "since": since, "until": until},
-        ).fetchone()
-        self._db.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (entry.id, low))
-        for begin, end in intervals.subtract([(low, high)], [(since, until)]):
-            self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, begin, end, evidence))
 
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
         """Move the confirmed mark over the stored minutes of *page*, up to the first that the page has no candle of. If
@@ -333,6 +327,10 @@ class Verdicts:
             if page.since < until:
                 self._gaps.attempted(entry, Attempt(page.series, page.since, until, error), now)
             return
+        told = self._db.execute("SELECT since_ms FROM listing WHERE series_id = ?", (entry.id,)).fetchone()
+        if told == (since,) and since <= entry.first:
+            return
+        self._sealed.open(entry, since, since + MINUTE)
         if since > entry.first:
             self._gaps.close(entry, entry.first, since, "unlisted", evidence, now)
             self._entries.begin_at(entry, since)
@@ -397,15 +395,16 @@ class Verdicts:
 
     def _stored_minutes(self, entry: Entry, since: Millis, until: Millis) -> Iterator[int]:
         """The accounted minutes of ``[since, until)`` that are in no gap and not empty: they are stored."""
-        taken = self._db.execute(
+        taken: list[intervals.Interval] | sqlite3.Cursor = self._db.execute(
             f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
-            f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')} ORDER BY 1",
+            f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')}",
             {"id": entry.id, "since": since, "until": until},
         )
+        taken = sorted([*taken, *self._sealed.spans(entry, since, until, EMPTY + UNFILLABLE + GAP)])
         return intervals.minutes(intervals.subtract([(since, until)], taken))
 
     def unaccounted(self, entry: Entry, since: Millis, until: Millis) -> list[intervals.Interval]:
-        """The minutes of a span that are in no gap, not empty, and not waiting in the journal."""
+        """The minutes of a span of open days that are in no gap, not empty, and not waiting in the journal."""
         taken = self._db.execute(
             f"SELECT since_ms, until_ms FROM gap WHERE {touching('gap')}"
             f" UNION ALL SELECT since_ms, until_ms FROM empty WHERE {touching('empty')}"
