@@ -35,6 +35,8 @@ def day_of(letters: str, day: int = 0, series: Series = BTC) -> list[Candle | Em
         else:
             verdicts.append(Empty(series, since, until, f"the ids say so, {minute}"))
     rest = Millis(at(start + len(letters)))
+    if len(letters) == 1440:
+        return verdicts
     return [*verdicts, Empty(series, rest, at(start + 1440), f"no trade since {rest}")]
 
 

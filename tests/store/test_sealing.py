@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from directories import BTC, ETH, at, sql
+from directories import BTC, ETH, at, bring_down, sql
 from sealing import OVER, UNANSWERED, collect, day_of, in_file, open_days, path, seal, sealed, spans
 from stores import candle, flush, ledger, spoil
 
@@ -278,3 +278,22 @@ def test_a_damaged_row_whose_account_is_in_no_file_is_opened_as_gaps_but_for_the
         assert open_days(tmp_path) == [0, 1]
         assert store.journal.gaps_of(BTC) == [(at(1), at(2)), (at(3), at(1440))]
         assert attrs.asdict(store.look_up(BTC, at(2)))["open"] == 102.0
+
+
+# --- brought up from an earlier version
+
+
+def test_old_days_of_an_earlier_version_are_sealed_by_the_ledger_alone_and_their_files_get_the_account_later(tmp_path):
+    with open_store(tmp_path) as store:
+        collect(store, "cgc", "cce", "e", "e", "c")
+        before = store.journal.gaps_of(BTC)
+    bring_down(tmp_path / "journal.sqlite3", "5")
+    with open_store(tmp_path) as store:
+        assert sealed(tmp_path) == {1: "cce" + REST, 2: "e" * 1440}
+        assert open_days(tmp_path) == [0, 3, 4]
+        assert in_file(tmp_path, 1) is None
+        assert store.journal.gaps_of(BTC) == before
+        assert store.finish(store.unfinished()).error is None
+        assert store.unfinished() == []
+    assert in_file(tmp_path, 1)["minutes"] == "cce" + REST
+    assert in_file(tmp_path, 2)["minutes"] == "e" * 1440

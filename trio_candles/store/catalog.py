@@ -192,7 +192,7 @@ class Catalog:
             go_on()
             self.settle(file)
         for series, days in groupby(self._journal.open_days(), key=lambda one: one[0]):
-            names = self._timeframes_in(series)
+            names = self.timeframes_in(series)
             found.update(names)
             for file in [DayFile(series, day).of(name) for _, day in days for name in names]:
                 if file.path not in known and (self._root / file.path).exists():
@@ -200,7 +200,7 @@ class Catalog:
                     self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
         return {Timeframe.parse(name) for name in found - {"1m"}}
 
-    def _timeframes_in(self, series: Series) -> list[str]:
+    def timeframes_in(self, series: Series) -> list[str]:
         """The names of the folders in which day files of *series*, of any timeframe, may lie."""
         names = self._disk.names(self._root / series.path.rpartition("/")[0])
         return [name for name in names if _is_timeframe(name)]

@@ -261,6 +261,10 @@ class Journal:
         """Every series that was ever expected, and the minutes that are accounted for: first, and mark."""
         return {series: (entry.first, entry.mark) for series, entry in self._entries.items()}
 
+    def newest_candles(self) -> dict[Series, Millis]:
+        """The open time of each series' newest candle; nothing of a series without any."""
+        return {series: entry.last_candle for series, entry in self._entries.items() if entry.last_candle is not None}
+
     # --- verdicts
 
     def commit(

@@ -28,6 +28,7 @@ from trio_candles.store.lock import hold_lock
 from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, WAITS, identity_content, identity_in
 from trio_candles.store.sealed import AccountBroken
+from trio_candles.store.upgrade import seal_old_days
 
 __all__ = ["FILES_AT_ONCE", "Flushed", "Store", "StoreUnavailable", "WrongDirectory", "open_store"]
 
@@ -247,6 +248,7 @@ class Store:
         """Finish what a crash left, and go on deriving what was derived before."""
         with self.guarded():
             fill_if_lost(self._root, self._disk, self.journal, go_on)
+            self._sound(lambda: seal_old_days(self.journal, self._catalog.timeframes_in, go_on))
             self._flusher.older = self._catalog.recover(go_on)
             derived = self.journal.meta().get(TIMEFRAMES, "")
             self._flusher.timeframes = [Timeframe.parse(name) for name in derived.split(",") if name]
