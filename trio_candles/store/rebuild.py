@@ -11,7 +11,7 @@ loss, or its rebuilding was cut short; in both cases it is filled.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -22,6 +22,7 @@ from trio_candles.store import dayfiles
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
+from trio_candles.store.opening import GoOn
 from trio_candles.store.salvage import keep_copy, salvage
 from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
 
@@ -30,7 +31,7 @@ __all__ = ["fill_if_lost", "open_journal"]
 log = logging.getLogger(__name__)
 
 
-def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object]) -> Journal:
+def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: GoOn) -> Journal:
     """The journal of the data directory *root*; a new one, to be filled, if it is missing or not sound.
 
     ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
@@ -82,7 +83,7 @@ class _Stored:
         self.spans += intervals.touching(minutes)
 
 
-def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], object]) -> None:
+def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: GoOn) -> None:
     """Fill *journal* from the day files if it is empty and there are any.
 
     *go_on* is called before each file and may raise; then the next start begins the filling anew.
@@ -93,8 +94,8 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
     files: list[DayFile] = []
     stored: dict[str, _Stored] = {}
     refused, latest = 0, 0
-    for folder, name, day in _day_files(root, disk):
-        go_on()
+    for number, (folder, name, day) in enumerate(_day_files(root, disk)):
+        go_on("Making the journal anew, day files read", number)
         path = f"{folder}/{name}"
         known = stored.setdefault(folder, _Stored(day))
         try:
