@@ -8,6 +8,7 @@
       ├ clock     notices jumps; says who vouches for the clock, and who does not
       ├ begin     once a venue vouches: what is expected, and since when
       ├ {venue}/time    REST's time as evidence, where the clock is the wall's
+      ├ scrub     reads sealed day files again
       ├ status
       └ {venue}   one nursery each (trio_candles.collector.feed)
 
@@ -31,6 +32,7 @@ from trio_candles.clock import RELEASED, Time
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.feed import run_feed
 from trio_candles.collector.gapfill import fill_gaps
+from trio_candles.collector.scrub import keep_scrubbing
 from trio_candles.collector.status import Board, VenueBoard, render
 from trio_candles.collector.venue_state import VenueState, open_venue_state
 from trio_candles.collector.vouching import Vouching, keep_asking_time
@@ -136,6 +138,7 @@ async def open_service(
                                 keep_asking_time, clock, venue.history, network, rest_urls, name=f"{venue.name}/time"
                             )
                 nursery.start_soon(clock.watch, name="clock")
+                nursery.start_soon(keep_scrubbing, store, clock.trusted, time.speed, offload, name="scrub")
                 lookback = round(config.gap_detection.lookback_days * DAY)
                 nursery.start_soon(begin, clock, store, board, states, lookback, offload, name="begin")
                 if show is not None:

@@ -36,10 +36,12 @@ from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, Timeframe
 
 __all__ = [
+    "ANY",
     "EMPTY",
     "GAP",
     "IN_FILE",
     "NOT_EXPECTED",
+    "SEALED",
     "STORED",
     "UNFILLABLE",
     "Account",
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 NOT_EXPECTED, STORED, EMPTY, UNFILLABLE, GAP = ".", "c", "e", "u", "g"
+ANY = STORED + EMPTY + UNFILLABLE + GAP
 MINUTES = DAY // MINUTE
 IN_FILE = "account"
 """In a row's ``shape``: the day's file of minutes carries the account."""
@@ -223,11 +226,14 @@ def _flag(value: object) -> bool:
 
 # --- as a row of the ledger
 
+SEALED = "day_ms, shape, minutes, detail, unknown, checksum"
+"""The columns of a row of ``sealed`` but the series' id: what :func:`sealed_row` gives and :func:`sealed_day` takes."""
+
 _WHOLLY_STORED = zlib.compress((STORED * MINUTES).encode())
 
 
 def sealed_row(sealed: SealedDay) -> tuple[int, str, bytes, bytes, int, int]:
-    """The columns of a row of ``sealed`` but the series' id: day, shape, minutes, detail, unknown, checksum."""
+    """The values of a row of ``sealed``, in the order of :data:`SEALED`."""
     account = sealed.account
     minutes = zlib.compress(account.minutes.encode())
     detail = zlib.compress(json.dumps({**_evidence(account), "digests": dict(sealed.digests)}).encode())

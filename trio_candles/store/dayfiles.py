@@ -254,12 +254,8 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
     be wrong, too.
     """
     table = _parsed(content, path)
-    if table.num_rows == 0:
-        raise DayFileBroken(path, "no rows")
-    row = table.slice(0, 1).to_pylist()[0]
     try:
-        folder = _names_in(table, path).get("folder")
-        file = day_file(path, Series(row["venue"], row["symbol"], row["timeframe"], folder))
+        file = day_file(path, _series_of(table, path))
         if file is None:
             raise DayFileBroken(path, "rows that belong elsewhere")
         table = _checked(table, file)
@@ -269,6 +265,17 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
         return file, table
     except ValueError as error:  # no symbol, no timeframe
         raise DayFileBroken(path, str(error)) from error
+
+
+def _series_of(table: pa.Table, path: str) -> Series:
+    """Whose rows are in *table*: the first row says so, or without rows the account."""
+    if table.num_rows:
+        row = table.slice(0, 1).to_pylist()[0]
+        return Series(row["venue"], row["symbol"], row["timeframe"], _names_in(table, path).get("folder"))
+    text = (table.schema.metadata or {}).get(ACCOUNT_KEY)
+    if text is None:
+        raise DayFileBroken(path, "no rows")
+    return account_in(text).series
 
 
 def _parsed(content: bytes, path: str) -> pa.Table:

@@ -257,16 +257,18 @@ class Journal:
         latest: Millis,
         days: Iterable[tuple[Series, Millis]] = (),
         salvaged: Salvaged | None = None,
+        sealed: Iterable[SealedDay] = (),
     ) -> int:
-        """Begin the ledger anew from what day files hold; return how many minutes between stored ones are gaps now.
+        """Begin the ledger anew from what day files hold; return how many minutes between known ones are gaps now.
 
-        *digests* are those of the files; *stored* has of each series the first minute to account for and the spans
-        that are known, oldest first: in day files, or *salvaged* from the old journal; *latest* is the latest time that
-        these prove; *days* are those that have files, whose aggregates may be derived from minutes that were called
-        empty. The next :meth:`expect` accounts for the minutes since the last known one.
+        *digests* are those of the files of open days; *stored* has of each series the first minute to account for and
+        the spans that are known, oldest first: in day files, or *salvaged* from the old journal; *latest* is the latest
+        time that these prove; *days* are open ones that have files, whose aggregates may be derived from minutes that
+        were called empty; *sealed* are days that are sealed as they were. The next :meth:`expect` accounts for the
+        minutes since the last known one.
         """
         with self._transaction():
-            lost = self._losses.rebuild(digests, stored, days, salvaged or Salvaged())
+            lost = self._losses.rebuild(digests, stored, days, salvaged or Salvaged(), sealed)
             self._remember({LEDGER_LOST: True, "latest_ms": latest})
         return lost
 

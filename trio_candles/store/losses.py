@@ -18,6 +18,7 @@ from trio_candles.store.entries import Entries
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.sealed import Sealed, path_of
+from trio_candles.store.spans import cut_empty
 from trio_candles.store.underived import Underived
 from trio_candles.store.verdicts import Verdicts
 
@@ -81,22 +82,34 @@ class Losses:
 
     def rebuild(
         self,
-        digests: dict[str, str],
-        stored: Mapping[Series, tuple[Millis, Sequence[Interval]]],
+        digests: Mapping[str, str],
+        known: Mapping[Series, tuple[Millis, Sequence[Interval]]],
         days: Iterable[tuple[Series, Millis]],
         salvaged: Salvaged,
+        sealed: Iterable[SealedDay],
     ) -> int:
-        """Begin the ledger anew, as ``Journal.rebuild`` says; return how many minutes between stored ones are gaps."""
+        """Begin the ledger anew, as ``Journal.rebuild`` says; return how many minutes between known ones are gaps."""
         lost = 0
         self._db.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
-        for series, (first, spans) in stored.items():
+        for series, (first, spans) in known.items():
             entry = self._entries.add(series, first)
             end = Millis(spans[-1][1])
             for since, until in spans:
                 lost += (since - entry.mark) // MINUTE
                 self._verdicts.unsure(Unsure(series, entry.mark, Millis(since), Reason.LEDGER_LOST), end)
                 self._verdicts.advance(entry, series, Millis(since), Millis(until))
+        for one in sealed:
+            entry, account = self._entries[one.account.series], one.account
+            self._sealed.seal(entry, one)
+            if account.listed is not None:
+                self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, *account.listed))
+        for series, (_, spans) in known.items():
+            entry = self._entries[series]
             candles, empties = salvaged.candles.get(series, []), salvaged.empties.get(series, [])
+            for candle in candles:  # that came after its day was sealed
+                self._sealed.open(entry, candle.open_time, candle.close_time)
+                self._gaps.forget(entry, candle.open_time, candle.close_time, candle.close_time)
+                cut_empty(self._db, entry.id, candle.open_time, candle.close_time)
             self._verdicts.put_back(entry, candles, empties)
             newest = list(subtract(spans, [(low, high) for low, high, _ in empties]))[-1:]
             if newest:

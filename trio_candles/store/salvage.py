@@ -1,12 +1,13 @@
-"""What is proven sound in a broken journal: candles that waited in it, and empty minutes.
+"""What is proven sound in a broken journal: candles that waited in it, sealed days, and empty minutes.
 
-A row of ``candle`` has a checksum, so each that matches is believed, even if its neighbours cannot be read. Its
-series is known by a number only; the name that belongs to the number lies twice in the file, in ``series`` and in the
-index of that table, and is believed where the two agree. A span in ``empty`` has no checksum. The spans are believed
-all together or not at all: where SQLite finds that the table and its index agree, and each span is one of whole
-minutes and after the one before (no single bit turns a whole minute into another one).
+A row of ``candle`` or ``sealed`` has a checksum, so each that matches is believed, even if its neighbours cannot be
+read. Its series is known by a number only; the name that belongs to the number lies twice in the file, in ``series``
+and in the index of that table, and is believed where the two agree. A span in ``empty`` has no checksum. The spans are
+believed all together or not at all: where SQLite finds that the table and its index agree, and each span is one of
+whole minutes and after the one before (no single bit turns a whole minute into another one).
 
-Gaps, marks, attempts and revisions are not salvaged: minutes that are nothing else become gaps and are asked for again.
+Gaps of open days, marks, attempts and revisions are not salvaged: minutes that are nothing else become gaps and are
+asked for again.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from trio_candles.candles.intervals import Interval, subtract
+from trio_candles.candles.intervals import Interval, minutes, subtract, union
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series
+from trio_candles.store.accounts import SEALED, AccountBroken, SealedDay, sealed_day
 from trio_candles.store.disk import LOCAL_DISK
 from trio_candles.store.opening import OtherFormat
 from trio_candles.store.schema import JOURNAL, TMP
@@ -46,31 +48,38 @@ class Salvaged:
 
     candles: Mapping[Series, list[Candle]] = attrs.field(factory=dict)
     empties: Mapping[Series, list[EmptySpan]] = attrs.field(factory=dict)
+    sealed: Mapping[Series, dict[Millis, SealedDay]] = attrs.field(factory=dict)
+    """By day. Whether the day's file is still what was sealed is for whoever has the file."""
 
     def spans(self, series: Series) -> list[Interval]:
         """The minutes of *series* that are a candle or empty."""
         candles, empties = self.candles.get(series, ()), self.empties.get(series, ())
         return [*((one.open_time, one.close_time) for one in candles), *((low, high) for low, high, _ in empties)]
 
-    def beside(self, stored: Mapping[Series, Collection[Millis]]) -> Salvaged:
-        """What is neither among the minutes *stored* in day files nor said twice: a candle goes before empty."""
-        candles = {
-            series: found
-            for series, some in self.candles.items()
-            if (found := [one for one in some if one.open_time not in stored.get(series, ())])
-        }
+    def beside(
+        self, stored: Mapping[Series, Sequence[Interval]], known: Mapping[Series, Sequence[Interval]]
+    ) -> Salvaged:
+        """What is neither *stored* in day files nor said twice. A candle goes before empty, and an empty minute is left
+        out where anything is *known* of it. Both are spans, oldest first.
+        """
+        candles = {}
+        for series, some in self.candles.items():
+            waiting = ((one.open_time, one.close_time) for one in some)
+            left = set(minutes(subtract(waiting, stored.get(series, ()))))
+            if left:
+                candles[series] = [one for one in some if one.open_time in left]
         empties = {}
         for series, spans in self.empties.items():
-            waiting = (one.open_time for one in candles.get(series, ()))
-            taken = [(minute, minute + MINUTE) for minute in sorted({*stored.get(series, ()), *waiting})]
-            left = [
+            waiting = ((one.open_time, one.close_time) for one in candles.get(series, ()))
+            taken = list(union(sorted([*known.get(series, ()), *waiting])))
+            left_over = [
                 (Millis(low), Millis(high), evidence)
                 for since, until, evidence in spans
                 for low, high in subtract([(since, until)], taken)
             ]
-            if left:
-                empties[series] = left
-        return Salvaged(candles, empties)
+            if left_over:
+                empties[series] = left_over
+        return attrs.evolve(self, candles=candles, empties=empties)
 
 
 def keep_copy(root: Path) -> None:
@@ -98,7 +107,7 @@ def salvage(root: Path, known: Collection[Series]) -> Salvaged:
         with closing(sqlite3.connect(root / COPY, isolation_level=None)) as database:
             database.text_factory = lambda text: text.decode(errors="surrogateescape")
             by_id = _series(database, {one.path: one for one in known})
-            return Salvaged(_candles(database, by_id), _empties(database, by_id))
+            return Salvaged(_candles(database, by_id), _empties(database, by_id), _sealed(database, by_id))
     except sqlite3.Error as error:
         log.warning("nothing can be salvaged from the broken journal: %s", error)
         return Salvaged()
@@ -147,6 +156,22 @@ def _candles(database: sqlite3.Connection, by_id: Mapping[int, Series]) -> dict[
     for (series, _), one in sorted(found.items(), key=lambda item: item[0][1]):
         candles.setdefault(series, []).append(one)
     return candles
+
+
+def _sealed(database: sqlite3.Connection, by_id: Mapping[int, Series]) -> dict[Series, dict[Millis, SealedDay]]:
+    found: dict[Series, dict[Millis, SealedDay]] = {}
+    if not list(_readable(database, "SELECT 1 FROM sqlite_master WHERE name = 'sealed'")):
+        return found  # an earlier version's journal
+    for order in ("ASC", "DESC"):
+        query = f"SELECT series_id, {SEALED} FROM sealed NOT INDEXED ORDER BY rowid {order}"
+        for id_, *row in _readable(database, query):
+            with suppress(AccountBroken, LookupError, TypeError):
+                one = sealed_day(by_id[id_], row)
+                days = found.setdefault(one.account.series, {})
+                if one.account.day in days:
+                    break  # both ends have met
+                days[one.account.day] = one
+    return found
 
 
 def _empties(database: sqlite3.Connection, by_id: Mapping[int, Series]) -> dict[Series, list[EmptySpan]]:

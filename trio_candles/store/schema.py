@@ -45,6 +45,10 @@ WAITS = "clock_waits"
 """In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
 it does, no mark moves."""
 
+SCRUB = "scrub"
+"""In ``meta``: how far the scrub is, as JSON: ``began_ms``, ``ended_ms`` (null while it runs), how many ``days`` it has
+read ``of`` how many, and the last one's ``place``, as series id and day."""
+
 UNSEALED = "unsealed"
 """In ``meta``: an earlier version wrote this journal, and its old days are still to be sealed; see :mod:`.upgrade`."""
 

@@ -25,15 +25,13 @@ import attrs
 from trio_candles.candles.intervals import Interval, clip
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, day_name
 from trio_candles.store import accounts
-from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE, SealedDay, Unknown, sealed_day, sealed_row
+from trio_candles.store.accounts import EMPTY, GAP, SEALED, UNFILLABLE, SealedDay, Unknown, sealed_day, sealed_row
 from trio_candles.store.dayfiles import day_of
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.schema import TIMEFRAMES
 from trio_candles.store.spans import cut_empty
 
 __all__ = ["AccountBroken", "Sealed", "path_of"]
-
-_ROW = "day_ms, shape, minutes, detail, unknown, checksum"
 
 
 class AccountBroken(Exception):
@@ -67,7 +65,7 @@ class Sealed:
     def within(self, entry: Entry, since: int, until: int) -> list[SealedDay]:
         """The sealed days that touch ``[since, until)``, oldest first; :class:`AccountBroken` if one is damaged."""
         rows = self._db.execute(
-            f"SELECT {_ROW} FROM sealed WHERE series_id = ? AND day_ms > ? AND day_ms < ? ORDER BY day_ms",
+            f"SELECT {SEALED} FROM sealed WHERE series_id = ? AND day_ms > ? AND day_ms < ? ORDER BY day_ms",
             (entry.id, since - DAY, until),
         )
         return [self._sealed(entry.id, row) for row in rows.fetchall()]
@@ -152,7 +150,7 @@ class Sealed:
         self._db.executemany("DELETE FROM day_file WHERE path = ?", paths)
         self._db.execute("DELETE FROM open_day WHERE series_id = ? AND day_ms = ?", of_day[:2])
         self._db.execute(
-            f"INSERT INTO sealed (series_id, {_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?)", (entry.id, *sealed_row(sealed))
+            f"INSERT INTO sealed (series_id, {SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)", (entry.id, *sealed_row(sealed))
         )
 
     def change(self, entry: Entry, day: Millis, digests: Mapping[str, str | None], shape: str | None = None) -> None:
@@ -163,7 +161,7 @@ class Sealed:
         kept = {name: digest for name, digest in files.items() if digest is not None}
         after = attrs.evolve(before, digests=kept, shape=before.shape if shape is None else shape)
         self._db.execute(
-            f"INSERT OR REPLACE INTO sealed (series_id, {_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO sealed (series_id, {SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (entry.id, *sealed_row(after)),
         )
 
