@@ -37,6 +37,9 @@ __all__ = ["fill_if_lost", "open_journal"]
 
 log = logging.getLogger(__name__)
 
+WHAT = "Making the journal anew, day files"
+"""For the line that says how far it is."""
+
 
 def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: GoOn) -> Journal:
     """The journal of the data directory *root*; a new one, to be filled, if it is missing or not sound.
@@ -129,7 +132,7 @@ class _Rebuilding:
         for folder, files in self._folders.items():
             series = None
             if folder.endswith("/1m"):
-                go_on()
+                go_on(WHAT)
                 series = self._series_in(folder, files)
             if series is not None:
                 self._symbols[folder] = _Stored(files[0][1], series)
@@ -148,7 +151,7 @@ class _Rebuilding:
         done, total = 0, sum(map(len, self._folders.values()))
         for folder in sorted(self._folders, key=lambda one: not one.endswith("/1m")):
             for name, day in self._folders[folder]:
-                self._go_on("Making the journal anew, day files", done, total)
+                self._go_on(WHAT, done, total)
                 done += 1
                 path = f"{folder}/{name}"
                 try:
