@@ -5,9 +5,9 @@ Opening a directory takes a moment, unless an older version wrote it, the journa
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
+from trio_candles.clock import stopwatch
 from trio_candles.collector.status import Board, VenueBoard, banner, render
 from trio_candles.command.console import Console
 from trio_candles.command.launch import Plan
@@ -24,7 +24,7 @@ REPEATED = 10.0
 
 
 class Start:
-    """The beginning of the run *planned*; *remarks* are lines in its banner, *monotonic* is the machine's clock."""
+    """The beginning of the run *planned*; *remarks* are lines in its banner, *stopwatch* gives seconds."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Start:
         console: Console,
         signals: Signals,
         remarks: Sequence[str] = (),
-        monotonic: Callable[[], float] = time.monotonic,
+        stopwatch: Callable[[], float] = stopwatch,
     ) -> None:
-        self._console, self._signals, self._remarks, self._monotonic = console, signals, remarks, monotonic
+        self._console, self._signals, self._remarks, self._stopwatch = console, signals, remarks, stopwatch
         self._names = [venue.name for venue in planned.config.enabled_venues]
         self._board = Board(planned.time.now(), {name: VenueBoard(name, at_stop="[WAIT]") for name in self._names})
         self._shown = False
-        self._due = monotonic() + PATIENCE
+        self._due = stopwatch() + PATIENCE
         self._told = ""
         """The last progress line."""
 
@@ -52,17 +52,17 @@ class Start:
             self._shown = True
             self._console.show(banner(self._names, self._remarks), final=True)
             self._console.show(self._table())
-        if what and self._monotonic() >= self._due:
+        if what and self._stopwatch() >= self._due:
             much = f": {done:,} of {of:,} ({100 * done // of}%)" if of else f": {done:,}" if done else ""
             self._tell(f"  {what}{much}\n")
 
     def _tell(self, line: str) -> None:
         if self._console.redraws:
             self._console.show(self._table() + line)
-            self._due = self._monotonic() + REDRAWN
+            self._due = self._stopwatch() + REDRAWN
         else:
             self._console.show(line)
-            self._due = self._monotonic() + REPEATED
+            self._due = self._stopwatch() + REPEATED
         self._told = line
 
     def opened(self) -> None:

@@ -34,7 +34,7 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.losses import Losses
 from trio_candles.store.mending import Mender
-from trio_candles.store.opening import GoOn, JournalBroken, OtherFormat, is_temporary, prepare
+from trio_candles.store.opening import GoOn, JournalBroken, OtherFormat, is_temporary, prepare, put_to_rest
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
@@ -58,12 +58,6 @@ __all__ = [
 LEDGER_LOST = "ledger_lost"
 """A key of ``meta``: set by a rebuilding of the ledger, and removed by the next :meth:`Journal.expect`, which gives the
 minutes since the last stored one this reason."""
-
-
-def _put_to_rest(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.execute("PRAGMA journal_mode = DELETE")
 
 
 class Journal:
@@ -98,8 +92,6 @@ class Journal:
             prepare(database, go_on)
             journal = cls(database, stored_elsewhere)
             journal._read_through()
-            if SUSPECT in journal.meta():  # the check has found nothing
-                journal.remember(**{SUSPECT: None})
         except (sqlite3.DatabaseError, ValueError, LookupError, TypeError, LedgerBroken) as error:
             database.close()
             if is_temporary(error):
@@ -107,7 +99,7 @@ class Journal:
             raise JournalBroken(str(error)) from error
         except BaseException:  # we are asked to stop
             with suppress(sqlite3.Error):
-                _put_to_rest(database)
+                put_to_rest(database)
             database.close()
             raise
         return journal
@@ -140,7 +132,7 @@ class Journal:
 
     def close(self) -> None:
         """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
-        _put_to_rest(self._db)
+        put_to_rest(self._db)
         self._db.close()
 
     def abandon(self) -> None:

@@ -14,7 +14,16 @@ from typing import Protocol
 from trio_candles.store.schema import FORMAT, SUSPECT, TABLES, UPGRADES, candle_checksum
 from trio_candles.store.words import is_damaged
 
-__all__ = ["GoOn", "JournalBroken", "NotAsWritten", "OtherFormat", "is_damage", "is_temporary", "prepare"]
+__all__ = [
+    "GoOn",
+    "JournalBroken",
+    "NotAsWritten",
+    "OtherFormat",
+    "is_damage",
+    "is_temporary",
+    "prepare",
+    "put_to_rest",
+]
 
 
 class GoOn(Protocol):
@@ -85,12 +94,20 @@ def prepare(database: sqlite3.Connection, go_on: GoOn, attempts: int = ATTEMPTS)
         raise OtherFormat(f"the journal's format is {found}; this version knows {FORMAT}")
     with _stoppable(database, go_on, "Checking the journal"):
         _check_pages(database, whole=found != FORMAT or _is_suspect(database))
+    database.execute("DELETE FROM meta WHERE key = ?", (SUSPECT,))
     if found in UPGRADES:
-        with _stoppable(database, go_on, f"Bringing the journal's format {found} up to {FORMAT}"):
+        with _stoppable(database, go_on, f"Bringing the journal up to format {FORMAT}"):
             _bring_up(database, found)
     _check_objects(database)
     if found is None:
         raise sqlite3.DatabaseError("it has no format")
+
+
+def put_to_rest(database: sqlite3.Connection) -> None:
+    """Leave one file without a write-ahead log; ``sqlite3.Error`` if a reader is in the way."""
+    database.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("PRAGMA journal_mode = DELETE")
 
 
 def _format(database: sqlite3.Connection) -> str | None:
@@ -108,7 +125,7 @@ def _stoppable(database: sqlite3.Connection, go_on: GoOn, what: str) -> Iterator
     def look() -> int:
         try:
             go_on(what)
-        except BaseException as error:
+        except BaseException as error:  # SQLite would swallow it
             raised.append(error)
         return len(raised)
 
