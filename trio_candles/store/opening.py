@@ -94,13 +94,13 @@ def prepare(database: sqlite3.Connection, go_on: GoOn, attempts: int = ATTEMPTS)
         raise OtherFormat(f"the journal's format is {found}; this version knows {FORMAT}")
     with _stoppable(database, go_on, "Checking the journal"):
         _check_pages(database, whole=found != FORMAT or _is_suspect(database))
-    database.execute("DELETE FROM meta WHERE key = ?", (SUSPECT,))
     if found in UPGRADES:
         with _stoppable(database, go_on, f"Bringing the journal up to format {FORMAT}"):
             _bring_up(database, found)
     _check_objects(database)
     if found is None:
         raise sqlite3.DatabaseError("it has no format")
+    database.execute("DELETE FROM meta WHERE key = ?", (SUSPECT,))  # all of it was checked
 
 
 def put_to_rest(database: sqlite3.Connection) -> None:
