@@ -1089,7 +1089,7 @@ def test_a_day_file_that_the_ledger_does_not_know_is_set_aside(tmp_path):
     shutil.copy(tmp_path / AFTER, tmp_path / stranger)
     (tmp_path / "okx" / "BTC-USDT" / "1m" / "notes.txt").write_text("not ours to move")
     with open_store(tmp_path) as store:
-        store.set_strays_aside(BTC)
+        store.set_strays_aside(BTC, "1m")
         assert gaps(tmp_path) == [(3, 4, "unproven")]
         assert on_disk(tmp_path).keys() == {BEFORE, AFTER}
         assert LOCAL_DISK.names(tmp_path / "quarantine") == [stranger.replace("/", "_") + ".0"]
@@ -1129,7 +1129,7 @@ def test_a_folder_in_the_place_of_a_file_is_set_aside_at_a_start_and_only_what_t
     in_the_way(tmp_path / place)
     with open_store(tmp_path) as store:
         store.claim("real")
-        store.set_strays_aside(BTC)  # as the scrub does that follows a start
+        store.set_strays_aside(BTC, "1m")  # as the scrub does that follows a start
         assert gaps(tmp_path) == lost
         store.commit([candle(5, 105.0)], LATE)
         assert flush(store).error is None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
@@ -165,11 +165,12 @@ class Catalog:
                 self.give_up(DayFileBroken(file.path, why))
         return read
 
-    def set_strays_aside(self, series: Series) -> None:
-        """Move files that lie among *series*' day files, and that the ledger does not know, to quarantine."""
-        folders = {series.path: series}
-        for path in self._on_disk(folders):
-            if self._journal.digest(path) == (None, None) and _day_file(path, folders) is not None:
+    def set_strays_aside(self, series: Series, timeframe: str) -> None:
+        """Move files among *series*' day files of *timeframe* that the ledger does not know to quarantine."""
+        folder = DayFile(series, Millis(0)).of(timeframe).series.path
+        for name in self._disk.names(self._root / folder):
+            path = f"{folder}/{name}"
+            if dayfiles.day_of(name) is not None and self._journal.digest(path) == (None, None):
                 self.give_up(DayFileBroken(path, "the ledger does not know it"))
 
     # --- after a crash
@@ -196,7 +197,7 @@ class Catalog:
             names = self.timeframes_in(series)
             found.update(names)
             for file in [DayFile(series, day).of(name) for _, day in days for name in names]:
-                if file.path not in known and (self._root / file.path).exists():
+                if file.path not in known and self._is_there(file.path):
                     go_on()
                     self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
         return {Timeframe.parse(name) for name in found - {"1m"}}
@@ -214,14 +215,6 @@ class Catalog:
             if not (self._root / path).is_dir():
                 raise
             log.error("%s is a folder; moved to %s", path, dayfiles.set_aside(self._disk, self._root, path))
-
-    def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[str]:
-        """Everything that lies where day files of our series do, in any timeframe."""
-        for base in folders:
-            symbol = base.rpartition("/")[0]
-            for timeframe in self._disk.names(self._root / symbol):
-                for name in self._disk.names(self._root / symbol / timeframe):
-                    yield f"{symbol}/{timeframe}/{name}"
 
     def settle(self, file: DayFile) -> Counter[str]:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.

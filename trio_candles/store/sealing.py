@@ -79,7 +79,8 @@ class Sealing:
             return None
         if not self._is_written(entry, series, day, timeframes):
             return None
-        compared = (self._revisions.mark(entry.id) or until) >= until
+        mark = self._revisions.mark(entry.id)
+        compared = mark is not None and mark >= until
         if not compared and filling and now < day + DAY + UNANSWERED:
             return None
         return self.as_it_stands(series, day, compared=compared)

@@ -239,12 +239,17 @@ class Store:
                 place = id_, day
             return place if len(days) == count else None, len(days)
 
-    def set_strays_aside(self, series: Series) -> None:
-        """Move files among *series*' day files that the ledger does not know to quarantine. A start looks at open days
-        only, and a flush at the files that it replaces.
+    def timeframes_in(self, series: Series) -> list[str]:
+        """The names of the folders in which day files of *series* may lie."""
+        with self.guarded():
+            return self._catalog.timeframes_in(series)
+
+    def set_strays_aside(self, series: Series, timeframe: str) -> None:
+        """Move files among the day files of *series* in *timeframe* that the ledger does not know to quarantine. A
+        start looks at open days only, and a flush at the files that it replaces.
         """
         with self.guarded():
-            self._sound(partial(self._catalog.set_strays_aside, series))
+            self._sound(partial(self._catalog.set_strays_aside, series, timeframe))
 
     # --- for whoever opens it
 
