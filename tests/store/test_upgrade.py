@@ -47,9 +47,7 @@ SEALED = [("ETH/USD", 0), ("BTC-USDT", 1), ("BTC-USDT", 3), ("BTC-USDT", 4)]
 
 
 def days_sealed(root) -> list[tuple[str, int]]:
-    rows = sql(
-        root, "SELECT symbol, day_ms FROM sealed JOIN series ON series.id = series_id ORDER BY series_id, day_ms"
-    )
+    query = "SELECT symbol, day_ms FROM sealed JOIN series ON series.id = series_id ORDER BY series_id, day_ms"
     return [(symbol, (day - at(0)) // DAY) for symbol, day in sql(root, query)]
 
 
