@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trio_candles.candles.intervals import Interval
@@ -43,6 +43,7 @@ from trio_candles.store.sealed import Sealed
 from trio_candles.store.sealing import Sealing
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
+from trio_candles.store.waiting import count_waiting, waiting_longest
 
 __all__ = [
     "Journal",
@@ -302,28 +303,11 @@ class Journal:
 
     def waiting_days(self, count: int | None = None) -> list[tuple[Series, Millis]]:
         """The (series, day) pairs for which candles wait, those that have waited longest first; at most *count*."""
-        found: dict[tuple[int, Millis], None] = {}
-        # A new row's id is above all others. Only as many rows are read as it takes.
-        rows = self._db.execute(f"SELECT series_id, open_ms - open_ms % {DAY} FROM candle NOT INDEXED ORDER BY rowid")
-        with closing(rows):
-            for day in rows:
-                found[day] = None
-                if len(found) == count:
-                    break
-        return [(self._entries.series(id_), day) for id_, day in found]
+        return [(self._entries.series(id_), day) for id_, day in waiting_longest(self._db, count)]
 
     def waiting_count(self) -> tuple[int, int]:
-        """How many candles wait, and for how many day files."""
-        (candles,) = self._db.execute("SELECT count(*) FROM candle").fetchone()
-        # From day to day along the index, however many rows each has.
-        (files,) = self._db.execute(
-            "WITH RECURSIVE day (id, at) AS (SELECT * FROM (SELECT series_id, open_ms FROM candle"
-            " ORDER BY series_id, open_ms LIMIT 1) UNION ALL SELECT one.series_id, one.open_ms FROM day JOIN candle one"
-            " ON one.rowid = (SELECT rowid FROM candle"
-            f" WHERE (series_id, open_ms) >= (day.id, day.at - day.at % {DAY} + {DAY})"
-            " ORDER BY series_id, open_ms LIMIT 1)) SELECT count(*) FROM day"
-        ).fetchone()
-        return candles, files
+        """How many candles wait, and for how many days' files."""
+        return count_waiting(self._db)
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
