@@ -342,14 +342,13 @@ class Verdicts:
     def _first_row_told_twice(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
         """The first row of *page* as a listing, if it was the first one before, at least :data:`SPACED` ago.
 
-        It is none after a minute that is known, or that was until its file or the ledger was lost. The first of the
-        two observations is kept in the history of the gaps before that row.
+        It is none after a minute that was known until its file or the ledger was lost. The first of the two
+        observations is kept in the history of the gaps before that row.
         """
         if page.first_row is None or page.first_row[0] <= entry.first:
             return None
         since, evidence = page.first_row
-        gaps = self._gaps.within(entry, entry.first, since)
-        if intervals.length(gaps) < since - entry.first or self._gaps.lost(entry, entry.first, since):
+        if self._gaps.lost(entry, entry.first, since):
             return None
         before = self._gaps.first_row_event(entry, since)
         if before is None:
