@@ -74,7 +74,7 @@ async def test_a_pass_that_was_cut_short_goes_on_where_it_was(directory, autojum
         return work(*args)
 
     with open_store(directory) as store:
-        await scrub(store, 100, slow)
+        await scrub(store, 200, slow)
         assert progress(store)["ended_ms"] is None
         done = progress(store)["days"]
         assert 0 < done < DAYS + 1

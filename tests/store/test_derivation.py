@@ -346,7 +346,8 @@ def test_an_aggregate_that_the_ledger_does_not_know_is_set_aside(tmp_path):
     (tmp_path / "okx/BTC-USDT/4h").mkdir()
     (tmp_path / HOUR.replace("1h", "4h")).write_bytes(b"what is this")
     with open_store(tmp_path) as store:
-        store.set_strays_aside(BTC)
+        for timeframe in store.timeframes_in(BTC):
+            store.set_strays_aside(BTC, timeframe)
         flush(store)
         assert promise(tmp_path, "5m", "1h") == {"5m": 15, "1h": 1}
     assert len(LOCAL_DISK.names(tmp_path / "quarantine")) == 2

@@ -224,7 +224,7 @@ def test_a_scrub_finds_a_file_that_nobody_knows(one_day):
     stray = one_day / path(-3)
     stray.write_bytes(b"?")
     with open_store(one_day) as store:
-        store.set_strays_aside(BTC)
+        store.set_strays_aside(BTC, "1m")
     assert not stray.exists()
 
 

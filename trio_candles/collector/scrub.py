@@ -59,7 +59,8 @@ async def _one_pass(store: Store, now: Callable[[], Millis | None], speed: float
     place: tuple[int, int] | None = (progress["place"][0], progress["place"][1])
     said = trio.current_time()
     for series in await offload(store.ask, store.journal.spans):
-        await _paced(speed, partial(offload, store.set_strays_aside, series))
+        for timeframe in await offload(store.timeframes_in, series):
+            await _paced(speed, partial(offload, store.set_strays_aside, series, timeframe))
     while place is not None:
         place, days = await _paced(speed, partial(offload, store.scrub, place, DAYS_AT_ONCE))
         progress["days"] += days

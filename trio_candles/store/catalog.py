@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from trio_candles.store.accounts import SealedDay, shape_of
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
+from trio_candles.store.opening import GoOn
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 from trio_candles.store.sealed import AccountBroken
 
@@ -164,11 +165,12 @@ class Catalog:
                 self.give_up(DayFileBroken(file.path, why))
         return read
 
-    def set_strays_aside(self, series: Series) -> None:
-        """Move files that lie among *series*' day files, and that the ledger does not know, to quarantine."""
-        folders = {series.path: series}
-        for path in self._on_disk(folders):
-            if self._journal.digest(path) == (None, None) and _day_file(path, folders) is not None:
+    def set_strays_aside(self, series: Series, timeframe: str) -> None:
+        """Move files among *series*' day files of *timeframe* that the ledger does not know to quarantine."""
+        folder = DayFile(series, Millis(0)).of(timeframe).series.path
+        for name in self._disk.names(self._root / folder):
+            path = f"{folder}/{name}"
+            if dayfiles.day_of(name) is not None and self._journal.digest(path) == (None, None):
                 self.give_up(DayFileBroken(path, "the ledger does not know it"))
 
     # --- after a crash
@@ -179,7 +181,7 @@ class Catalog:
         files = {path: _day_file(path, folders) for path in self._journal.digests()}
         return {path: file for path, file in files.items() if file is not None}
 
-    def recover(self, go_on: Callable[[], object]) -> set[Timeframe]:
+    def recover(self, go_on: GoOn) -> set[Timeframe]:
         """Finish what a crash left: replacements under way, temporary files, files of open days that changed since.
 
         Returns the higher timeframes of which there are folders. *go_on* is called before each file and may raise;
@@ -188,14 +190,14 @@ class Catalog:
         for name in self._disk.names(self._root / TMP):
             self._clear(f"{TMP}/{name}")
         known, found = self.known(), set()
-        for file in known.values():
-            go_on()
+        for number, file in enumerate(known.values()):
+            go_on("Checking the files of open days", number, len(known))
             self.settle(file)
         for series, days in groupby(self._journal.open_days(), key=lambda one: one[0]):
             names = self.timeframes_in(series)
             found.update(names)
             for file in [DayFile(series, day).of(name) for _, day in days for name in names]:
-                if file.path not in known and (self._root / file.path).exists():
+                if file.path not in known and self._is_there(file.path):
                     go_on()
                     self.give_up(DayFileBroken(file.path, "the ledger does not know it"))
         return {Timeframe.parse(name) for name in found - {"1m"}}
@@ -213,14 +215,6 @@ class Catalog:
             if not (self._root / path).is_dir():
                 raise
             log.error("%s is a folder; moved to %s", path, dayfiles.set_aside(self._disk, self._root, path))
-
-    def _on_disk(self, folders: Mapping[str, Series]) -> Iterator[str]:
-        """Everything that lies where day files of our series do, in any timeframe."""
-        for base in folders:
-            symbol = base.rpartition("/")[0]
-            for timeframe in self._disk.names(self._root / symbol):
-                for name in self._disk.names(self._root / symbol / timeframe):
-                    yield f"{symbol}/{timeframe}/{name}"
 
     def settle(self, file: DayFile) -> Counter[str]:
         """Finish the replacement of *file* if one was under way; give *file* up if it is not the ledger's.

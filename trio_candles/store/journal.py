@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from trio_candles.candles.intervals import Interval
@@ -34,11 +34,11 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.losses import Losses
 from trio_candles.store.mending import Mender
-from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
+from trio_candles.store.opening import GoOn, JournalBroken, OtherFormat, is_temporary, prepare, put_to_rest
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
-from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
+from trio_candles.store.schema import ABSENT, SUSPECT, TIMEFRAMES, WAITS
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.sealing import Sealing
 from trio_candles.store.underived import DayLedger, Underived
@@ -80,8 +80,8 @@ class Journal:
         self._mender = Mender(database, self._entries, self.gaps, self.revisions, self._underived)
 
     @classmethod
-    def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
-        """Open *path*, made anew if it does not exist or is empty; *go_on* may end the waiting for a reader.
+    def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: GoOn = lambda *_: None) -> Journal:
+        """Open *path*, made anew if it does not exist or is empty; *go_on* may end the waiting, or the check.
 
         :class:`JournalBroken` if it is no sound journal, :class:`OtherFormat` if it is another version's, and
         ``sqlite3.OperationalError`` if it cannot be opened now (no permission, somebody else's lock).
@@ -97,7 +97,9 @@ class Journal:
             if is_temporary(error):
                 raise
             raise JournalBroken(str(error)) from error
-        except BaseException:
+        except BaseException:  # we are asked to stop
+            with suppress(sqlite3.Error):
+                put_to_rest(database)
             database.close()
             raise
         return journal
@@ -130,9 +132,7 @@ class Journal:
 
     def close(self) -> None:
         """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
-        self._db.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.execute("PRAGMA journal_mode = DELETE")
+        put_to_rest(self._db)
         self._db.close()
 
     def abandon(self) -> None:
@@ -169,6 +169,11 @@ class Journal:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
+
+    def suspect(self) -> None:
+        """Leave word that the file is damaged, so that the next start checks all of it; nothing if that fails, too."""
+        with suppress(sqlite3.Error):
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, 'True')", (SUSPECT,))
 
     def publish(
         self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
@@ -309,13 +314,30 @@ class Journal:
 
     # --- towards the day files
 
-    def waiting_days(self) -> list[tuple[Series, Millis]]:
-        """The (series, day) pairs for which candles wait."""
-        rows = self._db.execute(
-            f"SELECT DISTINCT series_id, open_ms - open_ms % {DAY} AS day"
-            " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
-        )
-        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
+    def waiting_days(self, count: int | None = None) -> list[tuple[Series, Millis]]:
+        """The (series, day) pairs for which candles wait, those that have waited longest first; at most *count*."""
+        found: dict[tuple[int, Millis], None] = {}
+        # A new row's id is above all others. Only as many rows are read as it takes.
+        rows = self._db.execute(f"SELECT series_id, open_ms - open_ms % {DAY} FROM candle NOT INDEXED ORDER BY rowid")
+        with closing(rows):
+            for day in rows:
+                found[day] = None
+                if len(found) == count:
+                    break
+        return [(self._entries.series(id_), day) for id_, day in found]
+
+    def waiting_count(self) -> tuple[int, int]:
+        """How many candles wait, and for how many day files."""
+        (candles,) = self._db.execute("SELECT count(*) FROM candle").fetchone()
+        # From day to day along the index, however many rows each has.
+        (files,) = self._db.execute(
+            "WITH RECURSIVE day (id, at) AS (SELECT * FROM (SELECT series_id, open_ms FROM candle"
+            " ORDER BY series_id, open_ms LIMIT 1) UNION ALL SELECT one.series_id, one.open_ms FROM day JOIN candle one"
+            " ON one.rowid = (SELECT rowid FROM candle"
+            f" WHERE (series_id, open_ms) >= (day.id, day.at - day.at % {DAY} + {DAY})"
+            " ORDER BY series_id, open_ms LIMIT 1)) SELECT count(*) FROM day"
+        ).fetchone()
+        return candles, files
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
@@ -402,9 +424,7 @@ class Journal:
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
-        waiting = set(self.waiting_days())
-        days = [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
-        return [day for day in days if day not in waiting]
+        return [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
 
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:
         """What the minutes of *day* are, and which of them aggregates do not know yet."""
