@@ -10,9 +10,11 @@ import pytest
 import trio
 from world import NOON, collecting
 
-from trio_candles.candles.model import DAY, MINUTE, Millis, Series
+from trio_candles.candles.model import DAY, MINUTE, Empty, Millis, Series
+from trio_candles.collector.horizon import FIRST, look_beyond
 from trio_candles.simulator import Market
-from trio_candles.venues.history import NOTHING, Using
+from trio_candles.store.gaps import Due
+from trio_candles.venues.history import NOTHING, Filled, Missing, Using, Why
 from trio_candles.venues.okx.history import OkxHistory
 from trio_candles.venues.registry import VENUES
 
@@ -140,3 +142,61 @@ async def test_a_market_does_not_begin_after_a_hole_in_its_rows(autojump_clock, 
         assert len(world.exchanges.exchanges["okx"].requests) < 60
     assert began(tmp_path) is None
     assert minutes(tmp_path, "open", -50) == list(range(-100, -50))
+
+
+# --- what is asked
+
+
+@attrs.define
+class Record:
+    """What a venue has, by the minute, and what it was asked; of a page it gives no minute beside the page."""
+
+    rows: set[int]
+    asked: list[tuple[int, int]] = attrs.field(factory=list)
+    unreadable: int | None = None
+    oldest: dict[Series, Millis] = attrs.field(factory=dict)
+
+    async def ask(self, since: Millis, until: Millis) -> Filled:
+        self.asked.append(((since - NOON) // MINUTE, (until - NOON) // MINUTE))
+        asked = range((since - NOON) // MINUTE, (until - NOON) // MINUTE)
+        known = [Empty(SERIES, minute(n), minute(n + 1), "zero row") for n in asked if n in self.rows]
+        whys = {self.unreadable: Why.UNREADABLE}
+        missing = [Missing(minute(n), minute(n + 1), whys.get(n, Why.NO_ROW)) for n in asked if n not in self.rows]
+        return Filled((), tuple(known), tuple(missing))
+
+    def looked(self, since: int, until: int) -> Filled:
+        """What is concluded of a page that was asked for at noon."""
+        page = Due(SERIES, minute(since), minute(until), fresh=False, tried=True)
+
+        async def look() -> Filled:
+            filled = await self.ask(page.since, page.until)
+            self.asked.clear()
+            return await look_beyond(Shallow(None), self.ask, self.oldest, page, filled, NOON)
+
+        return trio.run(look)
+
+
+@pytest.mark.parametrize("began", [-100, -60, -59, -50])
+def test_the_first_row_is_one_in_the_page_or_the_first_after_it(began):
+    record = Record(set(range(began, 0)))
+    first = record.looked(-100, -60).first_row
+    assert (first[0] if first else None) == (minute(began) if began == -60 else None)
+    assert record.asked[:1] == ([] if began == -100 else [(-60, -30)])
+    record = Record(set(range(began, 0)))
+    assert record.looked(-110, -40).first_row == (minute(began), FIRST)
+    assert record.asked[0][1] == began
+    assert record.asked[-1][0] == began - 1440
+
+
+def test_a_row_that_cannot_be_read_may_be_an_older_first_one():
+    assert Record(set(range(-50, 0))).looked(-100, -10).first_row is not None
+    assert Record(set(range(-50, 0)), unreadable=-900).looked(-100, -10).first_row is None
+
+
+def test_a_series_of_which_older_rows_were_seen_is_asked_nothing_more_about_its_beginning():
+    record = Record({*range(-900, -50), *range(-40, 0)})
+    assert record.looked(-60, 0).first_row is None
+    for _ in range(2):
+        record.looked(-50, -20)
+        record.looked(-45, -42)
+        assert record.asked == []

@@ -29,6 +29,7 @@ Ask = Callable[[Millis, Millis], Awaitable[Filled]]
 
 NEWEST = BESIDE
 """The venue serves its newest rows if one ended less than this many ms ago: a quiet market has not one each minute."""
+FIRST = "the oldest row of answers that reach a day further back"
 
 
 async def look_beyond(
@@ -46,7 +47,7 @@ async def look_beyond(
     if not history.tells_listing:
         first = await _first_row(history, ask, oldest, page, filled, edge, now)
         if first is not None:
-            filled = attrs.evolve(filled, first_row=(first, "the oldest row of answers that reach a day further back"))
+            filled = attrs.evolve(filled, first_row=(first, FIRST))
     return filled
 
 

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import attrs
 
 from trio_candles.candles.intervals import Interval, clip, length, subtract
-from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Series, Unsure, floor_to
 from trio_candles.store.accounts import GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.opening import NotAsWritten
@@ -41,7 +41,7 @@ from trio_candles.store.spans import touching
 from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
-__all__ = ["FIRST_ROW", "LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
+__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000
@@ -50,8 +50,6 @@ OLD_ENOUGH = Millis(60 * MINUTE)
 """An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
 SPACED = Millis(10 * MINUTE)
 """How many ms apart the two observations are at least that make a minute unfillable, or a row the market's first."""
-FIRST_ROW = "first_row"
-"""The event of gaps that a venue was seen to have nothing of, before the first row of all that it serves."""
 
 FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 """Ms until a gap that an answer did not close is asked about again: doubled each time, up to the longest."""
@@ -159,13 +157,6 @@ class Gaps:
         """How many ms of *entry* from *since* on are in open gaps."""
         spans = [(row.since, row.until) for row in self._touching(entry, since, entry.mark) if row.state == "open"]
         return length(clip(spans, since, entry.mark))
-
-    def lost(self, entry: Entry, since: Millis, until: Millis) -> bool:
-        """Whether a minute of ``[since, until)`` is a gap because what was known of it was lost."""
-        reasons = f"reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')"
-        values = {"id": entry.id, "since": since, "until": until}
-        row = self._db.execute(f"SELECT 1 FROM gap WHERE {touching('gap')} AND {reasons} LIMIT 1", values).fetchone()
-        return row is not None
 
     def within(self, entry: Entry, since: Millis, until: Millis) -> list[Interval]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
@@ -348,6 +339,32 @@ class Gaps:
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
 
+    def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
+        """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
+
+        The first observation is kept in the history of the gaps before that row. None counts where one of these minutes
+        was known until its file or the ledger was lost.
+        """
+        if page.first_row is None or page.first_row[0] <= entry.first:
+            return None
+        since, said = page.first_row
+        lost = self._db.execute(
+            f"SELECT 1 FROM gap WHERE {touching('gap')} AND reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')",
+            {"id": entry.id, "since": entry.first, "until": since},
+        ).fetchone()
+        if lost is not None:
+            return None
+        before = self._db.execute(
+            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
+            " AND event = 'first_row' ORDER BY at_ms LIMIT 1",
+            (entry.id, since),
+        ).fetchone()
+        if before is None:
+            self.event(entry.id, entry.first, since, "first_row", said, now)
+        if before is None or before[0] > now - SPACED:
+            return None
+        return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
+
     def forget_absences(self, entry: Entry, since: int, until: int) -> None:
         """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
         were there says nothing about whether they can be had again.
@@ -379,15 +396,6 @@ class Gaps:
         self._db.execute(
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
         )
-
-    def first_row_event(self, entry: Entry, minute: Millis) -> tuple[Millis, str] | None:
-        """When (Unix ms) and by what answers *minute* was first observed to have the first row; ``None``: never."""
-        row: tuple[Millis, str] | None = self._db.execute(
-            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
-            " AND event = ? ORDER BY at_ms LIMIT 1",
-            (entry.id, minute, FIRST_ROW),
-        ).fetchone()
-        return row
 
     def _extend_event(self, series_id: int, since: Millis, until: Millis, detail: str) -> bool:
         """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
