@@ -41,7 +41,7 @@ from trio_candles.store.spans import touching
 from trio_candles.store.words import is_damaged
 from trio_candles.venues.history import History
 
-__all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
+__all__ = ["FIRST_ROW", "LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 STATES = ("open", "unfillable")
 EVENTS_KEPT = 90 * 86_400_000
@@ -49,7 +49,9 @@ EVENTS_KEPT = 90 * 86_400_000
 OLD_ENOUGH = Millis(60 * MINUTE)
 """An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
 SPACED = Millis(10 * MINUTE)
-"""How many ms apart the two observations are at least that make a minute unfillable."""
+"""How many ms apart the two observations are at least that make a minute unfillable, or a row the market's first."""
+FIRST_ROW = "first_row"
+"""The event of gaps that a venue was seen to have nothing of, before the first row of all that it serves."""
 
 FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 """Ms until a gap that an answer did not close is asked about again: doubled each time, up to the longest."""
@@ -157,6 +159,13 @@ class Gaps:
         """How many ms of *entry* from *since* on are in open gaps."""
         spans = [(row.since, row.until) for row in self._touching(entry, since, entry.mark) if row.state == "open"]
         return length(clip(spans, since, entry.mark))
+
+    def lost(self, entry: Entry, since: Millis, until: Millis) -> bool:
+        """Whether a minute of ``[since, until)`` is a gap because what was known of it was lost."""
+        reasons = f"reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')"
+        values = {"id": entry.id, "since": since, "until": until}
+        row = self._db.execute(f"SELECT 1 FROM gap WHERE {touching('gap')} AND {reasons} LIMIT 1", values).fetchone()
+        return row is not None
 
     def within(self, entry: Entry, since: Millis, until: Millis) -> list[Interval]:
         """The parts of ``[since, until)`` that are gaps, open or unfillable, oldest first."""
@@ -370,6 +379,15 @@ class Gaps:
         self._db.execute(
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
         )
+
+    def first_row_event(self, entry: Entry, minute: Millis) -> tuple[Millis, str] | None:
+        """When (Unix ms) and by what answers *minute* was first observed to have the first row; ``None``: never."""
+        row: tuple[Millis, str] | None = self._db.execute(
+            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
+            " AND event = ? ORDER BY at_ms LIMIT 1",
+            (entry.id, minute, FIRST_ROW),
+        ).fetchone()
+        return row
 
     def _extend_event(self, series_id: int, since: Millis, until: Millis, detail: str) -> bool:
         """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from trio_candles.candles.intervals import Interval
@@ -314,13 +314,30 @@ class Journal:
 
     # --- towards the day files
 
-    def waiting_days(self) -> list[tuple[Series, Millis]]:
-        """The (series, day) pairs for which candles wait."""
-        rows = self._db.execute(
-            f"SELECT DISTINCT series_id, open_ms - open_ms % {DAY} AS day"
-            " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
-        )
-        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
+    def waiting_days(self, count: int | None = None) -> list[tuple[Series, Millis]]:
+        """The (series, day) pairs for which candles wait, those that have waited longest first; at most *count*."""
+        found: dict[tuple[int, Millis], None] = {}
+        # A new row's id is above all others. Only as many rows are read as it takes.
+        rows = self._db.execute(f"SELECT series_id, open_ms - open_ms % {DAY} FROM candle NOT INDEXED ORDER BY rowid")
+        with closing(rows):
+            for day in rows:
+                found[day] = None
+                if len(found) == count:
+                    break
+        return [(self._entries.series(id_), day) for id_, day in found]
+
+    def waiting_count(self) -> tuple[int, int]:
+        """How many candles wait, and for how many day files."""
+        (candles,) = self._db.execute("SELECT count(*) FROM candle").fetchone()
+        # From day to day along the index, however many rows each has.
+        (files,) = self._db.execute(
+            "WITH RECURSIVE day (id, at) AS (SELECT * FROM (SELECT series_id, open_ms FROM candle"
+            " ORDER BY series_id, open_ms LIMIT 1) UNION ALL SELECT one.series_id, one.open_ms FROM day JOIN candle one"
+            " ON one.rowid = (SELECT rowid FROM candle"
+            f" WHERE (series_id, open_ms) >= (day.id, day.at - day.at % {DAY} + {DAY})"
+            " ORDER BY series_id, open_ms LIMIT 1)) SELECT count(*) FROM day"
+        ).fetchone()
+        return candles, files
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
@@ -407,9 +424,7 @@ class Journal:
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
-        waiting = set(self.waiting_days())
-        days = [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
-        return [day for day in days if day not in waiting]
+        return [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
 
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:
         """What the minutes of *day* are, and which of them aggregates do not know yet."""

@@ -50,7 +50,7 @@ from trio_candles.candles.model import (
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
-from trio_candles.store.gaps import Gaps
+from trio_candles.store.gaps import FIRST_ROW, SPACED, Gaps
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.samples import Samples
@@ -318,9 +318,10 @@ class Verdicts:
         The listing is not believed if it is beyond the mark, if an earlier minute is stored or empty, or if the page
         itself has an earlier candle; then the page proves nothing about the earlier minutes that were asked for.
         """
-        if page.listed is None:
+        listed = page.listed or self._first_row_told_twice(entry, page, now)
+        if listed is None:
             return
-        since, evidence = page.listed
+        since, evidence = listed
         known = max(since - entry.first, 0) - intervals.length(self._gaps.within(entry, entry.first, since))
         if known or since > entry.mark or any(candle.open_time < since for candle in page.candles):
             error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)
@@ -337,6 +338,25 @@ class Verdicts:
         day = floor_to(since, DAY)
         self._underived.add(entry.id, day, day + DAY)  # one over the beginning may be complete
         self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, since, evidence))
+
+    def _first_row_told_twice(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
+        """The first row of *page* as a listing, if it was the first one before, at least :data:`SPACED` ago.
+
+        It is none after a minute that is known, or that was until its file or the ledger was lost. The first of the
+        two observations is kept in the history of the gaps before that row.
+        """
+        if page.first_row is None or page.first_row[0] <= entry.first:
+            return None
+        since, evidence = page.first_row
+        gaps = self._gaps.within(entry, entry.first, since)
+        if intervals.length(gaps) < since - entry.first or self._gaps.lost(entry, entry.first, since):
+            return None
+        before = self._gaps.first_row_event(entry, since)
+        if before is None:
+            self._gaps.event(entry.id, entry.first, since, FIRST_ROW, evidence, now)
+        if before is None or before[0] > now - SPACED:
+            return None
+        return since, f"{before[1]} (at {before[0]}); {evidence} (at {now})"
 
     def _judge_empty(self, empty: Empty, now: Millis) -> list[intervals.Interval]:
         """Record the minutes of *empty* that are gaps or beyond the mark; return the spans that were gaps."""
