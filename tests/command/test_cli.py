@@ -120,8 +120,7 @@ def test_a_signal_while_it_gets_ready_ends_it_before_it_has_begun(home):
     assert "Venues:" not in done.stdout
     assert "STATUS: STARTING" in done.stdout  # the final table
     assert "asked to stop before anything was started" in (home / "logs" / "collector.log").read_text()
-    assert not list((home / "d").glob("journal.sqlite3-*"))
-    assert audited(home, "d")[0] == 0
+    assert not list((home / "d").glob("journal.sqlite3*"))
 
 
 @posix
