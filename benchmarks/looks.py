@@ -1,4 +1,4 @@
-"""What the collector's repeated looks cost beside a ledger of many rows: they are to cost what is due, not what is there.
+"""What the collector's repeated looks cost beside a ledger of many rows: what is due, and not what is there.
 
 A ledger of 60 series is filled, by SQL, with so many rows of one kind, all in one series or the same number in each.
 Then what the collector does again and again is done on it, by the same code::
@@ -57,7 +57,8 @@ from trio_candles.venues.registry import VENUES
 NOW = Millis(1_798_761_600_000 + 12 * 60 * MINUTE)
 """2027-01-01 12:00:00 UTC."""
 SERIES = tuple(
-    Series(venue, f"C{number:02}{separator}USD") for venue, separator in (("okx", "-"), ("kraken", "/"), ("coinbase", "-"))
+    Series(venue, f"C{number:02}{separator}USD")
+    for venue, separator in (("okx", "-"), ("kraken", "/"), ("coinbase", "-"))
     for number in range(20)
 )  # fmt: skip
 SIZES = (10_000, 100_000, 500_000)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -202,6 +204,19 @@ class Ledger:
             for minute in range(since, until, MINUTE):
                 assert minute not in found, f"{table}: {series} {minute} twice"
                 found[minute] = word
+        sealed = self._db.execute(  # type: ignore[attr-defined]
+            "SELECT day_ms, minutes, detail FROM sealed JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND timeframe = ?",
+            (series.venue, series.symbol, series.timeframe),
+        )
+        for day, letters, detail in sealed:
+            evidence = json.loads(zlib.decompress(detail))
+            for number, letter in enumerate(zlib.decompress(letters).decode()):
+                kind = {"e": "empty", "u": "unfillable", "g": "gap"}.get(letter)
+                if kind is not None and (kind == "empty") == (table == "empty"):
+                    minute = day + number * MINUTE
+                    assert minute not in found, f"{table}: {series} {minute} twice"
+                    found[minute] = evidence["empty"] if kind == "empty" else evidence[kind][0]
         return found
 
     def gaps(self, series: Series) -> dict[int, str]:
