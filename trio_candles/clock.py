@@ -15,10 +15,15 @@ import trio
 
 from trio_candles.candles.model import Millis
 
-__all__ = ["RELEASED", "ServiceClock", "SimulatedTime", "Time", "WallTime"]
+__all__ = ["RELEASED", "ServiceClock", "SimulatedTime", "Time", "WallTime", "stopwatch"]
 
 RELEASED = Millis(1_796_083_200_000)
 """2026-12-01, when this release was made: a wall clock that shows less is wrong."""
+
+
+def stopwatch() -> float:
+    """Wall seconds since no particular moment: for durations before trio runs."""
+    return time.monotonic()
 
 
 class Time(Protocol):

@@ -411,7 +411,7 @@ def test_a_journal_that_somebody_does_not_let_go_of_is_no_mistake_of_whoever_sta
         with (
             pytest.raises(StoreUnavailable, match="database is locked") as caught,
             # Instead of waiting for as long as it takes, the last attempt is made by the test.
-            open_store(tmp_path, go_on=lambda: other.execute("PRAGMA journal_mode = WAL")),
+            open_store(tmp_path, go_on=lambda *_: other.execute("PRAGMA journal_mode = WAL")),
         ):
             pass
     assert exit_code(caught.value) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 from directories import BTC, bring_down, left_by_a_killed_collector, sql
 from journals import LATE, NOON, at, candle, empty, journal_in, kinds, unsure
+from sealing import collect, path, seal, sealed
 
 from trio_candles import coverage, read_candles
 from trio_candles.audit.walk import audit
 from trio_candles.store.journal import Journal, JournalBroken, OtherFormat
 from trio_candles.store.opening import NotAsWritten
-from trio_candles.store.schema import JOURNAL, candle_checksum
+from trio_candles.store.schema import FORMAT, JOURNAL, candle_checksum
 from trio_candles.store.store import WrongDirectory, open_store
 
 
@@ -153,3 +155,93 @@ def test_a_table_in_the_place_of_one_that_an_upgrade_makes_is_refused_and_kept(r
     with pytest.raises(WrongDirectory, match="cannot be brought up"), open_store(root):
         pass
     assert sql(root, "SELECT * FROM listing") == [("x",)]
+
+
+# --- what a start looks at
+
+
+def ruin(root: Path, table: str) -> None:
+    """Write nonsense over the root page of *table*."""
+    ((page, size),) = sql(root, "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = ?", table)
+    content = bytearray((root / JOURNAL).read_bytes())
+    content[(page - 1) * size : page * size] = b"\xa5" * size
+    (root / JOURNAL).write_bytes(content)
+
+
+@pytest.fixture
+def sealed_root(tmp_path):
+    """A directory with a sealed day and an open one."""
+    with open_store(tmp_path) as store:
+        collect(store, "cec", "c")
+        seal(store)
+    assert sealed(tmp_path)
+    return tmp_path
+
+
+def test_a_start_does_not_read_what_is_sealed(sealed_root):
+    ruin(sealed_root, "sealed")
+    (sealed_root / path()).unlink()
+    with open_store(sealed_root):
+        assert not (sealed_root / "quarantine").exists()
+
+
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 33), reason="it checks the whole file or nothing")
+@pytest.mark.parametrize("table", ["gap", "empty", "series", "day_file", "open_day", "meta", "gap_due"])
+def test_a_start_reads_what_is_not_sealed(sealed_root, table):
+    ruin(sealed_root, table)
+    with pytest.raises(JournalBroken):
+        Journal.open(sealed_root / JOURNAL, lambda series, minute: None)
+
+
+def test_whoever_meets_damage_among_sealed_days_leaves_word_and_the_next_start_mends_it(sealed_root):
+    before = coverage(sealed_root)
+    ruin(sealed_root, "sealed")
+    with open_store(sealed_root) as store, pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        store.commit([candle(720)], at(720 + 2 * 1440))
+    with open_store(sealed_root):
+        assert list((sealed_root / "quarantine").glob("journal.sqlite3*"))
+    assert coverage(sealed_root).slice(0, 4) == before.slice(0, 4)
+    with open_store(sealed_root):  # and then it is sound
+        assert len(list((sealed_root / "quarantine").iterdir())) == 1
+
+
+def test_a_suspicion_that_the_check_does_not_confirm_is_forgotten(sealed_root):
+    sql(sealed_root, "INSERT INTO meta VALUES ('suspect', 'True')")
+    with open_store(sealed_root):
+        pass
+    assert sql(sealed_root, "SELECT count(*) FROM meta WHERE key = 'suspect'") == [(0,)]
+    assert not (sealed_root / "quarantine").exists()
+
+
+class Asked(Exception):
+    """A stop was asked for."""
+
+
+def test_a_stop_ends_a_long_statement_of_the_opening_and_the_next_start_finds_all_as_it_was(root):
+    bring_down(root / JOURNAL, "3")
+    run(
+        root,
+        "INSERT INTO gap WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 12000)"
+        f" SELECT n + 9, 1, {NOON} - n * 120000, {NOON} - n * 120000 + 60000, 'open', 'lost', '', 0, 0, NULL FROM n",
+        f"UPDATE series SET first_ms = {NOON} - 12000 * 120000",
+    )
+    gaps = sql(root, "SELECT since_ms, until_ms, reason FROM gap")
+    stopped = []
+    for number in itertools.count(1):
+        heard = []
+
+        def go_on(what="", done=0, of=0, heard=heard, number=number):
+            heard.append(what)
+            if len(heard) == number:
+                raise Asked
+
+        try:
+            Journal.open(root / JOURNAL, lambda series, minute: None, go_on).close()
+            break
+        except Asked:
+            stopped.append(heard[-1])
+        assert sql(root, "PRAGMA journal_mode") == [("delete",)]
+        assert sql(root, "SELECT value FROM meta WHERE key = 'format'") == [("3",)]
+    assert min(stopped.count("Checking the journal"), stopped.count(f"Bringing the journal up to format {FORMAT}")) >= 2
+    assert sql(root, "SELECT value FROM meta WHERE key = 'format'") == [(FORMAT,)]
+    assert sql(root, "SELECT since_ms, until_ms, reason FROM gap") == gaps

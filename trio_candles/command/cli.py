@@ -28,11 +28,12 @@ import trio
 from trio_candles.clock import ServiceClock
 from trio_candles.collector.feed import leaves
 from trio_candles.collector.service import Service, open_service
-from trio_candles.collector.status import Board, VenueBoard, banner, render
+from trio_candles.collector.status import render
 from trio_candles.command.console import LOG_NAME, Console, open_console
 from trio_candles.command.launch import Plan, UsageError, plan, world
 from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
+from trio_candles.command.start import Start
 from trio_candles.config.load import Config, ConfigError
 from trio_candles.network.names import looking_up
 from trio_candles.network.streams import paced_ticks
@@ -85,13 +86,15 @@ def run(arguments: Sequence[str], signals: Signals, venues: Mapping[str, Venue] 
 def _run_with_console(
     planned: Plan, level: int, signals: Signals, venues: Mapping[str, Venue]
 ) -> tuple[int, Console | None]:
-    console = None
+    console, start = None, None
     with ExitStack() as stack:
         try:
             console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
             check_file_systems(planned.config, mounts())
-            store = stack.enter_context(open_store(planned.config.data_dir, go_on=signals.go_on))
+            start = Start(planned, console, signals, remarks(planned, console.log_file))
+            store = stack.enter_context(open_store(planned.config.data_dir, go_on=start.go_on))
             signals.go_on()
+            start.opened()
             store.claim(
                 planned.kind, seed=planned.seed, speed=planned.time.speed, pivot=planned.time.pivot,
                 **({} if planned.of_wall else {"latest_ms": planned.time.now()}),
@@ -100,10 +103,8 @@ def _run_with_console(
                 log.warning("another run writes to %s there; this one logs to %s", LOG_NAME, console.log_file)
         except StopAsked:
             log.info("asked to stop before anything was started")
-            assert console is not None
-            names = [venue.name for venue in planned.config.enabled_venues]
-            board = Board(planned.time.now(), {name: VenueBoard(name, at_stop="[WAIT]") for name in names})
-            console.show(render(board, board.started), final=True)
+            assert start is not None
+            start.given_up()
             return 0, console
         except Locked:
             print(f"another collector holds {planned.config.data_dir}", file=sys.stderr)
@@ -174,8 +175,7 @@ async def collect(
 
     signals.on_stop(ask)
     console.on_failure(ask)
-    time, venues = planned.time, [venue.name for venue in planned.config.enabled_venues]
-    console.show(banner(venues, remarks(planned, console.log_file)), final=True)
+    time = planned.time
     async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)

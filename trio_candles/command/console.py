@@ -187,8 +187,9 @@ class Console:
         self._on_failure: Callable[[], object] | None = None
         self._queue: queue.Queue[logging.LogRecord | _Table | None] = queue.Queue(QUEUED)
         self._dropped = 0
-        self._redraws = out.isatty()
-        self._coloured = self._redraws and "NO_COLOR" not in os.environ
+        self.redraws = out.isatty()
+        """Whether a table takes the place of the one before."""
+        self._coloured = self.redraws and "NO_COLOR" not in os.environ
         self._drawn = 0
         """Lines of the table that stands at the bottom of the terminal."""
         self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
@@ -212,7 +213,7 @@ class Console:
 
     def start(self) -> None:
         """Start the thread; called by :func:`open_console`."""
-        if sys.platform == "win32" and self._redraws:
+        if sys.platform == "win32" and self.redraws:
             os.system("")
         self._thread.start()
 
@@ -259,7 +260,7 @@ class Console:
         text, lines = table.text, table.text.count("\n")
         if self._drawn:
             _write(self._out, f"\x1b[{self._drawn}F\x1b[J")
-        stays = table.final or not self._redraws
+        stays = table.final or not self.redraws
         if not stays:
             columns, rows = self._size()
             # A line that the terminal wraps is more lines than we go back; to a line that scrolled off nothing goes

@@ -113,18 +113,23 @@ def _running(data_dir: Path) -> bool | None:
 def _newest_known(ledger: Ledger, account: Account, now: int) -> tuple[int, str, list[tuple[int, int]]]:
     """The end of the newest minute that is no gap, the reason of the gap after it, and the gaps of the last day.
 
-    The gaps are disjoint, and are read from the newest back as long as they adjoin one another or touch the last day.
+    The gaps are disjoint, and are read as far back as they adjoin one another or touch the last day: what a look costs
+    does not grow with history.
     """
-    newest, following, cause, gaps = _time(account.mark), True, "", list[tuple[int, int]]()
-    for gap in ledger.gaps(account, 0, newest, newest_first=True):
-        since, until = _time(gap.since), _time(gap.until)
-        following = following and until >= newest
-        if following:
-            newest, cause = min(newest, since), cause or str(gap.reason)
-        elif until <= _settled(now) - DAY:
-            break
-        gaps.append((since, until))
-    return newest, cause, gaps[::-1]
+    mark, reach = _time(account.mark), 2 * DAY
+    while True:
+        since = min(mark, _settled(now)) - reach
+        newest, cause, gaps = mark, "", list[tuple[int, int]]()
+        for gap in ledger.gaps(account, since, mark, newest_first=True):
+            low, high = _time(gap.since), _time(gap.until)
+            if high >= newest:
+                newest, cause = min(newest, low), cause or str(gap.reason)
+            elif high <= _settled(now) - DAY:
+                break
+            gaps.append((low, high))
+        if newest > since or since <= account.begin:
+            return newest, cause, gaps[::-1]
+        reach *= 4
 
 
 def _completeness(gaps: Sequence[tuple[int, int]], first: int, mark: int, now: int, span: int) -> Completeness:

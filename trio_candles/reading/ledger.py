@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 import attrs
 
 from trio_candles.candles.intervals import Interval
-from trio_candles.candles.model import MINUTE, Millis, Series, day_name, floor_to
+from trio_candles.candles.model import DAY, MINUTE, Millis, Series, day_name, floor_to
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
+from trio_candles.store.accounts import EMPTY, GAP, SEALED, UNFILLABLE, AccountBroken, SealedDay, sealed_day
 from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
+from trio_candles.store.spans import touching
 
 __all__ = ["Account", "GapEvent", "GapSpan", "GapTotals", "Ledger", "Revision", "open_ledger"]
 
@@ -131,6 +133,8 @@ class Ledger:
         (newest,) = database.execute(
             "SELECT max(last_candle_ms) FROM series WHERE typeof(last_candle_ms) = 'integer'"
         ).fetchone()
+        self._sealed: tuple[object, list[SealedDay]] = None, []
+        """What was asked for last, and what was found: a plan asks for the same days several times."""
         self.present = Millis(max(floor_to(self.now, MINUTE), 0 if newest is None else newest + MINUTE))
         """The end of the newest minute that has happened. A clock says so, and so does a stored candle: the reader's
         clock may be the one that is wrong."""
@@ -189,14 +193,43 @@ class Ledger:
 
     # --- minutes
 
-    def gaps(self, account: Account, since: int, until: int, *, newest_first: bool = False) -> Iterator[GapSpan]:
-        """Open and unfillable gaps that touch ``[since, until)``, whole; oldest first, or newest first."""
-        rows = self._db.execute(
-            f"SELECT {_GAP} FROM gap WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
-            f" ORDER BY since_ms {'DESC' if newest_first else 'ASC'}",
-            (account.id, self._happened(until), since),
-        )
-        return (self._gap(row) for row in rows)
+    def gaps(self, account: Account, since: int, until: int, *, newest_first: bool = False) -> list[GapSpan]:
+        """Open and unfillable gaps that touch ``[since, until)``, of a sealed day those minutes that are in the day;
+        oldest first, or newest first.
+        """
+        rows = self._touching("gap", _GAP, account, since, until)
+        found = [self._gap(row) for row in rows]
+        for one in self.sealed(account, since, until):
+            for letter, low, high in one.account.runs():
+                why = {GAP: one.account.gap, UNFILLABLE: one.account.unfillable}.get(letter)
+                if why is not None and low < until and high > since:
+                    state = "open" if letter == GAP else "unfillable"
+                    times = (Millis(low), Millis(high))
+                    found.append(GapSpan(account.id, *times, state, *attrs.astuple(why)))
+        return sorted(found, key=lambda gap: gap.since, reverse=newest_first)
+
+    def _touching(self, table: str, columns: str, account: Account, since: int, until: int) -> list[Row]:
+        """*columns* of the rows of *table* that touch ``[since, until)``, oldest first."""
+        return self._db.execute(
+            f"SELECT {columns} FROM {table} WHERE {touching(table)} ORDER BY since_ms",
+            {"id": account.id, "since": since, "until": self._happened(until)},
+        ).fetchall()
+
+    def sealed(self, account: Account, since: int, until: int) -> list[SealedDay]:
+        """The sealed days that touch ``[since, until)``, oldest first; none before format 6."""
+        if self._format < 6 or since >= until:
+            return []
+        asked = (account.id, since, until)
+        if self._sealed[0] != asked:
+            rows = self._db.execute(
+                f"SELECT {SEALED} FROM sealed WHERE series_id = ? AND day_ms > ? AND day_ms < ? ORDER BY day_ms",
+                (account.id, since - DAY, until),
+            )
+            try:
+                self._sealed = asked, [sealed_day(account.series, row) for row in rows]
+            except AccountBroken as error:
+                raise LedgerUnreadable(f"{error}; the collector mends it, or run the audit") from error
+        return self._sealed[1]
 
     def _gap(self, row: Row) -> GapSpan:
         id_, since, until, *rest = row
@@ -211,16 +244,29 @@ class Ledger:
             " WHERE state = 'open' AND (since_ms < :present OR typeof(since_ms) != 'integer') GROUP BY series_id",
             {"present": self.present},
         )  # with min(), SQLite takes the other columns from the row that has the minimum
-        return {gap[0]: GapTotals(count, length, self._gap(gap)) for count, length, _, *gap in rows}
+        totals = {gap[0]: GapTotals(count, length, self._gap(gap)) for count, length, _, *gap in rows}
+        for account in self._with_sealed_gaps():
+            sealed = [gap for gap in self.gaps(account, 0, account.mark) if gap.state == "open"]
+            oldest = min(sealed, key=lambda gap: gap.first_seen)
+            totals[account.id] = GapTotals(len(sealed), sum(gap.until - gap.since for gap in sealed), oldest)
+        return totals
+
+    def _with_sealed_gaps(self) -> list[Account]:
+        """The series with gaps in sealed days: they are not expected any more."""
+        if self._format < 6:
+            return []
+        found = {id_ for (id_,) in self._db.execute("SELECT DISTINCT series_id FROM sealed WHERE unknown > 0")}
+        return [account for account in self.accounts() if account.id in found]
 
     def empties(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
         """Empty spans that touch ``[since, until)`` with their evidence, oldest first, whole."""
-        rows = self._db.execute(
-            "SELECT since_ms, until_ms, evidence FROM empty"
-            " WHERE series_id = ? AND since_ms < ? AND until_ms > ? ORDER BY since_ms",
-            (account.id, self._happened(until), since),
-        )
-        return [(low, self._happened(high), evidence) for low, high, evidence in rows]
+        rows = self._touching("empty", "since_ms, until_ms, evidence", account, since, until)
+        found = [(low, self._happened(high), evidence) for low, high, evidence in rows]
+        for one in self.sealed(account, since, until):
+            evidence = one.account.empty or ""
+            spans = one.account.spans(EMPTY)
+            found += [(low, high, evidence) for low, high in spans if low < until and high > since]
+        return sorted(found, key=lambda span: span[0])
 
     def begin_of_empty_run(self, account: Account, time: int) -> int:
         """The end of the last minute before *time* that is not empty."""
@@ -231,18 +277,24 @@ class Ledger:
                 (account.id, time),
             ).fetchone()
             if row is None or row[1] < time:
+                day = floor_to(Millis(time - 1), DAY)
+                row = next((span for span in reversed(self.empties(account, day, time)) if span[1] >= time), None)
+            if row is None:
                 return time
             time = row[0]
 
-    def underived(self, account: Account, since: int, until: int) -> list[Interval]:
-        """Spans of minutes that changed and that aggregates do not follow yet, oldest first."""
+    def underived(self, account: Account, since: int, until: int, timeframe: str) -> list[Interval]:
+        """Spans of minutes that changed and that aggregates of *timeframe* do not follow yet, oldest first; sealed days
+        of which these are still to be derived or compared, whole.
+        """
         if self._format < 2:
             return []
-        return self._db.execute(
-            "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?"
-            " ORDER BY since_ms",
+        noted = self._db.execute(
+            "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?",
             (account.id, until, since),
         ).fetchall()
+        sealed = [one for one in self.sealed(account, since, until) if timeframe not in one.shape.split()]
+        return sorted([*noted, *((one.account.day, one.account.day + DAY) for one in sealed)])
 
     # --- rows
 
@@ -273,15 +325,27 @@ class Ledger:
             (account.id, count),
         )
 
-    def files(self, series: Series, since: int, until: int) -> dict[str, tuple[str | None, str | None]]:
-        """Path → digest and pending digest of *series*' day files of ``[since, until)``, oldest first."""
+    def files(
+        self, account: Account, timeframe: str, since: int, until: int
+    ) -> dict[str, tuple[str | None, str | None]]:
+        """Path → digest and pending digest of the day files of *account* in *timeframe* of ``[since, until)``, oldest
+        first.
+        """
+        series = attrs.evolve(account.series, timeframe=timeframe)
         if since >= until:
             return {}
         low, high = (f"{series.path}/{day_name(time)}.parquet" for time in (since, until - 1))
         rows = self._db.execute(
             "SELECT path, digest, pending FROM day_file WHERE path BETWEEN ? AND ? ORDER BY path", (low, high)
         )
-        return {str(path): (digest, pending) for path, digest, pending in rows}
+        open_days = {str(path): (digest, pending) for path, digest, pending in rows}
+        sealed = {
+            f"{series.path}/{day_name(one.account.day)}.parquet": one.digests[series.timeframe]
+            for one in self.sealed(account, floor_to(Millis(since), DAY), until)
+            if series.timeframe in one.digests
+        }
+        of_sealed = {path: (digest, open_days.get(path, (None, None))[1]) for path, digest in sealed.items()}
+        return dict(sorted({**open_days, **of_sealed}.items()))
 
     # --- what happened
 

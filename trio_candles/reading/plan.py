@@ -122,7 +122,6 @@ def plan(ledger: Ledger, request: Request) -> Plan:
     if account.since_listing and reach < account.first:
         empty.insert(0, (reach, account.first))
     minutes = account.series
-    series = attrs.evolve(minutes, timeframe=request.timeframe.name)
     day, end = floor_to(reach, DAY), _ceil_to(until, DAY)
     return Plan(
         account,
@@ -133,9 +132,9 @@ def plan(ledger: Ledger, request: Request) -> Plan:
         tuple(_unknown(account, ledger.gaps(account, reach, until), reach, until)),
         tuple(union(clip(empty, reach, until))),
         waiting_table(minutes, ledger.waiting(account, reach, until)),
-        ledger.files(minutes, day, end),
-        ledger.files(series, day, end),
-        tuple(ledger.underived(account, reach, until)),
+        ledger.files(account, "1m", day, end),
+        ledger.files(account, request.timeframe.name, day, end),
+        tuple(ledger.underived(account, reach, until, request.timeframe.name)) if step > MINUTE else (),
     )
 
 

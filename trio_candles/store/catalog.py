@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from trio_candles.store.accounts import SealedDay, shape_of
 from trio_candles.store.dayfiles import DayFile, DayFileBroken
 from trio_candles.store.disk import SHARING, Disk, held_if
 from trio_candles.store.journal import Journal
+from trio_candles.store.opening import GoOn
 from trio_candles.store.schema import ABSENT, TMP, digest_of
 from trio_candles.store.sealed import AccountBroken
 
@@ -180,7 +181,7 @@ class Catalog:
         files = {path: _day_file(path, folders) for path in self._journal.digests()}
         return {path: file for path, file in files.items() if file is not None}
 
-    def recover(self, go_on: Callable[[], object]) -> set[Timeframe]:
+    def recover(self, go_on: GoOn) -> set[Timeframe]:
         """Finish what a crash left: replacements under way, temporary files, files of open days that changed since.
 
         Returns the higher timeframes of which there are folders. *go_on* is called before each file and may raise;
@@ -189,8 +190,8 @@ class Catalog:
         for name in self._disk.names(self._root / TMP):
             self._clear(f"{TMP}/{name}")
         known, found = self.known(), set()
-        for file in known.values():
-            go_on()
+        for number, file in enumerate(known.values()):
+            go_on("Checking the files of open days", number, len(known))
             self.settle(file)
         for series, days in groupby(self._journal.open_days(), key=lambda one: one[0]):
             names = self.timeframes_in(series)

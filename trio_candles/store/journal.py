@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from trio_candles.candles.intervals import Interval
@@ -34,11 +34,11 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.losses import Losses
 from trio_candles.store.mending import Mender
-from trio_candles.store.opening import JournalBroken, OtherFormat, is_temporary, prepare
+from trio_candles.store.opening import GoOn, JournalBroken, OtherFormat, is_temporary, prepare, put_to_rest
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
-from trio_candles.store.schema import ABSENT, TIMEFRAMES, WAITS
+from trio_candles.store.schema import ABSENT, SUSPECT, TIMEFRAMES, WAITS
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.sealing import Sealing
 from trio_candles.store.underived import DayLedger, Underived
@@ -80,8 +80,8 @@ class Journal:
         self._mender = Mender(database, self._entries, self.gaps, self.revisions, self._underived)
 
     @classmethod
-    def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object] = lambda: None) -> Journal:
-        """Open *path*, made anew if it does not exist or is empty; *go_on* may end the waiting for a reader.
+    def open(cls, path: Path, stored_elsewhere: StoredElsewhere, go_on: GoOn = lambda *_: None) -> Journal:
+        """Open *path*, made anew if it does not exist or is empty; *go_on* may end the waiting, or the check.
 
         :class:`JournalBroken` if it is no sound journal, :class:`OtherFormat` if it is another version's, and
         ``sqlite3.OperationalError`` if it cannot be opened now (no permission, somebody else's lock).
@@ -97,7 +97,9 @@ class Journal:
             if is_temporary(error):
                 raise
             raise JournalBroken(str(error)) from error
-        except BaseException:
+        except BaseException:  # we are asked to stop
+            with suppress(sqlite3.Error):
+                put_to_rest(database)
             database.close()
             raise
         return journal
@@ -130,9 +132,7 @@ class Journal:
 
     def close(self) -> None:
         """Leave one file at rest, readable from a read-only place; ``sqlite3.Error`` if a reader is in the way."""
-        self._db.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.execute("PRAGMA journal_mode = DELETE")
+        put_to_rest(self._db)
         self._db.close()
 
     def abandon(self) -> None:
@@ -169,6 +169,11 @@ class Journal:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
+
+    def suspect(self) -> None:
+        """Leave word that the file is damaged, so that the next start checks all of it; nothing if that fails, too."""
+        with suppress(sqlite3.Error):
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, 'True')", (SUSPECT,))
 
     def publish(
         self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None

@@ -7,13 +7,31 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Protocol
 
-from trio_candles.store.schema import FORMAT, TABLES, UPGRADES, candle_checksum
+from trio_candles.store.schema import FORMAT, SUSPECT, TABLES, UPGRADES, candle_checksum
 from trio_candles.store.words import is_damaged
 
-__all__ = ["JournalBroken", "NotAsWritten", "OtherFormat", "is_temporary", "prepare"]
+__all__ = [
+    "GoOn",
+    "JournalBroken",
+    "NotAsWritten",
+    "OtherFormat",
+    "is_damage",
+    "is_temporary",
+    "prepare",
+    "put_to_rest",
+]
+
+
+class GoOn(Protocol):
+    """Called at every step of what may take long, with what is being done, how much of it is done, and of how much
+    (0: nobody knows). What it raises ends the work, which the next start takes up again.
+    """
+
+    def __call__(self, what: str = "", done: int = 0, of: int = 0, /) -> object: ...
 
 
 class JournalBroken(Exception):
@@ -37,6 +55,9 @@ ATTEMPTS = 60
 LOG_BYTES = 64 * 1024 * 1024
 """To how many bytes the write-ahead log shrinks once it has been copied: it grows for as long as somebody reads."""
 
+STEPS = 50_000
+"""Of SQLite's machine between two looks whether to go on: some milliseconds."""
+
 _READ_FAILED = re.compile(r"error code=([0-9]+)")
 """``integrity_check`` reports a failing disk in its text, as if the file were damaged."""
 
@@ -47,7 +68,12 @@ def is_temporary(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR
 
 
-def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int = ATTEMPTS) -> None:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether *error* says that what SQLite read is not what SQLite wrote."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def prepare(database: sqlite3.Connection, go_on: GoOn, attempts: int = ATTEMPTS) -> None:
     """Make a new file a journal, and an older format this one; check that the file is sound.
 
     What others have put beside our tables (statistics, tables and views of theirs) stays and is not looked at.
@@ -66,17 +92,22 @@ def prepare(database: sqlite3.Connection, go_on: Callable[[], object], attempts:
     found = _format(database)
     if found is not None and found != FORMAT and found not in UPGRADES:
         raise OtherFormat(f"the journal's format is {found}; this version knows {FORMAT}")
-    (check,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-    if check != "ok":
-        failed = _READ_FAILED.search(check)
-        if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
-            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
-        raise sqlite3.DatabaseError(check)
+    with _stoppable(database, go_on, "Checking the journal"):
+        _check_pages(database, whole=found != FORMAT or _is_suspect(database))
     if found in UPGRADES:
-        _bring_up(database, found)
+        with _stoppable(database, go_on, f"Bringing the journal up to format {FORMAT}"):
+            _bring_up(database, found)
     _check_objects(database)
     if found is None:
         raise sqlite3.DatabaseError("it has no format")
+    database.execute("DELETE FROM meta WHERE key = ?", (SUSPECT,))  # all of it was checked
+
+
+def put_to_rest(database: sqlite3.Connection) -> None:
+    """Leave one file without a write-ahead log; ``sqlite3.Error`` if a reader is in the way."""
+    database.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.execute("PRAGMA journal_mode = DELETE")
 
 
 def _format(database: sqlite3.Connection) -> str | None:
@@ -84,6 +115,53 @@ def _format(database: sqlite3.Connection) -> str | None:
         return None
     row = database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     return None if row is None else row[0]
+
+
+@contextmanager
+def _stoppable(database: sqlite3.Connection, go_on: GoOn, what: str) -> Iterator[None]:
+    """For the block *go_on* is told *what* is being done, while a statement runs, too; what it raises ends that."""
+    raised: list[BaseException] = []
+
+    def look() -> int:
+        try:
+            go_on(what)
+        except BaseException as error:  # SQLite would swallow it
+            raised.append(error)
+        return len(raised)
+
+    go_on(what)
+    database.set_progress_handler(look, STEPS)
+    try:
+        yield
+    except sqlite3.OperationalError:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        database.set_progress_handler(None, 0)
+
+
+def _is_suspect(database: sqlite3.Connection) -> bool:
+    return database.execute("SELECT 1 FROM meta WHERE key = ?", (SUSPECT,)).fetchone() is not None
+
+
+def _check_pages(database: sqlite3.Connection, *, whole: bool) -> None:
+    """Raise unless SQLite finds its pages, rows and indexes sound: of all tables but ``sealed``, or the *whole* file.
+
+    ``sealed`` grows with history. Its rows have checksums, which are checked whenever one is used; whoever meets a
+    page of it that cannot be read leaves ``SUSPECT``, so that the next start checks the whole file.
+    """
+    targets = ["1"]
+    if not whole and sqlite3.sqlite_version_info >= (3, 33):  # an older one knows the whole file only
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sealed'").fetchall()
+        targets = ["sqlite_master", *(f"'{name}'" for (name,) in tables if name in _OURS)]
+    for target in targets:
+        (check,) = database.execute(f"PRAGMA integrity_check({target})").fetchone()
+        if check != "ok":
+            failed = _READ_FAILED.search(check)
+            if failed is not None and int(failed[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+                raise OSError(errno.EIO, f"{os.strerror(errno.EIO)}: the journal cannot be read: {check}")
+            raise sqlite3.DatabaseError(check)
 
 
 def _bring_up(database: sqlite3.Connection, found: str) -> None:
@@ -102,6 +180,7 @@ def _bring_up(database: sqlite3.Connection, found: str) -> None:
         ) from error
 
 
+_OURS = {*re.findall(r"CREATE TABLE (\w+)", TABLES)}
 _MOVE_IT = "move the journal away: the next start makes a new one from the day files, without what waits in the old one"
 
 
@@ -130,7 +209,7 @@ def _check_objects(database: sqlite3.Connection) -> None:
     raise NotAsWritten(f"the journal's {what} is not as this program wrote it. Put it back as it was, or {_MOVE_IT}")
 
 
-def _write_ahead(database: sqlite3.Connection, go_on: Callable[[], object], attempts: int) -> None:
+def _write_ahead(database: sqlite3.Connection, go_on: GoOn, attempts: int) -> None:
     """Switch the journal to a write-ahead log, beside which readers are in nobody's way; any reader blocks the switch.
 
     *go_on* is called between two attempts, and may raise.

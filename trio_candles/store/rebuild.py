@@ -16,7 +16,7 @@ loss, or its rebuilding was cut short; in both cases it is filled.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from trio_candles.store.accounts import ANY, IN_FILE, STORED, SealedDay, shape_o
 from trio_candles.store.dayfiles import DayFileBroken
 from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.journal import Journal, JournalBroken, StoredElsewhere
+from trio_candles.store.opening import GoOn
 from trio_candles.store.salvage import keep_copy, salvage
 from trio_candles.store.schema import JOURNAL, QUARANTINE, TMP, digest_of
 
@@ -36,8 +37,11 @@ __all__ = ["fill_if_lost", "open_journal"]
 
 log = logging.getLogger(__name__)
 
+WHAT = "Making the journal anew, day files"
+"""For the line that says how far it is."""
 
-def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: Callable[[], object]) -> Journal:
+
+def open_journal(root: Path, stored_elsewhere: StoredElsewhere, go_on: GoOn) -> Journal:
     """The journal of the data directory *root*; a new one, to be filled, if it is missing or not sound.
 
     ``sqlite3.OperationalError`` and :class:`~trio_candles.store.journal.OtherFormat` are no reason to rebuild.
@@ -91,7 +95,7 @@ class _Stored:
         return list(union(sorted([*self.stored, *sealed])))
 
 
-def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], object]) -> None:
+def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: GoOn) -> None:
     """Fill *journal* from the day files if it is empty and there are any.
 
     *go_on* is called before each file and may raise; then the next start begins the filling anew.
@@ -113,7 +117,7 @@ def fill_if_lost(root: Path, disk: Disk, journal: Journal, go_on: Callable[[], o
 class _Rebuilding:
     """One rebuilding of the ledger of *root*: what its files and the broken journal prove."""
 
-    def __init__(self, root: Path, disk: Disk, go_on: Callable[[], object]) -> None:
+    def __init__(self, root: Path, disk: Disk, go_on: GoOn) -> None:
         self._root = root
         self._disk = disk
         self._go_on = go_on
@@ -128,7 +132,7 @@ class _Rebuilding:
         for folder, files in self._folders.items():
             series = None
             if folder.endswith("/1m"):
-                go_on()
+                go_on(WHAT)
                 series = self._series_in(folder, files)
             if series is not None:
                 self._symbols[folder] = _Stored(files[0][1], series)
@@ -144,9 +148,11 @@ class _Rebuilding:
 
     def read_files(self) -> None:
         """Read every day file: those of minutes first, because they say which days are sealed."""
+        done, total = 0, sum(map(len, self._folders.values()))
         for folder in sorted(self._folders, key=lambda one: not one.endswith("/1m")):
             for name, day in self._folders[folder]:
-                self._go_on()
+                self._go_on(WHAT, done, total)
+                done += 1
                 path = f"{folder}/{name}"
                 try:
                     content = dayfiles.content_of(self._disk, self._root, path)

@@ -52,6 +52,9 @@ read ``of`` how many, and the last one's ``place``, as series id and day."""
 UNSEALED = "unsealed"
 """In ``meta``: an earlier version wrote this journal, and its old days are still to be sealed; see :mod:`.upgrade`."""
 
+SUSPECT = "suspect"
+"""In ``meta``: somebody met a page of this journal that cannot be read; the next start checks the whole file."""
+
 FORMAT = "6"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")

@@ -25,6 +25,7 @@ from trio_candles.store.disk import LOCAL_DISK, Disk, is_closed
 from trio_candles.store.flushing import FILES_AT_ONCE, Flushed, Flusher
 from trio_candles.store.journal import Journal, Judged, OtherFormat, is_temporary
 from trio_candles.store.lock import hold_lock
+from trio_candles.store.opening import GoOn, is_damage
 from trio_candles.store.rebuild import fill_if_lost, open_journal
 from trio_candles.store.schema import IDENTITY, JOURNAL, LOCK, TIMEFRAMES, TMP, WAITS, identity_content, identity_in
 from trio_candles.store.sealed import AccountBroken
@@ -64,9 +65,16 @@ class Store:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Around direct calls of the journal: errors of its disk become :class:`StoreUnavailable`."""
+        """Around direct calls of the journal: errors of its disk become :class:`StoreUnavailable`. The next start
+        is told of damage, which ends the service.
+        """
         with self.working, _system_errors(self._root):
-            yield
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    self.journal.suspect()
+                raise
 
     def ask(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401
         """``work(*args)``, a method of the journal, :meth:`guarded`, as one call that can be handed to a thread."""
@@ -251,7 +259,7 @@ class Store:
         """The candle of *minute* in its day file; see :meth:`~trio_candles.store.catalog.Catalog.look_up`."""
         return self._catalog.look_up(series, minute)
 
-    def recover(self, go_on: Callable[[], object]) -> None:
+    def recover(self, go_on: GoOn) -> None:
         """Finish what a crash left, and go on deriving what was derived before."""
         with self.guarded():
             fill_if_lost(self._root, self._disk, self.journal, go_on)
@@ -292,11 +300,11 @@ def _is_closed_journal(path: Path, error: sqlite3.OperationalError) -> bool:
 
 
 @contextmanager
-def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] = lambda: None) -> Iterator[Store]:
+def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: GoOn = lambda *_: None) -> Iterator[Store]:
     """The data directory *root*, locked, recovered and ready; left in one piece at the end of the block.
 
-    *go_on* is called while a reader is waited for, and at every step of a recovery, which reads every day file; an
-    error that it raises ends the opening and passes through, with the directory in one piece as well.
+    *go_on* is called once the directory is ours, while a reader is waited for, and at every step of what may take long;
+    an error that it raises ends the opening and passes through, with the directory in one piece as well.
 
     Raises :class:`~trio_candles.store.lock.Locked` if another collector has it, :class:`WrongDirectory` if
     another version of this program made it or *root* is no directory, and :class:`StoreUnavailable` if the disk
@@ -306,6 +314,7 @@ def open_store(root: Path, disk: Disk = LOCAL_DISK, go_on: Callable[[], object] 
         with _system_errors(root):
             _make_root(root)
             stack.enter_context(hold_lock(root / LOCK))
+            go_on()
         # The journal looks minutes up in the day files, through the store, which is made after it and has it.
         elsewhere: list[Callable[[Series, Millis], Candle | None]] = []
         with _system_errors(root):

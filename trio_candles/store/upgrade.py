@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from trio_candles.candles.model import DAY, Millis, Series
 from trio_candles.store.accounts import SealedDay, shape_of
 from trio_candles.store.journal import Journal
+from trio_candles.store.opening import GoOn
 from trio_candles.store.schema import TIMEFRAMES, UNMENDED, UNSEALED
 from trio_candles.store.sealed import path_of
 
@@ -24,9 +25,7 @@ AT_ONCE = 200
 """Days in one transaction: between two of them a start can be stopped."""
 
 
-def seal_old_days(
-    journal: Journal, timeframes_of: Callable[[Series], Sequence[str]], go_on: Callable[[], object]
-) -> None:
+def seal_old_days(journal: Journal, timeframes_of: Callable[[Series], Sequence[str]], go_on: GoOn) -> None:
     """Seal what can be sealed, once after an upgrade. *timeframes_of* gives the higher timeframes of which a series may
     have files; *go_on* is called before each batch, and may raise.
     """
@@ -38,7 +37,7 @@ def seal_old_days(
     days = [(series, day) for series, day in journal.open_days() if series in ends and day + DAY <= ends[series]]
     for number in range(0, len(days), AT_ONCE):
         batch = days[number : number + AT_ONCE]
-        go_on()
+        go_on("Sealing the days of an earlier version", number, len(days))
         found = []
         for series, day in batch:
             one = _as_sealed(journal, series, day, configured, timeframes_of(series), ends[series])
