@@ -69,7 +69,7 @@ def make_sealed(
     higher = HIGHER if aggregates else ()
     end = Millis(begin + days * DAY)
     with open_store(root) as store:
-        store.claim("real")
+        store.claim("real", speed=1.0, pivot=0.0)
         store.aggregate(tuple(higher))
         store.expect(series, begin, begin)
         store.stopped(end)

@@ -65,9 +65,11 @@ def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Seque
     """The facts in *ledger*; ``ValueError`` or the like where its values make no sense."""
     accounts = {account.series: account for account in ledger.accounts()}
     expected = tuple(series for series, account in accounts.items() if account.expected)
-    open_gaps, revisions = ledger.open_gaps(), ledger.revisions_since(now - DAY)
+    asked = expected if wanted is None else wanted
+    open_gaps = ledger.open_gaps(accounts[series] for series in asked if series in accounts)
+    revisions = ledger.revisions_since(now - DAY)
     facts = {}
-    for series in expected if wanted is None else wanted:
+    for series in asked:
         if series not in accounts:
             continue
         account = accounts[series]
