@@ -32,7 +32,7 @@ from typing import NamedTuple
 import attrs
 
 from trio_candles.candles.intervals import Interval, clip, length, subtract
-from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Series, Unsure, floor_to
 from trio_candles.store.accounts import GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.opening import NotAsWritten
@@ -49,7 +49,7 @@ EVENTS_KEPT = 90 * 86_400_000
 OLD_ENOUGH = Millis(60 * MINUTE)
 """An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
 SPACED = Millis(10 * MINUTE)
-"""How many ms apart the two observations are at least that make a minute unfillable."""
+"""How many ms apart the two observations are at least that make a minute unfillable, or a row the market's first."""
 
 FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 """Ms until a gap that an answer did not close is asked about again: doubled each time, up to the longest."""
@@ -338,6 +338,32 @@ class Gaps:
                 self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
         for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
             self.event(entry.id, low, high, "absent", error, now)
+
+    def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
+        """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
+
+        The first observation is kept in the history of the gaps before that row. None counts where one of these minutes
+        was known until its file or the ledger was lost.
+        """
+        if page.first_row is None or page.first_row[0] <= entry.first:
+            return None
+        since, said = page.first_row
+        lost = self._db.execute(
+            f"SELECT 1 FROM gap WHERE {touching('gap')} AND reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')",
+            {"id": entry.id, "since": entry.first, "until": since},
+        ).fetchone()
+        if lost is not None:
+            return None
+        before = self._db.execute(
+            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
+            " AND event = 'first_row' ORDER BY at_ms LIMIT 1",
+            (entry.id, since),
+        ).fetchone()
+        if before is None:
+            self.event(entry.id, entry.first, since, "first_row", said, now)
+        if before is None or before[0] > now - SPACED:
+            return None
+        return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
 
     def forget_absences(self, entry: Entry, since: int, until: int) -> None:
         """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
