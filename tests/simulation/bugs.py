@@ -40,8 +40,9 @@ from trio_candles.venues.venue import Venue
 
 if TYPE_CHECKING:
     from simulation.life import World
+    from simulation.machine import Machine
 
-__all__ = ["BUGS", "NONE", "Bug"]
+__all__ = ["BUGS", "NONE", "Bug", "SealsNothing"]
 
 T = TypeVar("T")
 
@@ -52,6 +53,10 @@ def _same(thing: T) -> T:
 
 def _own_threads(world: World) -> Any:
     return world.machine.offload
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 @attrs.frozen
@@ -65,6 +70,7 @@ class Bug:
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
+    after_a_start: Callable[[Store, Machine], object] = _nothing
     offload: Callable[[World], Any] = _own_threads
     clock: Callable[[Time], Vouching] = Vouching
 
@@ -350,6 +356,13 @@ class ForgetsListings(_Rewrites):
 
     def changed(self, one: Any) -> Any:
         return attrs.evolve(one, listed=None) if isinstance(one, Page) else one
+
+
+class SealsNothing(_Over):
+    """Seals no day: no fault, but what the versions before sealed days did."""
+
+    def sealable(self, *_: object) -> list[Any]:
+        return []
 
 
 class DerivesOnce(_Over):

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import trio
+from directories import bring_down
 from disks import PowerCut
 
+from simulation.sealed import Days, Key, Minutes, days_of, judge_days, judge_kept, judge_sealing
+from simulation.stored import open_ledger
 from simulation.trace import Broken, Trace
 from trio_candles.candles.model import Candle
 
@@ -160,6 +164,25 @@ class Machine:
     """Told at some of the points what is under way; whether it has looked."""
     told: Callable[[str], None] = lambda _: None
     """Told which call of the store has just been done."""
+    losing: random.Random = attrs.field(factory=lambda: random.Random(0))
+    """A source of chance for :mod:`.losses`."""
+    loses: str = ""
+    """What is lost before the next start."""
+    lost: set[str] = attrs.field(factory=set)
+    """``journal`` or ``file``: what was lost at any time."""
+    lost_at: float = float("-inf")
+    kept: Minutes = attrs.field(factory=dict)
+    """What the next start must still know, although the journal was lost."""
+    damaged: set[Key] = attrs.field(factory=set)
+    """Sealed days whose rows were damaged."""
+    cut_on: dict[str, str] = attrs.field(factory=dict)
+    """What a cut waits for → how."""
+    believed: Callable[[], int] = lambda: 0
+    """The latest time that a clock which is believed may show."""
+    sealed: Days = attrs.field(factory=dict)
+    """The sealed days, after the last call of the store."""
+    is_of_today: bool = False
+    """Whether the directory was once of the format before sealed days."""
     visitor: str = ""
     """SQL that another tool runs in the journal before the next start."""
     _look_at: int = 0
@@ -224,8 +247,10 @@ class Machine:
         if trio.current_time() < self.slow_until:
             self.fired["disk_slow"] += 1
             await trio.sleep(self.chance.uniform(0.1, 5.0))
-        name = getattr(work, "__name__", "?")
+        name = getattr(work.func if isinstance(work, partial) else work, "__name__", "?")
         self.point(name)
+        self._interrupt(name)
+        before = self._journal() if self.cut_on else (b"", b"")
         try:
             with self._journals_room():
                 told = work(*args)
@@ -234,6 +259,7 @@ class Machine:
         except OSError as error:
             self.trace.note(f"store {name}: {type(error).__name__} {error}")
             raise
+        self._look_at_days(name, before)
         self.point(f"{name} done")
         self.trace.note(f"store {name} {len(args[0]) if args and isinstance(args[0], list) else ''}")
         if name == "commit":
@@ -244,6 +270,54 @@ class Machine:
                     self.acknowledged[key] = (one.open, one.high, one.low, one.close, one.volume)
         self.told(name)
         return told
+
+    # --- sealed days
+
+    def _interrupt(self, call: str) -> None:
+        """A cut that waits for *call* is near."""
+        waits_for = {"seal": "sealing", "finish": "finishing", "scrub": "scrubbing", "set_strays_aside": "scrubbing"}
+        what = waits_for.get(call, "")
+        if self._cut_at is None and what in self.cut_on:
+            self.arm(self.chance.randint(1, 40 if what != "scrubbing" else 8), self.cut_on.pop(what))
+            self.fired[f"cut {what}"] += 1
+
+    def _look_at_days(self, call: str, before: Files) -> None:
+        """The store has done *call*, which may have sealed days, or opened some; *before*, the journal was so."""
+        if call not in ("seal", "finish", "scrub", "commit", "expect", "flush") or not (call == "seal" or self.sealed):
+            return
+        with open_ledger(self.root) as database:
+            sealed = days_of(database, damaged=set())
+            fresh = [one for key, one in sealed.items() if key not in self.sealed]
+            gone = [key for key in self.sealed if key not in sealed and key not in self.damaged]
+            if sealed != self.sealed and not self.has_lied:
+                judge_days(database, self.disk.contents(), self.damaged)
+                for one in fresh if call == "seal" else ():
+                    judge_sealing(database, self.disk.contents(), one, self.believed())
+        self.fired["days sealed"] += len(fresh)
+        self.fired["days opened"] += len(gone)
+        self.sealed = sealed
+        for what, some in (("sealed", fresh), ("opened", gone)):
+            if some and what in self.cut_on and self._cut_at is None:
+                self._cut_how = self.cut_on.pop(what)
+                self._cut_at, self._before = self._points + 1, before
+                self.fired[f"cut {what}"] += 1
+
+    def judge_the_start(self) -> None:
+        """After a start: each day is sealed or open, and a journal that was lost has cost no sealed day a minute."""
+        with open_ledger(self.root) as database:
+            if not self.has_lied:
+                self.sealed = judge_days(database, self.disk.contents(), self.damaged)
+                judge_kept(database, self.disk.contents(), self.kept)
+        self.kept = {}
+
+    def hold(self, contents: dict[str, bytes | None]) -> None:
+        """Let the disk hold *contents*, durably."""
+        self.disk = self._disk_holding(contents)
+
+    def begin_again(self) -> None:
+        """The journal's files are durably what they are, and something was lost just now."""
+        self._at_start = self._journal()
+        self.lost_at = trio.current_time()
 
     # --- power
 
@@ -313,6 +387,17 @@ class Machine:
         self.fired["foreign"] += 1
         self.trace.note(f"another tool was in the journal: {sql}")
 
+    def bring_down(self) -> None:
+        """Let the directory be one of the format before sealed days; once, if no day is sealed in it."""
+        if self.is_of_today or not (self.root / JOURNAL).exists():
+            return
+        with closing(sqlite3.connect(self.root / JOURNAL)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        bring_down(self.root / JOURNAL, "5")
+        self.is_of_today, self._at_start = True, self._journal()
+        self.fired["upgraded"] += 1
+        self.trace.note("the directory is of the format before")
+
     def _journal(self) -> Files:
         return _content(self.root / JOURNAL), _content(self.root / f"{JOURNAL}-wal")
 
@@ -327,6 +412,11 @@ class Machine:
                 " FROM candle JOIN series ON series.id = series_id WHERE timeframe = '1m'"
             ):
                 found[venue, symbol, minute] = tuple(numbers)
+        return found | self.stored_in_files()
+
+    def stored_in_files(self) -> dict[tuple[str, str, int], tuple[float, ...]]:
+        """Every minute in the day files."""
+        found: dict[tuple[str, str, int], tuple[float, ...]] = {}
         for name, content in self.disk.contents().items():
             if content and name.endswith(".parquet") and name.split("/")[2:3] == ["1m"]:
                 for row in pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist():
@@ -348,7 +438,8 @@ class Machine:
             return
         aside = [name for name in self.disk.contents() if name.startswith(f"{QUARANTINE}/")]
         aside += os.listdir(self.root / QUARANTINE) if (self.root / QUARANTINE).exists() else []
-        if aside:
+        aside = [name for name in aside if not ("journal" in self.lost and JOURNAL in name)]
+        if aside and "file" not in self.lost:
             raise Broken("quarantine", f"set aside although no disk had lied: {', '.join(aside)}")
 
     def materialise(self, folder: Path) -> None:
