@@ -124,7 +124,7 @@ async def _write(
         if now is not None:
             day = now // DAY
             if ended:
-                await writer.tidy(now)
+                await writer.tidy(now, batches)
         if trio.current_time() >= next_flush or ended:
             await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
@@ -244,10 +244,12 @@ class _Writer:
                 backlog.look_again(self._store.journal, now, about)
         return self._store.journal.gaps.open_minutes(now)
 
-    async def tidy(self, now: Millis) -> None:
-        """Let go of what is old; what a disk does not take today, it may tomorrow."""
+    async def tidy(self, now: Millis, batches: trio.MemoryReceiveChannel[Batch]) -> None:
+        """Let go of what is old, committing what comes in between; what a disk does not take today, it may tomorrow."""
         try:
-            await self._offload(self._store.ask, self._store.journal.tidy, now)
+            while await self._offload(self._store.ask, self._store.journal.tidy, now):
+                self.take_waiting(batches)
+                await self.commit()
         except StoreUnavailable as error:
             self._board.store_failed("journal", str(error), "old history is kept")
 
