@@ -182,28 +182,33 @@ class Gaps:
     def open(self, entry: Entry, unsure: Unsure, now: Millis) -> None:
         """Make the span of *unsure* a gap; an open gap before it of the same reason grows instead, if the two touch.
 
-        The history has at once what is worth telling by now (an outage). No gap grows by that: what the history has of
-        a gap is then as its ``first_seen_ms`` says.
+        The history has at once what is worth telling by now (an outage). A gap grows only if what the history has of it
+        stays as its ``first_seen_ms`` says: of minutes worth telling by then, and no others (:meth:`_tell`).
         """
-        if unsure.since >= unsure.until:
+        since, until = unsure.since, unsure.until
+        if since >= until:
             return
-        self._entries.count_in_gaps(entry, unsure.until - unsure.since)
-        told = min(unsure.until, _worth_telling(now))
+        self._entries.count_in_gaps(entry, until - since)
         reason, detail = unsure.reason.value, unsure.detail
         before = self._db.execute(
-            "SELECT until_ms, state, reason, detail, id FROM gap WHERE series_id = ? AND since_ms < ?"
+            "SELECT until_ms, state, reason, detail, id, first_seen_ms FROM gap WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
-            (entry.id, unsure.since),
+            (entry.id, since),
         ).fetchone()
-        if told > unsure.since:
-            self.event(entry.id, unsure.since, told, "opened", _told(reason, detail), now)
-        elif before is not None and before[:4] == (unsure.since, "open", reason, detail):
-            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[4]))
+        grows = before is not None and before[:4] == (since, "open", reason, detail)
+        told = min(until, _worth_telling(now))
+        if since < told:
+            text = f"{reason}: {detail}" if detail else reason
+            grows = grows and until <= _worth_telling(before[5])
+            if not (grows and self._extend_event(entry.id, since, until, text)):
+                self.event(entry.id, since, told, "opened", text, now)
+        if grows:
+            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (until, before[4]))
             return
         self._db.execute(
             "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
             " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
-            (entry.id, unsure.since, unsure.until, reason, detail, now),
+            (entry.id, since, until, reason, detail, now),
         )
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
@@ -225,7 +230,8 @@ class Gaps:
         low, high = max(row.since, since, _worth_telling(row.seen)), min(row.until, until, end)
         if low < high and row.state == "open":
             at = Millis(max(row.seen, low + MINUTE))
-            self.event(entry.id, low, high, "opened", _told(row.reason, row.detail), at)
+            text = f"{row.reason}: {row.detail}" if row.detail else row.reason
+            self.event(entry.id, low, high, "opened", text, at)
         return end
 
     def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
@@ -400,6 +406,20 @@ class Gaps:
             "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
         )
 
+    def _extend_event(self, series_id: int, since: Millis, until: Millis, detail: str) -> bool:
+        """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
+
+        Not over minutes that something has happened to since then: read in order, the history must stay true.
+        """
+        extended = self._db.execute(
+            "UPDATE gap_event SET until_ms = :until WHERE rowid = (SELECT max(rowid) FROM gap_event"
+            " WHERE series_id = :id AND until_ms = :since AND event = 'opened' AND detail = :detail)"
+            " AND NOT EXISTS (SELECT 1 FROM gap_event AS later WHERE later.series_id = :id"
+            " AND later.until_ms > :since AND later.since_ms < :until)",
+            {"id": series_id, "since": since, "until": until, "detail": detail},
+        )
+        return extended.rowcount == 1
+
     def forget_old_events(self, now: Millis, count: int) -> int:
         """Let go of history that is older than :data:`EVENTS_KEPT`, at most *count* events; returns how many."""
         return self._db.execute(
@@ -412,7 +432,3 @@ class Gaps:
 def _worth_telling(now: int) -> int:
     """The end of the minutes that a gap is old enough for, at *now*."""
     return floor_to(Millis(now - WORTH_TELLING), MINUTE)
-
-
-def _told(reason: str, detail: str) -> str:
-    return f"{reason}: {detail}" if detail else reason
