@@ -1,4 +1,4 @@
-"""What the collector's repeated looks cost beside a ledger of many rows: what is due, and not what is there.
+"""What the collector's repeated looks cost beside many rows: they are to cost what is due, not what is there.
 
 A ledger of 60 series is filled, by SQL, with so many rows of one kind, all in one series or the same number in each.
 Then what the collector does again and again is done on it, by the same code::
@@ -56,11 +56,9 @@ from trio_candles.venues.registry import VENUES
 
 NOW = Millis(1_798_761_600_000 + 12 * 60 * MINUTE)
 """2027-01-01 12:00:00 UTC."""
-SERIES = tuple(
-    Series(venue, f"C{number:02}{separator}USD")
-    for venue, separator in (("okx", "-"), ("kraken", "/"), ("coinbase", "-"))
-    for number in range(20)
-)  # fmt: skip
+VENUE = {"okx": "-", "kraken": "/", "coinbase": "-"}
+"""The venues, and what is between a symbol's two assets."""
+SERIES = tuple(Series(venue, f"C{n:02}{mark}USD") for venue, mark in VENUE.items() for n in range(20))
 SIZES = (10_000, 100_000, 500_000)
 LATEST = 60
 """So many minutes of each series wait as candles, behind the rows."""
@@ -129,20 +127,21 @@ def fill(path: Path, kind: str, count: int, width: int) -> None:
             journal.expect([series], Millis(end - 2 * rows * MINUTE), Millis(end - 2 * rows * MINUTE))
         journal.aggregate(["5m", "1h"], [])
         journal.remember(kind="real")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE series SET mark_ms = ?, expected = 1", (end,))
+    with closing(Journal.open(path, lambda series, minute: None)) as journal:
+        for minute in range(end, NOW, MINUTE):
+            journal.commit([candle_of(series, minute) for series in SERIES], NOW)
     table, make = KINDS[kind]
     with closing(sqlite3.connect(path)) as database, database:
         for place in range(len(SERIES)):
             (first,) = database.execute("SELECT first_ms FROM series WHERE id = ?", (place + 1,)).fetchone()
-            database.execute("UPDATE series SET mark_ms = ?, expected = 1 WHERE id = ?", (end, place + 1))
             days = [(place + 1, day, day) for day in range(first - first % DAY, end, DAY)]
             database.executemany("INSERT OR IGNORE INTO open_day VALUES (?, ?, ?)", days)
             if place < width:
                 rows = (make(place * each + n + 1, place + 1, first + 2 * n * MINUTE) for n in range(each))
                 marks = ", ".join("?" * len(make(0, 0, 0)))
                 database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-    with closing(Journal.open(path, lambda series, minute: None)) as journal:
-        for minute in range(end, NOW, MINUTE):
-            journal.commit([candle_of(series, minute) for series in SERIES], NOW)
 
 
 # --- what is done again and again -------------------------------------------------------------------------
@@ -167,7 +166,7 @@ def measure(kind: str, count: int, width: int) -> dict[str, float]:
         journal = Journal.open(root / JOURNAL, lambda series, minute: None)
         found = {"open": (time.process_time() - began) * 1e3}
         with closing(journal):
-            backlogs = [Backlog(VENUES[name].history) for name in ("okx", "kraken", "coinbase")]
+            backlogs = [Backlog(VENUES[name].history) for name in VENUE]
             rows = range(NOW - (LATEST + 2 * count // width) * MINUTE, NOW - LATEST * MINUTE, MINUTE)
             first = SERIES[0]
             found["look"] = median_ms(lambda _: look(journal, backlogs))
