@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from simulation.machine import JOURNAL, PAGE, Machine
+from simulation.machine import JOURNAL, PAGE, TMP, Machine
 from simulation.sealed import Key, days_of, minutes_of, path_of
 from simulation.stored import open_ledger
 
@@ -68,6 +68,7 @@ def suffer(machine: Machine) -> None:
     if not days:
         return
     if what.startswith("journal"):
+        (machine.root / TMP).mkdir(exist_ok=True)  # where the store copies it to
         machine.kept = kept
         machine.lost.add("journal")
         _lose_journal(machine, whole=what == "journal lost")

@@ -43,6 +43,7 @@ PAGE = 4096
 SECTOR = 512
 JOURNAL = "journal.sqlite3"
 QUARANTINE = "quarantine"
+TMP = ".tmp"
 LOOKS_APART = 600
 """The most points (calls of the store and of the disk, and steps of these) between two looks at what is there."""
 Files = tuple[bytes, bytes]
@@ -309,6 +310,8 @@ class Machine:
                 self.sealed = judge_days(database, self.disk.contents(), self.damaged)
                 judge_kept(database, self.disk.contents(), self.kept)
         self.kept = {}
+        for copy in (self.root / TMP).glob("*"):  # of a journal: SQLite's files are on another disk than the store's
+            copy.unlink()
 
     def hold(self, contents: dict[str, bytes | None]) -> None:
         """Let the disk hold *contents*, durably."""
@@ -415,13 +418,20 @@ class Machine:
         return found | self.stored_in_files()
 
     def stored_in_files(self) -> dict[tuple[str, str, int], tuple[float, ...]]:
-        """Every minute in the day files."""
+        """Every minute in the day files that can be read: one that a loss has damaged need not be."""
         found: dict[tuple[str, str, int], tuple[float, ...]] = {}
         for name, content in self.disk.contents().items():
-            if content and name.endswith(".parquet") and name.split("/")[2:3] == ["1m"]:
-                for row in pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist():
-                    key = (row["venue"], row["symbol"], row["open_time_ms"])
-                    found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+            if not content or not name.endswith(".parquet") or name.split("/")[2:3] != ["1m"]:
+                continue
+            try:
+                rows = pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist()
+            except (OSError, ValueError):
+                if "file" not in self.lost:
+                    raise
+                continue
+            for row in rows:
+                key = (row["venue"], row["symbol"], row["open_time_ms"])
+                found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
         return found
 
     def check_nothing_is_lost(self) -> None:
