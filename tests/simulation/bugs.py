@@ -15,6 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import msgspec
 
+from simulation.day_misreadings import (
+    forget_a_day,
+    forget_empties,
+    forgets_digests,
+    forgets_evidence,
+    forgets_to_open,
+    scrubs_nothing,
+    seals_early,
+    seals_gaps,
+)
 from simulation.misreadings import (
     BelievesJumps,
     BelievesWhatWasVouched,
@@ -27,16 +37,6 @@ from simulation.misreadings import (
     as_long_as_told,
     one_pool,
     throw_away_what_was_visited,
-)
-from simulation.misreadings_of_days import (
-    forget_a_day,
-    forget_empties,
-    forgets_digests,
-    forgets_evidence,
-    forgets_to_open,
-    scrubs_nothing,
-    seals_early,
-    seals_gaps,
 )
 from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page
 from trio_candles.clock import Time

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from simulation.machine import JOURNAL, PAGE, TMP, Machine
+from simulation.machine import JOURNAL, TMP, Machine
 from simulation.sealed import Key, days_of, minutes_of, path_of
 from simulation.stored import open_ledger
+from simulation.torn import PAGE
 
 if TYPE_CHECKING:
     from simulation.life import World

@@ -39,7 +39,7 @@ answer for a long time, and the collector stays up. ``told to wait``: REST says 
 days, of which an hour is granted."""
 LONG = ("outage", "told to wait")
 PAST = {"days": 0.12, "midnight": 0.10}
-"""Shapes beside those, and their shares of all seeds, in which days are sealed: of thin markets, for there is much time.
+"""Shapes beside those, and their shares of all seeds, in which days are sealed; of thin markets, for time is long.
 ``days``: the look-back is two days, so that a whole past day is collected and sealed while there is trouble.
 ``midnight``: ninety minutes from shortly before midnight on, so that the day that ends is sealed."""
 TWO_DAYS = 2 * 1440
@@ -144,7 +144,8 @@ class Plan:
         earlier += ", of the format before from the second life on" if self.upgraded else ""
         mistaken = ", REST asked for the time" * self.asks_time + ", REST mistaken at first" * self.mistaken
         return (
-            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min{earlier}, flush every"
+            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min{earlier},"
+            f" flush every"
             f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
             f"{mistaken},"
             f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
