@@ -15,6 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import msgspec
 
+from simulation.day_misreadings import (
+    forget_a_day,
+    forget_empties,
+    forgets_digests,
+    forgets_evidence,
+    forgets_to_open,
+    scrubs_nothing,
+    seals_early,
+    seals_gaps,
+)
 from simulation.misreadings import (
     BelievesJumps,
     BelievesWhatWasVouched,
@@ -418,6 +428,14 @@ BUGS: dict[str, Bug] = {
     "one_pool_of_threads": Bug(offload=one_pool),
     "believes_the_clock": Bug(clock=partial(Vouching, vouched=True)),
     "believes_a_jump": Bug(clock=BelievesJumps),
+    "seals_gaps": Bug(store=seals_gaps),
+    "seals_early": Bug(store=seals_early),
+    "forgets_evidence": Bug(store=forgets_evidence),
+    "forgets_to_open": Bug(store=forgets_to_open),
+    "forgets_digests": Bug(store=forgets_digests),
+    "scrubs_nothing": Bug(store=scrubs_nothing),
+    "forgets_empties": Bug(after_a_start=forget_empties),
+    "upgrade_skips_a_day": Bug(after_a_start=forget_a_day),
     "believes_a_stale_witness": Bug(clock=BelievesWhatWasVouched),
 }
 """By name; what each gets wrong is in its class."""

@@ -15,10 +15,12 @@ import trio
 import trio.testing
 
 from simulation.bugs import NONE, Bug, SealsNothing
+from simulation.days import judge_the_start
 from simulation.determinism import determined
 from simulation.losses import suffer
 from simulation.machine import Machine, PowerLost
 from simulation.oracle import Case, End, judge
+from simulation.outcome import Outcome
 from simulation.plan import LONG, PAST, Plan, config_of, plan_of
 from simulation.record import KNOBS, Record
 from simulation.stored import bounds, marks
@@ -220,7 +222,7 @@ class World:
         with open_store(machine.root, machine.disk, go_on) as store:
             self.bug.after_a_start(store, machine)
             machine.check_nothing_is_lost()
-            machine.judge_the_start()
+            judge_the_start(machine)
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0)
             async with open_service(
                 config_of(plan, machine.root, self.lives, healed=self.healed_at is not None),
@@ -355,23 +357,6 @@ class World:
         self.ask_to_stop()
 
 
-@attrs.frozen
-class Outcome:
-    """What became of a seed."""
-
-    seed: int
-    plan: str
-    broken: str | None
-    """The name of the first invariant that did not hold."""
-    text: str
-    digest: str
-    fired: dict[str, int]
-    minutes: int
-    candles: int
-    lives: int
-    newest: tuple[str, ...]
-
-
 _MARKETS: dict[int, Market] = {}
 
 
@@ -435,7 +420,8 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
         machine.materialise(root)
         case = Case(
             plan, record, market, root, time.true_now(), world.healed_at, world.earliest, exchanges.exchanges,
-            world.revised, machine.acknowledged, machine.has_lied or bool(machine.lost), plan.timeframes_of(world.lives),
+            world.revised, machine.acknowledged, machine.has_lied or bool(machine.lost),
+            plan.timeframes_of(world.lives),
         )  # fmt: skip
         judge(case, end, fired)
         if plan.seed % SPOILED_ONE_IN == 0:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from simulation.machine import JOURNAL, PAGE, Machine
+from simulation.machine import JOURNAL, TMP, Machine
 from simulation.sealed import Key, days_of, minutes_of, path_of
 from simulation.stored import open_ledger
+from simulation.torn import PAGE
 
 if TYPE_CHECKING:
     from simulation.life import World
@@ -68,6 +69,7 @@ def suffer(machine: Machine) -> None:
     if not days:
         return
     if what.startswith("journal"):
+        (machine.root / TMP).mkdir(exist_ok=True)  # where the store copies it to
         machine.kept = kept
         machine.lost.add("journal")
         _lose_journal(machine, whole=what == "journal lost")

@@ -29,8 +29,9 @@ import trio
 from directories import bring_down
 from disks import PowerCut
 
-from simulation.sealed import Days, Key, Minutes, days_of, judge_days, judge_kept, judge_sealing
-from simulation.stored import open_ledger
+from simulation.days import interrupt, look_at_days
+from simulation.sealed import Days, Key, Minutes
+from simulation.torn import PAGE, Files, torn
 from simulation.trace import Broken, Trace
 from trio_candles.candles.model import Candle
 
@@ -39,14 +40,11 @@ if sys.platform != "win32":
 
 __all__ = ["FaultyDisk", "Machine", "PowerLost"]
 
-PAGE = 4096
-SECTOR = 512
 JOURNAL = "journal.sqlite3"
 QUARANTINE = "quarantine"
+TMP = ".tmp"
 LOOKS_APART = 600
 """The most points (calls of the store and of the disk, and steps of these) between two looks at what is there."""
-Files = tuple[bytes, bytes]
-"""The database and its write-ahead log."""
 
 
 class PowerLost(BaseException):
@@ -249,7 +247,7 @@ class Machine:
             await trio.sleep(self.chance.uniform(0.1, 5.0))
         name = getattr(work.func if isinstance(work, partial) else work, "__name__", "?")
         self.point(name)
-        self._interrupt(name)
+        interrupt(self, name)
         before = self._journal() if self.cut_on else (b"", b"")
         try:
             with self._journals_room():
@@ -259,7 +257,7 @@ class Machine:
         except OSError as error:
             self.trace.note(f"store {name}: {type(error).__name__} {error}")
             raise
-        self._look_at_days(name, before)
+        look_at_days(self, name, before)
         self.point(f"{name} done")
         self.trace.note(f"store {name} {len(args[0]) if args and isinstance(args[0], list) else ''}")
         if name == "commit":
@@ -270,45 +268,6 @@ class Machine:
                     self.acknowledged[key] = (one.open, one.high, one.low, one.close, one.volume)
         self.told(name)
         return told
-
-    # --- sealed days
-
-    def _interrupt(self, call: str) -> None:
-        """A cut that waits for *call* is near."""
-        waits_for = {"seal": "sealing", "finish": "finishing", "scrub": "scrubbing", "set_strays_aside": "scrubbing"}
-        what = waits_for.get(call, "")
-        if self._cut_at is None and what in self.cut_on:
-            self.arm(self.chance.randint(1, 40 if what != "scrubbing" else 8), self.cut_on.pop(what))
-            self.fired[f"cut {what}"] += 1
-
-    def _look_at_days(self, call: str, before: Files) -> None:
-        """The store has done *call*, which may have sealed days, or opened some; *before*, the journal was so."""
-        if call not in ("seal", "finish", "scrub", "commit", "expect", "flush") or not (call == "seal" or self.sealed):
-            return
-        with open_ledger(self.root) as database:
-            sealed = days_of(database, damaged=set())
-            fresh = [one for key, one in sealed.items() if key not in self.sealed]
-            gone = [key for key in self.sealed if key not in sealed and key not in self.damaged]
-            if sealed != self.sealed and not self.has_lied:
-                judge_days(database, self.disk.contents(), self.damaged)
-                for one in fresh if call == "seal" else ():
-                    judge_sealing(database, self.disk.contents(), one, self.believed())
-        self.fired["days sealed"] += len(fresh)
-        self.fired["days opened"] += len(gone)
-        self.sealed = sealed
-        for what, some in (("sealed", fresh), ("opened", gone)):
-            if some and what in self.cut_on and self._cut_at is None:
-                self._cut_how = self.cut_on.pop(what)
-                self._cut_at, self._before = self._points + 1, before
-                self.fired[f"cut {what}"] += 1
-
-    def judge_the_start(self) -> None:
-        """After a start: each day is sealed or open, and a journal that was lost has cost no sealed day a minute."""
-        with open_ledger(self.root) as database:
-            if not self.has_lied:
-                self.sealed = judge_days(database, self.disk.contents(), self.damaged)
-                judge_kept(database, self.disk.contents(), self.kept)
-        self.kept = {}
 
     def hold(self, contents: dict[str, bytes | None]) -> None:
         """Let the disk hold *contents*, durably."""
@@ -339,6 +298,15 @@ class Machine:
         """Let the power go at the *points*-th moment from now on."""
         self._cut_at, self._cut_how = self._points + points, how
         self._before = self._journal()
+
+    def arm_behind(self, before: Files, how: str) -> None:
+        """Let the power go at the next moment, in the midst of what brought the journal from *before* to what it is."""
+        self._cut_at, self._cut_how, self._before = self._points + 1, how, before
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the power is about to go."""
+        return self._cut_at is not None
 
     def disarm(self) -> None:
         """Do not."""
@@ -415,13 +383,20 @@ class Machine:
         return found | self.stored_in_files()
 
     def stored_in_files(self) -> dict[tuple[str, str, int], tuple[float, ...]]:
-        """Every minute in the day files."""
+        """Every minute in the day files that can be read: one that a loss has damaged need not be."""
         found: dict[tuple[str, str, int], tuple[float, ...]] = {}
         for name, content in self.disk.contents().items():
-            if content and name.endswith(".parquet") and name.split("/")[2:3] == ["1m"]:
-                for row in pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist():
-                    key = (row["venue"], row["symbol"], row["open_time_ms"])
-                    found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+            if not content or not name.endswith(".parquet") or name.split("/")[2:3] != ["1m"]:
+                continue
+            try:
+                rows = pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist()
+            except (OSError, ValueError):
+                if "file" not in self.lost:
+                    raise
+                continue
+            for row in rows:
+                key = (row["venue"], row["symbol"], row["open_time_ms"])
+                found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
         return found
 
     def check_nothing_is_lost(self) -> None:
@@ -455,31 +430,6 @@ class Machine:
             for name, content in zip((JOURNAL, f"{JOURNAL}-wal"), self._journal(), strict=True):
                 if content:
                     (folder / name).write_bytes(content)
-
-
-def torn(before: Files, now: Files, chance: random.Random) -> Files:
-    """What a disk may hold of the journal if the power goes while SQLite brings it from *before* to *now*."""
-    if before == now or chance.random() < 0.2:
-        return now
-    (old_base, old_log), (base, log) = before, now
-    if old_base == base:
-        # The log was written: from its end, over what the last cut had torn there, or (after a checkpoint) from its
-        # beginning, with another salt. What it begins with as before was not touched.
-        cut = chance.randrange(_same(old_log, log), len(log) + 1)
-        noise = chance.randbytes(chance.randrange(SECTOR)) if chance.random() < 0.3 else b""
-        return base, log[:cut] + (noise + old_log[cut + len(noise) :] if len(old_log) > cut else noise)
-    if old_log and log.startswith(old_log):
-        # Also copied into the database, from a log that was synced before: any pages may have come through.
-        pages = range(0, max(len(base), len(old_base)), PAGE)
-        mixed = (base if chance.random() < 0.5 else old_base.ljust(len(base), b"\0") for _ in pages)
-        return b"".join(some[start : start + PAGE] for some, start in zip(mixed, pages, strict=True)), log
-    return chance.choice((before, now))
-
-
-def _same(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with."""
-    unlike = (at for at, (this, that) in enumerate(zip(one, other, strict=False)) if this != that)
-    return next(unlike, min(len(one), len(other)))
 
 
 def _content(path: Path) -> bytes:

@@ -39,13 +39,13 @@ answer for a long time, and the collector stays up. ``told to wait``: REST says 
 days, of which an hour is granted."""
 LONG = ("outage", "told to wait")
 PAST = {"days": 0.12, "midnight": 0.10}
-"""Shapes beside those, and their shares of all seeds, in which days are sealed: of thin markets, for there is much time.
+"""Shapes beside those, and their shares of all seeds, in which days are sealed; of thin markets, for time is long.
 ``days``: the look-back is two days, so that a whole past day is collected and sealed while there is trouble.
 ``midnight``: ninety minutes from shortly before midnight on, so that the day that ends is sealed."""
 TWO_DAYS = 2 * 1440
 SEALING = {
-    "cut sealing": 0.06, "cut sealed": 0.04, "cut opened": 0.04, "cut finishing": 0.04, "cut scrubbing": 0.03,
-    "journal lost": 0.03, "journal broken": 0.02, "row damaged": 0.03, "file lost": 0.03, "file damaged": 0.03,
+    "cut sealing": 0.04, "cut sealed": 0.03, "cut opened": 0.03, "cut finishing": 0.03, "cut scrubbing": 0.015,
+    "journal lost": 0.015, "journal broken": 0.01, "row damaged": 0.015, "file lost": 0.015, "file damaged": 0.015,
 }  # fmt: skip
 """Kinds of trouble that come in these seeds only, with their mean rates per minute."""
 TIMEFRAMES = ((), ("5m",), ("5m", "15m"), ("5m", "15m", "1h"), ("5m", "15m", "1h", "4h", "1d"), ("3m", "30m"))
@@ -144,7 +144,8 @@ class Plan:
         earlier += ", of the format before from the second life on" if self.upgraded else ""
         mistaken = ", REST asked for the time" * self.asks_time + ", REST mistaken at first" * self.mistaken
         return (
-            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min{earlier}, flush every"
+            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min{earlier},"
+            f" flush every"
             f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
             f"{mistaken},"
             f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
@@ -210,7 +211,7 @@ def _past(plan: Plan) -> Plan:
     if drawn >= share:
         return attrs.evolve(plan, rates=plan.rates | dict.fromkeys(SEALING, 0.0))
     venues = chance.sample(tuple(BUSY), chance.choice((1, 1, 2)))
-    few = [(THIN,), (THIN,), (QUIET,)] if len(venues) > 1 else [(THIN,), (QUIET,), (QUIET, THIN)]
+    few = [(THIN,)] if len(venues) > 1 else [(THIN,), (THIN,), (QUIET,), (QUIET, THIN)]
     symbols = {venue: tuple(kind[venue] for kind in chance.choice(few)) for venue in sorted(venues)}
     all_symbols = [(venue, symbol) for venue, some in symbols.items() for symbol in some]
     epoch, lookback, earlier = plan.epoch, TWO_DAYS, None
@@ -220,7 +221,7 @@ def _past(plan: Plan) -> Plan:
     elif chance.random() < 0.3:
         earlier = chance.choice((30, 1600))
     # Three lives in ten minutes are a lot in ninety: there is more time for less of everything.
-    slower = 0.35 if shape == "days" else 0.2
+    slower = 0.25 if shape == "days" else 0.1
     rates = {kind: rate * slower for kind, rate in plan.rates.items()}
     rates |= {kind: mean * chance.choice(SWARM) for kind, mean in SEALING.items()}
     return attrs.evolve(

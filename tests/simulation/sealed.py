@@ -3,7 +3,7 @@
 A day of a series is sealed or open. A sealed day's minutes are letters, in the ledger's row and in the metadata of its
 file of minutes, and both say the same::
 
-    .  not expected      c  a row of the file      e  empty      u  unfillable      g  a gap (series not expected any more)
+    .  not expected    c  a row of the file    e  empty    u  unfillable    g  a gap, of a series that has left
 """
 
 from __future__ import annotations
@@ -160,8 +160,11 @@ def judge_days(database: sqlite3.Connection, files: Mapping[str, bytes | None], 
     """Each day of what is accounted for is sealed or open; what is known of a sealed day is in its row and nowhere
     else, and in its file. Rows in *damaged* are left out: nobody has met them yet.
     """
-    sealed = days_of(database, damaged=damaged)
-    there = [*sealed, *damaged]
+    met: set[Key] = set()
+    sealed = days_of(database, damaged=met)
+    if met - damaged:
+        raise Broken("sealed", f"rows are not what their checksums say: {sorted(met - damaged)[:3]}")
+    there = [*sealed, *met]
     opened = set(database.execute("SELECT venue, symbol, day_ms FROM open_day JOIN series ON series.id = series_id"))
     if both := opened.intersection(there):
         raise Broken("sealed", f"days are open and sealed: {sorted(both)[:3]}")
@@ -219,7 +222,7 @@ def _judge_file(database: sqlite3.Connection, files: Mapping[str, bytes | None],
 
 
 def judge_sealing(database: sqlite3.Connection, files: Mapping[str, bytes | None], one: Day, now: int) -> None:
-    """The contract's 5.7, of a day that has been sealed just now; *now* is the latest that a believed clock may show."""
+    """The contract's 5.7, of a day sealed just now; *now* is the latest that a believed clock may show."""
     if now < one.day + DAY + HOUR:
         raise Broken("sealed too early", f"{one.name}: at {now}")
     of_series = (one.venue, one.symbol)
@@ -251,13 +254,10 @@ def judge_sealing(database: sqlite3.Connection, files: Mapping[str, bytes | None
 
 
 def judge_kept(database: sqlite3.Connection, files: Mapping[str, bytes | None], kept: Minutes) -> None:
-    """After the journal was lost: each minute of *kept* is what it was, or (where the day was opened since) a candle."""
+    """After the journal was lost: each minute of *kept* is what it was, or (its day being open) a candle."""
     sealed = days_of(database, damaged=set())
     for key, letters in kept.items():
-        if key in sealed:
-            now = sealed[key].letters
-        else:
-            now = _open_letters(database, files, key)
+        now = sealed[key].letters if key in sealed else _open_letters(database, files, key)
         differ = [
             number for number in range(1440) if letters[number] != "." and now[number] not in (letters[number], "c")
         ]
