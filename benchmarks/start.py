@@ -6,11 +6,11 @@ connection has come. Measured is the wall time until the first character on stdo
 time until then; and beside them the time of a bare ``python -c "import trio_candles.command.cli"``::
 
     fresh       an empty directory
-    days N      N sealed days a series by the ledger alone: a start does not read their files
-    rebuilt     with --files: real day files, and no journal; ms a file
+    days N      N sealed days a series, by the ledger alone: a start does not read their files
+    files N     N sealed days a series with all their files; the journal as it was, and deleted
 
-    python benchmarks/start.py                          # 60 series; 365 and 1,825 days; under five minutes
-    python benchmarks/start.py --days 30 --files 30     # and a journal rebuilt from 30 days of real files
+    python benchmarks/start.py                          # 60 series, 365 and 1,825 days: under five minutes
+    python benchmarks/start.py --days --files 365       # 131,400 files: some minutes more, 1 GB
 
 README.md, beside this file, says how to read the table. Unix only.
 """
@@ -35,29 +35,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow as pa
+from history import HIGHER, VENUES, make_sealed, names
 
 from trio_candles.candles.model import DAY, MINUTE, Candle, Millis, Series, Source, floor_to
-from trio_candles.store import dayfiles
-from trio_candles.store.accounts import Account, SealedDay, sealed_row, shape_of
-from trio_candles.store.schema import JOURNAL, digest_of
-from trio_candles.store.sealed import path_of
+from trio_candles.store.accounts import STORED, Account, SealedDay, sealed_row, shape_of
+from trio_candles.store.schema import JOURNAL
 from trio_candles.store.store import open_store
 
 ROOT = Path(__file__).parents[1]
-TIMEFRAMES = ("5m", "15m", "1h", "4h", "1d")
-VENUES = {"coinbase": "C{}-USD", "kraken": "K{}/USD", "okx": "O{}-USDT"}
-PATIENCE = 120.0
+PATIENCE = 900.0
 """Seconds to wait for a start before the run is given up."""
 
 
 # --- directories
-
-
-def all_series(count: int) -> list[Series]:
-    """*count* series, of all venues in turn."""
-    names = list(VENUES.items())
-    return [Series(names[n % len(names)][0], names[n % len(names)][1].format(n)) for n in range(count)]
 
 
 def candles_of(series: Series, since: int, until: int) -> Iterator[Candle]:
@@ -71,49 +61,39 @@ def candles_of(series: Series, since: int, until: int) -> Iterator[Candle]:
         )  # fmt: skip
 
 
-def make(root: Path, series: Sequence[Series], days: int, files: int, now: Millis) -> None:
-    """A directory of *series* with *days* sealed days, the last *files* of them with files, and two open days."""
-    today = floor_to(now, DAY)
-    begin = Millis(today - DAY)
+def make(root: Path, series: Sequence[Series], days: int, now: Millis, *, files: bool) -> None:
+    """A directory of *series* with *days* sealed days, with their *files* or without, and two open days."""
+    begin = Millis(floor_to(now, DAY) - DAY)
+    if files:
+        make_sealed(root, series, days, begin=Millis(begin - days * DAY))
     with open_store(root) as store:
         store.claim("real", speed=1.0, pivot=0.0)
-        store.aggregate(TIMEFRAMES)
+        store.aggregate(HIGHER)
         store.expect(series, begin, begin)
         for one in series:
             store.commit(list(candles_of(one, begin, floor_to(now, MINUTE))), now)
         while waiting := store.waiting():
             assert store.flush(waiting).error is None
+    if files:
+        return
     with closing(sqlite3.connect(root / JOURNAL)) as database, database:
         ids = {(venue, symbol): id_ for id_, venue, symbol in database.execute("SELECT id, venue, symbol FROM series")}
+        digests = dict.fromkeys(("1m", *HIGHER), "0" * 64)
         for one in series:
             id_ = ids[one.venue, one.symbol]
-            for number in range(days):
-                day = Millis(begin - (number + 1) * DAY)
-                account = Account(one, day, "c" * 1440, compared=True)
-                digests = dict.fromkeys(("1m", *TIMEFRAMES), "0" * 64)
-                if number < files:
-                    digests = {name: write(root, one, account, name) for name in digests}
-                row = sealed_row(SealedDay(account, digests, shape_of(TIMEFRAMES, in_file=True)))
+            for day in range(begin - days * DAY, begin, DAY):
+                account = Account(one, Millis(day), STORED * (DAY // MINUTE), compared=True)
+                row = sealed_row(SealedDay(account, digests, shape_of(HIGHER, in_file=True)))
                 database.execute("INSERT INTO sealed VALUES (?, ?, ?, ?, ?, ?, ?)", (id_, *row))
             database.execute("UPDATE series SET first_ms = first_ms - ? WHERE id = ?", (days * DAY, id_))
 
 
-def write(root: Path, one: Series, account: Account, timeframe: str) -> str:
-    """Write the day file of *timeframe*; its digest. The aggregates are not derived: no start looks into them."""
-    path = path_of(one, account.day, timeframe)
-    file = dayfiles.DayFile(one, account.day).of(timeframe)
-    step = dayfiles.Timeframe.parse(timeframe).length
-    some = list(candles_of(one, account.day, account.day + DAY))[:: step // MINUTE]
-    table = dayfiles.table_of(some)
-    if timeframe == "1m":
-        content = dayfiles.encode(table, one, account)
-    else:
-        table = table.set_column(2, "timeframe", pa.array([timeframe] * len(some)).cast(table.schema[2].type))
-        ends = pa.array([candle.open_time + step for candle in some], pa.int64())
-        content = dayfiles.encode(table.set_column(4, table.schema[4], ends), file.series)
-    (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_bytes(content)
-    return digest_of(content)
+def sealed_in(root: Path) -> list[tuple[object, ...]]:
+    """What each minute of every sealed day is."""
+    with closing(sqlite3.connect(root / JOURNAL)) as database:
+        return database.execute(
+            "SELECT venue, symbol, day_ms, minutes FROM sealed JOIN series ON series.id = series_id ORDER BY 1, 2, 3"
+        ).fetchall()
 
 
 def configured(home: Path, root: Path, series: Sequence[Series], port: int) -> Path:
@@ -179,23 +159,24 @@ def bare(home: Path) -> float:
 def measure(
     home: Path, name: str, root: Path, series: Sequence[Series], rounds: int, *, lost: bool = False
 ) -> dict[str, float]:
-    """The medians over *rounds* starts in *root*, whose journal is put back after each; *lost*: there is none."""
+    """The medians over *rounds* starts in *root*, whose journal is put back after each; *lost*: it is deleted."""
     journal, kept = root / JOURNAL, home / "journal"
     if journal.exists():
         shutil.copyfile(journal, kept)
-    found = []
+    before, found = sealed_in(root) if lost else [], []
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         config = configured(home, root, series, listener.getsockname()[1])
-        for turn in range(rounds + 1):
+        for _ in range(rounds):
             for part in (journal, root / f"{JOURNAL}-wal", root / f"{JOURNAL}-shm"):
                 part.unlink(missing_ok=True)
             if kept.exists() and not lost:
                 shutil.copyfile(kept, journal)
             one = one_start([sys.executable, str(ROOT / "run.py"), "--config", str(config)], home, listener)
             one["import_ms"] = bare(home)
-            if turn:  # the first one fills caches
-                found.append(one)
+            found.append(one)
             print(f"{name}: {one['connection_ms']:.0f} ms", file=sys.stderr)
+            if lost and sealed_in(root) != before:
+                raise SystemExit("the rebuilt journal is not what it was")
     kept.unlink(missing_ok=True)
     return {key: statistics.median(one[key] for one in found) for key in found[0]}
 
@@ -216,25 +197,29 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--series", type=int, default=60, help="series (default: 60)")
-    parser.add_argument("--days", type=int, nargs="+", default=[365, 1825], help="sealed days (default: 365 1825)")
-    parser.add_argument("--files", type=int, default=0, help="sealed days with real files, for the rebuilding")
+    parser.add_argument("--days", type=int, nargs="*", default=[365, 1825], help="sealed days (default: 365 1825)")
+    parser.add_argument("--files", type=int, default=0, help="sealed days, each with its files (default: none)")
     parser.add_argument("--rounds", type=int, default=5, help="starts of each kind (default: 5)")
     parser.add_argument("--dir", type=Path, help="where to write: on the disk that is meant (default: the system's)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of the table")
     options = parser.parse_args()
-    series, results = all_series(options.series), {}
+    series, results = names(options.series), {}
     with tempfile.TemporaryDirectory(prefix="start-", dir=options.dir) as folder:
         home = Path(folder)
+        measure(home, "caches are filled", home / "first", series, 2)
         results["fresh"] = measure(home, "fresh", home / "fresh", series, options.rounds)
+        now = Millis(time.time_ns() // 1_000_000)
         for days in options.days:
             root = home / f"days-{days}"
-            make(root, series, days, options.files, Millis(time.time_ns() // 1_000_000))
+            make(root, series, days, now, files=False)
             results[f"days {days}"] = measure(home, f"{days} days", root, series, options.rounds)
         if options.files:
+            root = home / "files"
+            make(root, series, options.files, now, files=True)
+            results[f"files {options.files}"] = measure(home, "with files", root, series, options.rounds)
             lost = measure(home, "no journal", root, series, 1, lost=True)
             count = sum(1 for _ in root.glob("*/*/*/*.parquet"))
-            lost["ms_a_file"] = lost["connection_ms"] / count
-            results[f"rebuilt, {count} files"] = lost
+            results[f"no journal, {count:,}"] = {**lost, "ms_a_file": lost["connection_ms"] / count}
     machine = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
     if options.json:
         print(json.dumps({"machine": machine, "results": results}))

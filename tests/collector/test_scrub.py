@@ -98,3 +98,11 @@ async def test_reading_takes_a_twentieth_of_the_time(directory, autojump_clock):
     with open_store(directory) as store:
         await scrub(store, 31, slow)
     assert spent == 2.0  # in the first second, and every ten
+
+
+async def test_when_a_pass_ended_is_noted_by_a_clock_that_is_vouched_for(directory, autojump_clock):
+    times = [None, None, None, NOW]
+    with open_store(directory) as store:
+        with trio.move_on_after(600):
+            await keep_scrubbing(store, lambda: times.pop(0) if len(times) > 1 else times[0], 1.0, inline)
+        assert progress(store)["ended_ms"] == NOW

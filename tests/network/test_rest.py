@@ -13,7 +13,7 @@ import trio
 
 from trio_candles.network.rest import Rest, converse, open_rest
 from trio_candles.network.websocket import Network
-from trio_candles.venues.history import Fill, Penalty, Rate, Request, RestUrls, Throttled, judge_status
+from trio_candles.venues.history import Fill, Penalty, Rate, Request, RestUrls, Throttled, Unavailable, judge_status
 from trio_candles.venues.registry import VENUES
 
 HOSTS: RestUrls = {None: "https://api.venue.test", "futures": "https://futures.venue.test/v2"}
@@ -27,14 +27,15 @@ class Answering(httpx.AsyncBaseTransport):
     """Answers everything at once, and keeps what it was asked, and when on trio's clock."""
 
     headers: Mapping[str, str] | None = None
-    """If given, every question is asked too often, says the answer with these headers."""
+    """If given, every question is refused, with *status* and these headers."""
+    status: int = 429
     requests: list[tuple[float, httpx.Request]] = attrs.field(factory=list)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
         self.requests.append((trio.current_time(), request))
         if self.headers is not None:
-            return httpx.Response(429, headers=self.headers)
+            return httpx.Response(self.status, headers=self.headers)
         return httpx.Response(200, content=b"[]")
 
 
@@ -120,15 +121,15 @@ def once() -> Fill:
     raise AssertionError("it was to be refused")
 
 
-async def silence_after(error: Throttled | None = None, **headers: str) -> float:
+async def silence_after(error: Throttled | None = None, status: int = 429, **headers: str) -> float:
     """Seconds until the second question leaves, after the first was refused with *headers*, or with *error*."""
-    venue = Answering({name.replace("_", "-"): value for name, value in headers.items()})
+    venue = Answering({name.replace("_", "-"): value for name, value in headers.items()}, status=status)
     async with open_rest(Network(no_dial, transport=venue), HOSTS, RATES, PENALTY) as rest:
         if error is not None:
-            rest.throttled(error)
+            rest.refused(error)
             await rest.ask(ASKED)
             return venue.requests[0][0]
-        with pytest.raises(Throttled):
+        with pytest.raises(Throttled if status == 429 else Unavailable):
             await converse(rest, once())
         await rest.ask(ASKED)
     (first, _), (second, _) = venue.requests
@@ -183,3 +184,27 @@ async def test_what_a_venue_asks_for_within_the_hour_it_gets_without_a_word(auto
     """After the pause questions go at the penalty's rate, one in two seconds; what is no time is no pause."""
     assert seconds <= await silence_after(**headers) <= seconds + 2
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("30", 30), ("999999", 3_600), ("", 0)])
+async def test_a_venue_that_is_not_well_is_left_alone_for_as_long_as_it_says(autojump_clock, caplog, asked, seconds):
+    """For an hour at most, and then we say so; a wait that is not named is none."""
+    assert seconds <= await silence_after(status=503, retry_after=asked) <= seconds + (2.5 if seconds else 0)
+    assert len(warnings(caplog)) == (seconds == 3_600)
+
+
+async def test_a_pause_is_no_penalty_and_ends_none(autojump_clock):
+    async with asking() as (rest, venue):
+        rest.refused(Throttled("too fast"))
+        rest.refused(Unavailable("busy", 10.0))
+        for _ in range(3):
+            await rest.ask(ASKED)
+        slow = [moment for moment, _ in venue.requests]
+        await trio.sleep(600)
+        rest.refused(Unavailable("busy", 10.0))
+        at = trio.current_time()
+        for _ in range(3):
+            await rest.ask(ASKED)
+    assert slow[0] >= 10
+    assert slow[2] - slow[0] == 2 / PENALTY.rate.per_second
+    assert [moment - at for moment, _ in venue.requests[3:]] == [10.5, 11.0, 11.5]

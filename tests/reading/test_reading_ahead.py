@@ -89,7 +89,7 @@ def test_a_series_that_is_expected_from_a_time_ahead_has_nothing_yet(tmp_path):
     assert (found.table.num_rows, found.gaps) == (0, [])
     with open_ledger(tmp_path, now) as ledger:
         assert [(one.first, one.mark) for one in ledger.accounts()] == [(at(600), at(600))]
-        assert ledger.open_gaps() == {}
+        assert ledger.open_gaps(ledger.accounts()) == {}
 
 
 def test_the_export_does_not_wait_for_the_clock_to_catch_up(tmp_path, capsys):

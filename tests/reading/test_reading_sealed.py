@@ -87,7 +87,7 @@ def test_gaps_of_sealed_days_count_as_open_ones(tmp_path):
         seal(store, 3 * UNANSWERED)
     assert sorted(sealed(tmp_path)) == [0, 1]
     with open_ledger(tmp_path) as ledger:
-        (totals,) = ledger.open_gaps().values()
+        (totals,) = ledger.open_gaps(ledger.accounts()).values()
         assert (totals.count, totals.length, totals.oldest.reason) == (2, 3 * 60_000, "disconnected")
 
 

@@ -337,6 +337,63 @@ def test_minutes_that_a_page_tells_from_before_its_own_listing_are_stored_and_th
         assert not rows(journal, "SELECT * FROM listing")
 
 
+# --- the first row of all, where the venue does not tell the listing
+
+
+def first_row(minute: int, *candles: Candle) -> Page:
+    """A page of the minutes -10 to 0; in the answers, *minute* had the first row."""
+    return page(-10, 0, *candles, first_row=(at(minute), "oldest row"))
+
+
+def listings(journal: Watched) -> list[tuple]:
+    return rows(journal, "SELECT since_ms, evidence FROM listing")
+
+
+@pytest.fixture
+def young():
+    """Ten minutes that were not collected, and a live candle."""
+    with journal_in() as journal:
+        journal.expect([BTC], at(-10), NOON)
+        journal.commit([candle(0)], at(1))
+        yield journal
+
+
+@pytest.mark.parametrize("apart", [9, 10])
+def test_a_first_row_that_is_told_twice_ten_minutes_apart_is_the_listing_of_a_collector_restarted_between(quick, apart):
+    with journal_in(quick / "journal") as journal:
+        journal.expect([BTC], at(-10), NOON)
+        journal.commit([candle(0), first_row(-4, rest(-4))], at(1))
+        assert listings(journal) == []
+    with journal_in(quick / "journal") as journal:
+        journal.commit([first_row(-4)], at(1 + apart))
+        if apart < 10:
+            assert listings(journal) == []
+            assert journal.spans() == {BTC: (at(-10), at(1))}
+        else:
+            assert listings(journal) == [(at(-4), f"oldest row (at {at(1)}); oldest row (at {at(11)})")]
+            assert journal.spans() == {BTC: (at(-4), at(1))}
+            assert gaps(journal) == [(-3, 0, "not_collected")]
+
+
+def test_two_first_rows_are_no_listing(young):
+    young.commit([first_row(-4)], at(1))
+    young.commit([first_row(-6, rest(-6))], at(20))
+    young.commit([first_row(-4)], at(40))
+    assert listings(young) == []
+    young.commit([first_row(-6)], at(40))
+    assert [since for since, _ in listings(young)] == [at(-6)]
+
+
+def test_nothing_is_a_first_row_after_a_minute_that_was_known_until_its_file_was_lost(young):
+    young.commit([page(-10, 0, rest(-6))], at(1))
+    rows(young, "DELETE FROM candle WHERE open_ms = ?", at(-6))
+    young.lose("p", BTC, Millis(NOON - NOON % DAY), at(2), "a test")
+    for minute in (3, 20, 40):
+        young.commit([first_row(-4)], at(minute))
+    assert listings(young) == []
+    assert young.spans()[BTC][0] == at(-10)
+
+
 # --- whatever comes
 
 

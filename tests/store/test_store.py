@@ -54,7 +54,7 @@ def test_a_flush_puts_each_day_into_its_file_and_lets_go_of_the_journals_rows(tm
         expect(store, BTC, ETH)
         store.commit([*candles(-3, 3), *candles(-3, 1, ETH)], LATE)
         assert [file.path for file in store.waiting()] == [
-            "kraken/ETH-USD/1m/2026-01-10.parquet", "kraken/ETH-USD/1m/2026-01-11.parquet", BEFORE, AFTER,
+            BEFORE, AFTER, "kraken/ETH-USD/1m/2026-01-10.parquet", "kraken/ETH-USD/1m/2026-01-11.parquet",
         ]  # fmt: skip
         assert flush(store).saved == {"okx": 6, "kraken": 4}
         assert store.waiting() == []
@@ -425,13 +425,30 @@ def test_what_rest_replaces_after_a_flush_that_failed_half_way_comes_into_its_fi
         assert store.waiting() == []
 
 
+def test_the_days_that_have_waited_longest_come_first_however_old_their_minutes_are(tmp_path):
+    with open_store(tmp_path) as store:
+        assert (store.unsaved(), store.journal.waiting_count()) == ([], (0, 0))
+        expect(store, BTC, ETH)
+        yesterday, today = DayFile(BTC, at(-1440)), DayFile(BTC, at(0))
+        store.commit([*candles(-3, 2), *candles(-3, -1, ETH)], LATE)
+        assert store.unsaved() == [yesterday, today, DayFile(ETH, at(-1440))]
+        assert store.journal.waiting_count() == (7, 3)
+        store.flush([yesterday, today])
+        store.commit([*candles(2, 3), *candles(-1, 1, ETH)], LATE)
+        assert store.unsaved() == [DayFile(ETH, at(-1440)), today, DayFile(ETH, at(0))]
+        assert store.unsaved(1) == [DayFile(ETH, at(-1440))]
+        assert store.journal.waiting_count() == (5, 3)
+    with open_store(tmp_path) as store:  # a start does not forget who waits
+        assert store.unsaved(2) == [DayFile(ETH, at(-1440)), today]
+
+
 def test_a_full_disk_is_told_once_and_every_file_waits(tmp_path):
     with open_store(tmp_path, disk := Refusing("")) as store:
         expect(store, BTC, ETH, since=0, now=0)
         store.commit([*candles(0, 3), *candles(0, 2, ETH)], LATE)
         disk.calls, disk.number = ("write_new",), errno.ENOSPC
         flushed = flush(store)
-        assert (flushed.saved, flushed.failed) == ({}, [KRAKEN, AFTER])
+        assert (flushed.saved, flushed.failed) == ({}, [AFTER, KRAKEN])
         assert flushed.error.count(os.strerror(errno.ENOSPC)) == 1
         assert len(store.waiting()) == 2
     check(tmp_path, [*candles(0, 3), *candles(0, 2, ETH)])
@@ -446,7 +463,7 @@ def test_a_journal_that_fails_ends_the_flush_for_the_whole_group(tmp_path):
     journal.database.execute("PRAGMA query_only = ON")  # a journal on a file system that has gone read-only
     flushed = flush(store)
     assert "readonly" in flushed.error
-    assert (flushed.saved, flushed.failed) == ({}, [KRAKEN, AFTER])
+    assert (flushed.saved, flushed.failed) == ({}, [AFTER, KRAKEN])
     assert LOCAL_DISK.names(tmp_path / ".tmp") == []
     journal.database.execute("PRAGMA query_only = OFF")
     assert flush(store).saved == {"okx": 3, "kraken": 2}

@@ -308,6 +308,9 @@ class Page:
     listed: tuple[Millis, str] | None = None
     """The minute in which the venue's market of the series began, and how that is known: earlier minutes are not
     expected, and are no part of the page."""
+    first_row: tuple[Millis, str] | None = None
+    """The minute of the oldest row of answers that reach a day further back, and what they were. Observed twice, well
+    apart, it is where the market began."""
 
 
 Finding = Attempt | Page

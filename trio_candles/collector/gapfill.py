@@ -37,6 +37,7 @@ import trio
 from trio_candles.candles.model import MINUTE, Attempt, Finding, Millis, Page, Series, printable, utc_text
 from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.confirm import keep_comparing
+from trio_candles.collector.horizon import look_beyond
 from trio_candles.collector.venue_state import VenueState
 from trio_candles.network.pacing import Backoff
 from trio_candles.network.rest import Rest, converse, open_rest
@@ -81,6 +82,8 @@ class Filler:
     """Series of which one page was answered twice, alike: later pages overlap with what is stored of that one."""
     shown: dict[Series, Shown] = attrs.field(factory=dict)
     """What the latest answers about each series showed of its newest trade."""
+    oldest: dict[Series, Millis] = attrs.field(factory=dict)
+    """The oldest minute of each series that any answer knew something of."""
 
     @property
     def history(self) -> History:
@@ -148,6 +151,13 @@ async def fill(filler: Filler, rest: Rest, state: VenueState, page: Due, now: Mi
     error, filled, refusal, twice = "", None, None, not filler.may_believe(page)
     try:
         filled, refusal = await ask(filler, rest, state, page, now)
+        if filled is not None and refusal is None:
+
+            async def about(since: Millis, until: Millis) -> Filled:
+                moment = state.clock.trusted() or now
+                return await converse(rest, filler.history.fill(page.series, since, until, moment))
+
+            filled = await look_beyond(filler.history, about, filler.oldest, page, filled, now)
     except Refusal as raised:
         refusal = raised
     except Misunderstood as misunderstood:
@@ -239,7 +249,7 @@ def findings(history: History, page: Due, filled: Filled, failed: Iterable[Missi
     yield Page(
         page.series, page.since, page.until, filled.candles, filled.empties,
         anonymous=history.anonymous, twice=twice, conclusive=False, listed=filled.listed,
-        sampled=history.sampled,
+        first_row=filled.first_row, sampled=history.sampled,
     )  # fmt: skip
     for missing in failed:
         if missing.why == Why.BEFORE_FIRST and filled.listed is not None:

@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 SHARE = 0.9
 """The share of ``shutdown.timeout_seconds`` for the venues and the writer; the rest is for the journal and the
 console."""
+FLUSHING_SHARE = 0.7
+"""The share of that time until the end of which day files are written: then the writer has time to end by itself."""
 DERIVING_SHARE = 0.3
 """The share of that time for aggregates that are behind their minutes: these can wait for the next start."""
 WORTH_SAYING = 2.0
@@ -89,7 +91,8 @@ async def open_service(
     of_wall: bool = False,
     clock: Vouching | None = None,
 ) -> AsyncIterator[Service]:
-    """A :class:`Service` that collects for the block; when the block is left, everything received is in parquet.
+    """A :class:`Service` that collects for the block; when the block is left, everything received is durable, and in
+    parquet as far as there was time.
 
     Nothing is expected or collected before a venue vouches for *clock*, which is made of *time* unless one is given;
     *of_wall* says that *time* is the wall's: then REST's times are evidence, too. *show* is given the status table
@@ -151,11 +154,18 @@ async def open_service(
                         "stopped before a venue vouched for our clock: nothing was collected",
                     )
                 board.stopping(clock.now())
-                writer_scope.deadline = trio.current_time() + grace
+                _leave(writer_scope, service.writing, grace)
                 nursery.cancel_scope.cancel()
         finally:
-            # From the stop on, this much wall time is left to the writer; the venues' leaving is part of it.
-            writer_scope.deadline = min(writer_scope.deadline, trio.current_time() + grace)
+            _leave(writer_scope, service.writing, grace)
+
+
+def _leave(writer_scope: trio.CancelScope, writing: Writing, grace: float) -> None:
+    """From now on, or from an earlier call on, *grace* service seconds are left to the writer; the venues' leaving is
+    part of it.
+    """
+    writer_scope.deadline = min(writer_scope.deadline, trio.current_time() + grace)
+    writing.flush_until = writer_scope.deadline - grace * (1 - FLUSHING_SHARE)
 
 
 async def _run_in(scope: trio.CancelScope, run: Callable[..., object], *args: object) -> None:

@@ -371,9 +371,9 @@ def collapsed(
         if isinstance(outcome, Rejected):
             continue
         if isinstance(outcome, (Attempt, Page)):
-            yield (
-                outcome if isinstance(outcome, Attempt) else attrs.evolve(outcome, candles=(), empties=(), listed=None)
-            )
+            if isinstance(outcome, Page):
+                outcome = attrs.evolve(outcome, candles=(), empties=(), listed=None, first_row=None)
+            yield outcome
             continue
         reason, detail = Reason.OVERFLOW, ""
         if isinstance(outcome, Candle):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import attrs
@@ -26,13 +26,12 @@ from trio_candles.assembly import Rejected
 from trio_candles.candles.model import DAY, Attempt, Candle, Finding, Millis, Page, Source, Verdict
 from trio_candles.candles.validation import Rule
 from trio_candles.collector.backlog import Backlog
+from trio_candles.collector.flushing import Flushing
 from trio_candles.collector.status import Board
 from trio_candles.collector.vouching import Vouching
 from trio_candles.network.pacing import wall_floor
-from trio_candles.store.dayfiles import DayFile
-from trio_candles.store.flushing import Flushed
 from trio_candles.store.journal import Judged
-from trio_candles.store.store import FILES_AT_ONCE, Store, StoreUnavailable
+from trio_candles.store.store import Store, StoreUnavailable
 from trio_candles.threads import Offload
 
 __all__ = ["Batch", "Writing", "write_verdicts"]
@@ -48,16 +47,10 @@ COMMITTED_AT_ONCE = 5_000
 
 LOOK_SECONDS = 5.0
 """Between two looks at all open gaps, which the table shows and the gap-fillers close."""
-DERIVING = 0.5
-"""The share of the time between two flushes for aggregates of days that are behind: a year of them takes minutes."""
-DAYS_AT_ONCE = 16
-"""Days whose aggregates are derived between two commits: each may have six files to read and to write."""
 RETRY_SECONDS = 1.0
 """Between two offers of the same batch to a disk that does not take it."""
 REJECTIONS_KEPT = 10_000
 """REST candles of which it is remembered that their rejection was logged: when they come again they are no news."""
-HELD_LONG = 60_000
-"""Ms after which a day file that another program holds open is worth a warning."""
 
 
 @attrs.define
@@ -69,9 +62,9 @@ class Writing:
     last_words: list[Batch] = attrs.field(factory=list)
     """What feeds still had when they were cancelled, which the writer takes after the channel's end. A list and no
     channel, because a feed that is leaving must not wait for a disk that takes nothing."""
-    unflushed: int = 0
-    """How many day files of minutes lack rows that are in the journal: those are durable, and a next start writes
-    them."""
+    flush_until: float = float("inf")
+    """Until when, on trio's clock, candles are brought into day files once the channel has ended. What is left then is
+    durable in the journal, and a next start writes it."""
     finished: bool = False
 
 
@@ -86,17 +79,20 @@ async def write_verdicts(
     writing: Writing,
     backlogs: Mapping[str, Backlog],
 ) -> None:
-    """Make everything that comes durable, and write it into day files every *flush_seconds* and at the day's end.
+    """Make everything that comes durable, and write it into day files every *flush_seconds* and at the day's end, as
+    far as their share goes (:mod:`.flushing`).
 
-    Ends when every sender has gone and every candle is in parquet; aggregates have *last_seconds* more, at most. Both
-    are service seconds. A disk that takes nothing raises nothing: it is tried again.
+    Ends when every sender has gone and every candle is in parquet, or ``Writing.flush_until`` has come; aggregates have
+    *last_seconds* more, at most. Both are service seconds. A disk that takes nothing raises nothing: it is tried again.
     """
-    writer = _Writer(store, board, time, offload, writing, backlogs)
+    writer = _Writer(batches, store, board, time, offload, writing, backlogs)
+    flushing = Flushing(store, board, time, offload, flush_seconds, bool(backlogs), writer.commit_waiting)
     await writer.look()
     try:
-        await _write(batches, writer, flush_seconds, last_seconds)
+        await _write(writer, flushing, flush_seconds)
+        await _write_last(writer, flushing, last_seconds)
     finally:
-        writer.take_waiting(batches)
+        writer.take_waiting()
         writer.take_last_words()
     await writer.publish()  # what the tools show of us from now on is our final table
     time.now()
@@ -108,51 +104,51 @@ async def write_verdicts(
     writing.finished = True
 
 
-async def _write(
-    batches: trio.MemoryReceiveChannel[Batch], writer: _Writer, flush_seconds: float, last_seconds: float
-) -> None:
+async def _write(writer: _Writer, flushing: Flushing, flush_seconds: float) -> None:
+    """Until the channel's end."""
     next_flush = trio.current_time() + flush_seconds
     day: int | None = None
     open_end = True
     while open_end:
         # Also when nothing comes: the tools take a collector that publishes nothing for one that hangs.
         with trio.move_on_at(min(next_flush, writer.look_due)):
-            open_end = await _receive(batches, writer)
+            open_end = await writer.receive()
         await writer.commit()
         now = writer.time.trusted()
         ended = now is not None and day is not None and now // DAY != day
         if now is not None:
             day = now // DAY
             if ended:
-                await writer.tidy(now, batches)
+                await writer.tidy(now)
         if trio.current_time() >= next_flush or ended:
-            await writer.flush(batches, trio.current_time() + flush_seconds * DERIVING)
+            await flushing.round(writer.is_running)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
+
+
+async def _write_last(writer: _Writer, flushing: Flushing, last_seconds: float) -> None:
+    """What is not durable yet comes first; then day files, as far as there is time; and what is left is said."""
     writer.take_last_words()
     writer.leaving = True
     await writer.commit()
-    until = trio.current_time() + last_seconds
-    while not await writer.flush(batches, until):  # noqa: ASYNC110  (nothing tells us when a disk is free again)
+
+    def is_time() -> bool:
+        return trio.current_time() < writer.writing.flush_until
+
+    while not await flushing.all_candles(is_time) and is_time():  # noqa: ASYNC110  (nothing tells us when a disk is free again)
         await trio.sleep(RETRY_SECONDS)
-
-
-async def _receive(batches: trio.MemoryReceiveChannel[Batch], writer: _Writer) -> bool:
-    """Wait for a batch and take all that are there; ``False`` at the channel's end."""
-    try:
-        writer.take(await batches.receive())
-    except trio.EndOfChannel:
-        return False
-    writer.take_waiting(batches)
-    return True
+    until = trio.current_time() + last_seconds
+    await flushing.all_aggregates(lambda: is_time() and trio.current_time() < until)
+    await writer.say_what_waits()
 
 
 @attrs.define
 class _Writer:
+    _batches: trio.MemoryReceiveChannel[Batch]
     _store: Store
     _board: Board
     time: Vouching
     _offload: Offload
-    _writing: Writing
+    writing: Writing
     _backlogs: Mapping[str, Backlog]
     _answers: list[Finding] = attrs.field(factory=list)
     """Answers that are committed, and whose series were not looked at since."""
@@ -162,8 +158,20 @@ class _Writer:
     """Whether we are about to stop: then what was decided under a clock that was right does not wait for another."""
     look_due: float = float("-inf")
     _publish_due: float = float("-inf")
-    _held_since: dict[str, Millis] = attrs.field(factory=dict)
     _rejections: set[tuple[object, ...]] = attrs.field(factory=set)
+
+    def is_running(self) -> bool:
+        """Whether something may still come."""
+        return self._batches.statistics().open_send_channels > 0
+
+    async def receive(self) -> bool:
+        """Wait for a batch and take all that are there; ``False`` at the channel's end."""
+        try:
+            self.take(await self._batches.receive())
+        except trio.EndOfChannel:
+            return False
+        self.take_waiting()
+        return True
 
     def take(self, batch: Batch) -> None:
         for outcome in batch:
@@ -171,37 +179,42 @@ class _Writer:
                 self._reject(outcome.candle, outcome.rule)
                 self._rejected[outcome.candle.series.venue, outcome.rule.value] += 1
             else:
-                self._writing.pending.append(outcome)
+                self.writing.pending.append(outcome)
 
-    def take_waiting(self, batches: trio.MemoryReceiveChannel[Batch]) -> None:
+    def take_waiting(self) -> None:
         """Take what has come meanwhile: one transaction costs the same for one verdict as for a thousand."""
         while True:
             try:
-                self.take(batches.receive_nowait())
+                self.take(self._batches.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 return
 
     def take_last_words(self) -> None:
         """Take what the feeds left behind."""
-        while self._writing.last_words:
-            self.take(self._writing.last_words.pop(0))
+        while self.writing.last_words:
+            self.take(self.writing.last_words.pop(0))
+
+    async def commit_waiting(self) -> None:
+        """Take what has come meanwhile, and make it durable."""
+        self.take_waiting()
+        await self.commit()
 
     async def commit(self) -> None:
         """Make what is in hand durable, however long the disk refuses it. While the clock is not vouched for, what was
         decided when it was waits.
         """
-        while self._writing.pending or self._rejected:
+        while self.writing.pending or self._rejected:
             now = self.time.trusted() or (self.time.last if self.leaving else None)
             if now is None:
                 break
-            verdicts, rejected = self._writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
+            verdicts, rejected = self.writing.pending[:COMMITTED_AT_ONCE], Counter(self._rejected)
             try:
                 judged = await self._offload(self._store.commit, verdicts, now, rejected)
             except StoreUnavailable as error:
-                self._board.store_failed("journal", str(error), f"{len(self._writing.pending)} verdicts wait in memory")
+                self._board.store_failed("journal", str(error), f"{len(self.writing.pending)} verdicts wait in memory")
                 await trio.sleep(RETRY_SECONDS)
                 continue
-            del self._writing.pending[: len(verdicts)]
+            del self.writing.pending[: len(verdicts)]
             self._answers += [one for one in verdicts if isinstance(one, (Attempt, Page))]
             self._rejected -= rejected
             self._board.store_works("journal")
@@ -244,12 +257,11 @@ class _Writer:
                 backlog.look_again(self._store.journal, now, about)
         return self._store.journal.gaps.open_minutes(now)
 
-    async def tidy(self, now: Millis, batches: trio.MemoryReceiveChannel[Batch]) -> None:
+    async def tidy(self, now: Millis) -> None:
         """Let go of what is old, committing what comes in between; what a disk does not take today, it may tomorrow."""
         try:
             while await self._offload(self._store.ask, self._store.journal.tidy, now):
-                self.take_waiting(batches)
-                await self.commit()
+                await self.commit_waiting()
         except StoreUnavailable as error:
             self._board.store_failed("journal", str(error), "old history is kept")
 
@@ -269,73 +281,15 @@ class _Writer:
         else:
             self._board.store_works("journal")
 
-    async def flush(self, batches: trio.MemoryReceiveChannel[Batch], until: float) -> bool:
-        """Bring the day files up to date, committing what comes in between; returns whether every candle is in one.
-
-        Aggregates that are behind for another reason than a candle are derived until *until*, on trio's clock; there
-        may be a year of them, and those that are not reached wait for the next flush, or the next start.
-        """
-        held: list[str] = []
+    async def say_what_waits(self) -> None:
+        """Say what is in the journal and not in day files, if anything is."""
         try:
-            files = await self._offload(self._store.unsaved)
-            saved = await self._save(files, held, batches)
-            await self._derive(await self._offload(self._store.underived), held, batches, until)
+            candles, files = await self._offload(self._store.ask, self._store.journal.waiting_count)
         except StoreUnavailable as error:
-            self._board.store_failed("journal", str(error), "its rows stay in the journal")
-            return False
-        self._warn_of_held(held)
-        return saved
-
-    async def _save(self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch]) -> bool:
-        """Bring candles into *files*; returns whether all are in them."""
-        self._writing.unflushed = len(files)
-        failed: str | None = None
-        behind: set[str] = set()
-        rest = list(files)
-        while rest:
-            flushed = await self._offload(self._store.flush, rest[:FILES_AT_ONCE])
-            rest[:FILES_AT_ONCE] = flushed.rest
-            self._count_saved(flushed)
-            held += flushed.held
-            behind.update(flushed.held, flushed.failed)
-            failed = failed or flushed.error
-            self.take_waiting(batches)
-            await self.commit()
-        if failed is not None:
-            self._board.store_failed("day files", failed, "its rows stay in the journal")
-        else:
-            self._board.store_works("day files")
-        self._writing.unflushed = len(behind.intersection(file.path for file in files))
-        return not self._writing.unflushed
-
-    async def _derive(
-        self, files: Sequence[DayFile], held: list[str], batches: trio.MemoryReceiveChannel[Batch], until: float
-    ) -> None:
-        """Derive the aggregates of *files*' days; ends early when all senders have gone, which is the stop."""
-        failed: str | None = None
-        rest = list(files)
-        running = batches.statistics().open_send_channels > 0
-        while rest and trio.current_time() < until:
-            flushed = await self._offload(self._store.flush, rest[:DAYS_AT_ONCE])
-            rest[:DAYS_AT_ONCE] = flushed.rest
-            self._count_saved(flushed)
-            held += flushed.held
-            failed = failed or flushed.error
-            self.take_waiting(batches)
-            await self.commit()
-            if running and not batches.statistics().open_send_channels:
-                break
-        if rest:
-            log.info("the aggregates of %d days are behind their minutes, and follow at the next flush", len(rest))
-        if failed is not None:
-            self._board.store_failed("aggregates", failed, "they stay behind their minutes")
-        else:
-            self._board.store_works("aggregates")
-
-    def _count_saved(self, flushed: Flushed) -> None:
-        for venue, rows in flushed.saved.items():
-            if venue in self._board.venues:  # of a venue that is collected no more, rows are saved and not shown
-                self._board.venues[venue].saved += rows
+            log.error("what stays in the journal cannot be counted: %s", error)
+            return
+        if candles:
+            log.warning("%d candles of %d day files stay in the journal; the next start writes them", candles, files)
 
     def _report(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:
@@ -368,10 +322,3 @@ class _Writer:
         known = rejection in self._rejections
         self._rejections.add(rejection)
         return known
-
-    def _warn_of_held(self, held: Iterable[str]) -> None:
-        now = self.time.now()
-        self._held_since = {path: self._held_since.get(path, now) for path in held}
-        for path, since in self._held_since.items():
-            if now - since >= HELD_LONG:
-                log.warning("%s is held open by another program; its rows wait in the journal", path)

@@ -3,8 +3,8 @@
 ======= ==========================================================================================
 0       stopped cleanly, by a signal or after ``--duration``
 1       an unexpected failure (its traceback is on the console and in the log), a disk that is full or
-        failing at the start, a journal that others do not let go of, or not all could be written in
-        time (what is missing is named on stderr)
+        failing at the start, a journal that others do not let go of, or verdicts that could not be made
+        durable in time (they are named on stderr)
 2       bad configuration or usage, or a data directory that belongs to another kind of run or is closed
         to us (no permission, read-only, no directory)
 3       another collector holds the data directory
@@ -152,10 +152,10 @@ def _run(planned: Plan, store: Store, console: Console, signals: Signals, venues
             traceback.print_exception(error)
         return 1
     if not service.writing.finished:
-        complain(service)
+        code = complain(service)
         console.stop()
         # A thread may hang in the disk; it is not waited for. What is durable stays durable.
-        os._exit(1)
+        os._exit(code)
     return 0
 
 
@@ -214,17 +214,15 @@ def report(error: BaseException) -> None:
         log.critical("%s: %s%s%s", type(leaf).__name__, leaf, notes, where)
 
 
-def complain(service: Service) -> None:
-    """Name on stderr what could not be written in time."""
-    writing = service.writing
+def complain(service: Service) -> int:
+    """Name on stderr what is not durable although time is over; the exit code: 0 if only day files lag behind."""
+    pending = service.writing.pending
+    if not pending:
+        log.warning("the disk did not answer in time; what day files lack is in the journal, for the next start")
+        return 0
     print("not everything could be written in time:", file=sys.stderr)
-    if writing.pending:
-        series = sorted({str(verdict.series) for verdict in writing.pending})
-        print(
-            f"  {len(writing.pending)} verdicts are lost (their minutes will be gaps): {', '.join(series)}",
-            file=sys.stderr,
-        )
-    if writing.unflushed:
-        print(f"  {writing.unflushed} day files lag behind; the next start completes them", file=sys.stderr)
+    series = sorted({str(verdict.series) for verdict in pending})
+    print(f"  {len(pending)} verdicts are lost (their minutes will be gaps): {', '.join(series)}", file=sys.stderr)
     for part, error in service.board.store_errors.items():
         print(f"  the {part} cannot be written: {error}", file=sys.stderr)
+    return 1

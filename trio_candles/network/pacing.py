@@ -43,11 +43,14 @@ class Budget:
         self._full_at = max(self._full_at, now) + weight / rate
         await trio.sleep_until(max(now, self._full_at - burst / rate))
 
-    def punish(self, rate: float, seconds: float, pause: float) -> None:
-        """Grant no turn for *pause* seconds; for *seconds*, no bursts and at most *rate* turns a second."""
-        now = trio.current_time()
-        self._slow_rate, self._slow_until = min(rate, self._rate), now + seconds
-        self._full_at = max(self._full_at, now + pause)
+    def punish(self, rate: float, seconds: float) -> None:
+        """For *seconds*, grant no bursts and at most *rate* turns a second."""
+        self._slow_rate, self._slow_until = min(rate, self._rate), trio.current_time() + seconds
+
+    def pause(self, seconds: float) -> None:
+        """Grant no further turn for *seconds*; the bucket is empty then, so that what waits does not come at once."""
+        if seconds > 0:
+            self._full_at = max(self._full_at, trio.current_time() + seconds + self._burst / self._rate)
 
 
 @attrs.define

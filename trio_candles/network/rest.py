@@ -94,9 +94,9 @@ class Rest:
             date = None if "age" in response.headers else _date(response.headers.get("date"))
             return Answer(response.status_code, bytes(body), retry_after, trio.current_time() - asked, date)
 
-    def throttled(self, error: Throttled) -> None:
-        """Ask more slowly from now on, as the venue's penalty says; not at all for the seconds that *error* names, and
-        these are :data:`LONGEST_PAUSE` at most.
+    def refused(self, error: Throttled | Unavailable) -> None:
+        """Ask nothing for the seconds that *error* names, which are :data:`LONGEST_PAUSE` at most; after
+        :class:`Throttled`, ask more slowly from now on, as the venue's penalty says.
         """
         asked = error.retry_after or 0.0
         pause = min(asked, LONGEST_PAUSE)
@@ -106,7 +106,9 @@ class Rest:
                 self._urls[None], asked, printable(str(error)), pause,
             )  # fmt: skip
         for budget in self._budgets.values():
-            budget.punish(self._penalty.rate.per_second, self._penalty.seconds, pause)
+            budget.pause(pause)
+            if isinstance(error, Throttled):
+                budget.punish(self._penalty.rate.per_second, self._penalty.seconds)
 
 
 @attrs.define
@@ -122,14 +124,14 @@ class Counted:
         self.turns += request.weight
         return await self.rest.ask(request)
 
-    def throttled(self, error: Throttled) -> None:
-        """As :meth:`Rest.throttled`."""
-        self.rest.throttled(error)
+    def refused(self, error: Throttled | Unavailable) -> None:
+        """As :meth:`Rest.refused`."""
+        self.rest.refused(error)
 
 
 async def converse(rest: Rest | Counted, conversation: Fill) -> Filled:
     """What *conversation* has found at its end. Each of its requests is asked of *rest*, and it is sent the answer, or
-    :class:`Unavailable`. Raises what the conversation raises; after :class:`Throttled`, *rest* asks more slowly.
+    :class:`Unavailable`. Raises what the conversation raises; *rest* heeds a refusal (:meth:`Rest.refused`).
     """
     try:
         request = next(conversation)
@@ -143,8 +145,8 @@ async def converse(rest: Rest | Counted, conversation: Fill) -> Filled:
     except StopIteration as end:
         filled: Filled = end.value
         return filled
-    except Throttled as error:
-        rest.throttled(error)
+    except (Throttled, Unavailable) as error:
+        rest.refused(error)
         raise
 
 

@@ -63,11 +63,13 @@ async def _patiently(visit: Visit, rest: Rest, ask: Callable[[], Awaitable[T]]) 
     """What *ask* returns; a second attempt is made if the first found no answer: one bad answer is no failure."""
     try:
         return await ask()
-    except Unavailable:
+    except Unavailable as error:
+        if error.retry_after:
+            raise  # no second attempt before the venue wants one
         await trio.sleep(visit.pace.seconds(1))
         return await ask()
     except Throttled as error:
-        rest.throttled(error)
+        rest.refused(error)
         raise
 
 

@@ -2,11 +2,13 @@
 
 ======== =========================================================================================
 ledger   what the ledger says, in one transaction; for the tools as well
+sealed   the ledger's sealed days
 plan     what the ledger says about one request: the range, what is not known, what is empty
 files    rows out of day files whose digest the ledger knows, joined with those in the journal
 fold     minutes into a higher timeframe, where the day files do not follow yet
 candles  ``read_candles``: all of this, again if a file was replaced meanwhile
 spans    ``coverage``: the ledger as a table
+columns  that table's columns, without an object a span
 errors   why something could not be read
 ======== =========================================================================================
 

@@ -16,7 +16,7 @@ Imports nothing that makes tables, because check and preflight start with this m
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ import attrs
 from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, day_name, floor_to
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
-from trio_candles.store.accounts import EMPTY, GAP, SEALED, UNFILLABLE, AccountBroken, SealedDay, sealed_day
+from trio_candles.reading.sealed import SealedDays
+from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
+from trio_candles.store.accounts import Account as DayAccount
 from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
 from trio_candles.store.spans import touching
@@ -128,13 +130,12 @@ class Ledger:
         if found not in (FORMAT, *UPGRADES):
             raise UnknownFormat(found, FORMAT)
         self._format = int(found)
+        self._sealed = SealedDays(database, known=self._format >= 6)
         self.now = self._clock() if now is None else now()
         """The service's time in Unix ms, by the clock that was given or by the one that the directory remembers."""
         (newest,) = database.execute(
             "SELECT max(last_candle_ms) FROM series WHERE typeof(last_candle_ms) = 'integer'"
         ).fetchone()
-        self._sealed: tuple[object, list[SealedDay]] = None, []
-        """What was asked for last, and what was found: a plan asks for the same days several times."""
         self.present = Millis(max(floor_to(self.now, MINUTE), 0 if newest is None else newest + MINUTE))
         """The end of the newest minute that has happened. A clock says so, and so does a stored candle: the reader's
         clock may be the one that is wrong."""
@@ -197,16 +198,23 @@ class Ledger:
         """Open and unfillable gaps that touch ``[since, until)``, of a sealed day those minutes that are in the day;
         oldest first, or newest first.
         """
-        rows = self._touching("gap", _GAP, account, since, until)
-        found = [self._gap(row) for row in rows]
-        for one in self.sealed(account, since, until):
-            for letter, low, high in one.account.runs():
-                why = {GAP: one.account.gap, UNFILLABLE: one.account.unfillable}.get(letter)
-                if why is not None and low < until and high > since:
-                    state = "open" if letter == GAP else "unfillable"
-                    times = (Millis(low), Millis(high))
-                    found.append(GapSpan(account.id, *times, state, *attrs.astuple(why)))
+        found, happened = self.gaps_of_open_days(account, since, until), self._happened(until)
+        for _, _, day in self.sealed_minutes(account, since, until):
+            if day is not None:
+                found += [gap for gap in self._gaps_in(account, day) if gap.since < happened and gap.until > since]
         return sorted(found, key=lambda gap: gap.since, reverse=newest_first)
+
+    def gaps_of_open_days(self, account: Account, since: int, until: int) -> list[GapSpan]:
+        """As :meth:`gaps`, without those of sealed days."""
+        return [self._gap(row) for row in self._touching("gap", _GAP, account, since, until)]
+
+    def _gaps_in(self, account: Account, day: DayAccount) -> Iterator[GapSpan]:
+        """The gaps of the sealed *day* of *account*, oldest first."""
+        for letter, low, high in day.runs():
+            state, why = {GAP: ("open", day.gap), UNFILLABLE: ("unfillable", day.unfillable)}.get(letter, ("", None))
+            if why is not None:
+                since, until = Millis(low), self._happened(Millis(high))
+                yield GapSpan(account.id, since, until, state, *attrs.astuple(why))
 
     def _touching(self, table: str, columns: str, account: Account, since: int, until: int) -> list[Row]:
         """*columns* of the rows of *table* that touch ``[since, until)``, oldest first."""
@@ -215,29 +223,21 @@ class Ledger:
             {"id": account.id, "since": since, "until": self._happened(until)},
         ).fetchall()
 
-    def sealed(self, account: Account, since: int, until: int) -> list[SealedDay]:
-        """The sealed days that touch ``[since, until)``, oldest first; none before format 6."""
-        if self._format < 6 or since >= until:
-            return []
-        asked = (account.id, since, until)
-        if self._sealed[0] != asked:
-            rows = self._db.execute(
-                f"SELECT {SEALED} FROM sealed WHERE series_id = ? AND day_ms > ? AND day_ms < ? ORDER BY day_ms",
-                (account.id, since - DAY, until),
-            )
-            try:
-                self._sealed = asked, [sealed_day(account.series, row) for row in rows]
-            except AccountBroken as error:
-                raise LedgerUnreadable(f"{error}; the collector mends it, or run the audit") from error
-        return self._sealed[1]
+    def sealed_minutes(
+        self, account: Account, since: int, until: int
+    ) -> Iterator[tuple[Millis, str, DayAccount | None]]:
+        """The sealed days that touch ``[since, until)``, oldest first: the day, a letter for each of its minutes, and
+        its account, which is ``None`` where every minute is a candle. None before format 6.
+        """
+        return self._sealed.minutes(account.id, account.series, since, self._happened(until))
 
     def _gap(self, row: Row) -> GapSpan:
         id_, since, until, *rest = row
         return GapSpan(id_, since, self._happened(until), *rest)
 
-    def open_gaps(self) -> dict[int, GapTotals]:
-        """The totals of open gaps by the account's id; reads the whole table, which holds open and unfillable gaps
-        only.
+    def open_gaps(self, wanted: Iterable[Account]) -> dict[int, GapTotals]:
+        """The totals of open gaps by the account's id, those in sealed days of *wanted* accounts included. Reads no
+        other sealed day.
         """
         rows = self._db.execute(
             f"SELECT count(*), sum(min(until_ms, :present) - since_ms), min(first_seen_ms), {_GAP} FROM gap"
@@ -245,28 +245,28 @@ class Ledger:
             {"present": self.present},
         )  # with min(), SQLite takes the other columns from the row that has the minimum
         totals = {gap[0]: GapTotals(count, length, self._gap(gap)) for count, length, _, *gap in rows}
-        for account in self._with_sealed_gaps():
-            sealed = [gap for gap in self.gaps(account, 0, account.mark) if gap.state == "open"]
-            oldest = min(sealed, key=lambda gap: gap.first_seen)
-            totals[account.id] = GapTotals(len(sealed), sum(gap.until - gap.since for gap in sealed), oldest)
+        for account in wanted:
+            if not account.expected:  # of no other do sealed days have open gaps
+                days = self._sealed.with_open_gaps(account.id, account.series)
+                for gap in (gap for day in days for gap in self._gaps_in(account, day) if gap.state == "open"):
+                    before = totals.get(account.id, GapTotals(0, 0, gap))
+                    oldest = min(before.oldest, gap, key=lambda one: one.first_seen)
+                    totals[account.id] = GapTotals(before.count + 1, before.length + gap.until - gap.since, oldest)
         return totals
-
-    def _with_sealed_gaps(self) -> list[Account]:
-        """The series with gaps in sealed days: they are not expected any more."""
-        if self._format < 6:
-            return []
-        found = {id_ for (id_,) in self._db.execute("SELECT DISTINCT series_id FROM sealed WHERE unknown > 0")}
-        return [account for account in self.accounts() if account.id in found]
 
     def empties(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
         """Empty spans that touch ``[since, until)`` with their evidence, oldest first, whole."""
-        rows = self._touching("empty", "since_ms, until_ms, evidence", account, since, until)
-        found = [(low, self._happened(high), evidence) for low, high, evidence in rows]
-        for one in self.sealed(account, since, until):
-            evidence = one.account.empty or ""
-            spans = one.account.spans(EMPTY)
-            found += [(low, high, evidence) for low, high in spans if low < until and high > since]
+        found, happened = self.empties_of_open_days(account, since, until), self._happened(until)
+        for _, _, day in self.sealed_minutes(account, since, until):
+            if day is not None:
+                spans = ((low, self._happened(high), day.empty or "") for low, high in day.spans(EMPTY))
+                found += [span for span in spans if span[0] < happened and span[1] > since]
         return sorted(found, key=lambda span: span[0])
+
+    def empties_of_open_days(self, account: Account, since: int, until: int) -> list[tuple[int, int, str]]:
+        """As :meth:`empties`, without those of sealed days."""
+        rows = self._touching("empty", "since_ms, until_ms, evidence", account, since, until)
+        return [(low, self._happened(high), evidence) for low, high, evidence in rows]
 
     def begin_of_empty_run(self, account: Account, time: int) -> int:
         """The end of the last minute before *time* that is not empty."""
@@ -293,7 +293,8 @@ class Ledger:
             "SELECT since_ms, until_ms FROM underived WHERE series_id = ? AND since_ms < ? AND until_ms > ?",
             (account.id, until, since),
         ).fetchall()
-        sealed = [one for one in self.sealed(account, since, until) if timeframe not in one.shape.split()]
+        days = self._sealed.whole(account.id, account.series, since, until) if since < until else []
+        sealed = [one for one in days if timeframe not in one.shape.split()]
         return sorted([*noted, *((one.account.day, one.account.day + DAY) for one in sealed)])
 
     # --- rows
@@ -341,7 +342,7 @@ class Ledger:
         open_days = {str(path): (digest, pending) for path, digest, pending in rows}
         sealed = {
             f"{series.path}/{day_name(one.account.day)}.parquet": one.digests[series.timeframe]
-            for one in self.sealed(account, floor_to(Millis(since), DAY), until)
+            for one in self._sealed.whole(account.id, account.series, since, until)
             if series.timeframe in one.digests
         }
         of_sealed = {path: (digest, open_days.get(path, (None, None))[1]) for path, digest in sealed.items()}

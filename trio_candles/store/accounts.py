@@ -51,6 +51,7 @@ __all__ = [
     "account_in",
     "account_json",
     "sealed_day",
+    "sealed_minutes",
     "sealed_row",
     "shape_of",
 ]
@@ -113,8 +114,9 @@ class Account:
     """When the venue's market began, and the evidence; only where that was in this day."""
 
     def spans(self, letters: str) -> list[Interval]:
-        """The minutes that are one of *letters*, oldest first; neighbours that are the same are joined."""
-        return [(low, high) for found, low, high in self.runs() if found in letters]
+        """The minutes that are one of *letters*, oldest first; neighbours are joined."""
+        found = re.finditer(f"[{letters}]+", self.minutes)
+        return [(self.day + run.start() * MINUTE, self.day + run.end() * MINUTE) for run in found]
 
     def runs(self) -> Iterator[tuple[str, int, int]]:
         """The day in runs of one letter, oldest first: letter, since, until."""
@@ -245,16 +247,28 @@ def sealed_day(series: Series, row: Sequence[Any]) -> SealedDay:
     """The day that :func:`sealed_row` made a row of; :class:`AccountBroken` if *row* is not that of *series* which was
     written.
     """
-    *values, checksum = row
-    if _checksum(series, values) != checksum:
-        raise AccountBroken(f"{series}: the account of {values[0]!r} does not match its checksum")
+    text = sealed_minutes(series, row)
+    day, shape, _, detail, *_ = row
     try:
-        day, shape, minutes, detail, _ = values
-        text = STORED * MINUTES if minutes == _WHOLLY_STORED else zlib.decompress(minutes).decode()
         evidence = json.loads(zlib.decompress(detail))
         return SealedDay(_account(series, day, text, evidence), evidence["digests"], shape)
     except (ValueError, LookupError, TypeError, zlib.error) as error:
+        raise AccountBroken(f"{series}: the account of {day!r} cannot be read: {error!r}") from error
+
+
+def sealed_minutes(series: Series, row: Sequence[Any]) -> str:
+    """The letters of the day that :func:`sealed_row` made a row of, for whoever needs no evidence: a tenth of the work
+    of :func:`sealed_day`, and as careful.
+    """
+    *values, checksum = row
+    if _checksum(series, values) != checksum:
+        raise AccountBroken(f"{series}: the account of {values[0]!r} does not match its checksum")
+    minutes = values[2]
+    try:
+        text = STORED * MINUTES if minutes == _WHOLLY_STORED else zlib.decompress(minutes).decode()
+    except (ValueError, TypeError, zlib.error) as error:
         raise AccountBroken(f"{series}: the account of {values[0]!r} cannot be read: {error!r}") from error
+    return text
 
 
 def _checksum(series: Series, values: Sequence[Any]) -> int:

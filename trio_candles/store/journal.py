@@ -9,7 +9,6 @@ Blocking; the writer calls it in a thread. ``sqlite3.Error`` passes through: the
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -35,15 +34,17 @@ from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.losses import Losses
 from trio_candles.store.mending import Mender
+from trio_candles.store.meta import Meta
 from trio_candles.store.opening import GoOn, JournalBroken, OtherFormat, is_temporary, prepare, put_to_rest
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.salvage import Salvaged
 from trio_candles.store.samples import Samples
-from trio_candles.store.schema import ABSENT, SUSPECT, TIMEFRAMES, WAITS
+from trio_candles.store.schema import ABSENT, SUSPECT, TIMEFRAMES
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.sealing import Sealing
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
+from trio_candles.store.waiting import count_waiting, waiting_longest
 
 __all__ = [
     "Journal",
@@ -66,6 +67,7 @@ class Journal:
 
     def __init__(self, database: sqlite3.Connection, stored_elsewhere: StoredElsewhere) -> None:
         self._db = database
+        self._meta = Meta(database)
         self._underived = Underived(database)
         self._entries = Entries(database)
         self.sealed = Sealed(database, self._entries)
@@ -157,24 +159,17 @@ class Journal:
 
     def meta(self) -> dict[str, str]:
         """What the directory remembers: kind, seed, clock, when it was last stopped."""
-        return {str(key): str(value) for key, value in self._db.execute("SELECT key, value FROM meta")}
+        return self._meta.read()
 
     def remember(self, **values: object) -> None:
         """Keep *values* as text; ``None`` forgets."""
         with self._transaction():
-            self._remember(values)
-
-    def _remember(self, values: dict[str, object]) -> None:
-        for key, value in values.items():
-            if value is None:
-                self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
-            else:
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
+            self._meta.keep(values)
 
     def suspect(self) -> None:
         """Leave word that the file is damaged, so that the next start checks all of it; nothing if that fails, too."""
         with suppress(sqlite3.Error):
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, 'True')", (SUSPECT,))
+            self._meta.keep({SUSPECT: True})
 
     def publish(
         self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
@@ -183,15 +178,7 @@ class Journal:
         *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
         """
         with self._transaction():
-            self._db.execute("DELETE FROM venue_state")  # of venues that are not collected any more, too
-            self._db.executemany(
-                "INSERT INTO venue_state (venue, status, connected, received, saved, reconnects, rejected,"
-                " at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*state, now) for state in states],
-            )
-            self._remember({"store_errors": json.dumps(dict(errors)) if errors else None, WAITS: waits})
-            if waits is None:
-                self._remember({"latest_ms": now})
+            self._meta.publish(states, errors, now, waits)
 
     # --- series
 
@@ -228,7 +215,7 @@ class Journal:
                 self._verdicts.unsure(Unsure(one, entry.mark, until, reason), now)
                 self.revisions.begin(entry.id, entry.mark)
             self._entries.expect(series)
-            self._remember({LEDGER_LOST: None})
+            self._meta.keep({LEDGER_LOST: None})
         self.tidy(now)
 
     def _expect_again(self, entry: Entry) -> None:
@@ -241,7 +228,7 @@ class Journal:
         """Let go of some of what is old: history, and contradictions that REST has not settled; returns whether more is
         left, for all of it at once would hold up the commits. Once a day will do."""
         with self._transaction():
-            steps = self.gaps.forget_old_events, self.revisions.give_up_old, self.revisions.forget_old
+            steps = self.gaps.history.forget_old, self.revisions.give_up_old, self.revisions.forget_old
             return any([step(now, TIDIED_AT_ONCE) == TIDIED_AT_ONCE for step in steps])
 
     def rebuild(
@@ -263,7 +250,7 @@ class Journal:
         """
         with self._transaction():
             lost = self._losses.rebuild(digests, stored, days, salvaged or Salvaged(), sealed)
-            self._remember({LEDGER_LOST: True, "latest_ms": latest})
+            self._meta.keep({LEDGER_LOST: True, "latest_ms": latest})
         return lost
 
     def spans(self) -> dict[Series, tuple[Millis, Millis]]:
@@ -289,7 +276,7 @@ class Journal:
                 self._verdicts.judge(verdict, now, judged)
             self._count(judged, rejected or {})
             self.revisions.count(judged.compared)
-            self._remember({"latest_ms": now})
+            self._meta.keep({"latest_ms": now})
         return judged
 
     def _count(self, judged: Judged, before: Mapping[tuple[str, str], int]) -> None:
@@ -316,13 +303,13 @@ class Journal:
 
     # --- towards the day files
 
-    def waiting_days(self) -> list[tuple[Series, Millis]]:
-        """The (series, day) pairs for which candles wait."""
-        rows = self._db.execute(
-            f"SELECT DISTINCT series_id, open_ms - open_ms % {DAY} AS day"
-            " FROM candle JOIN series ON series.id = series_id ORDER BY venue, symbol, timeframe, day"
-        )
-        return [(self._entries.series(id_), Millis(day)) for id_, day in rows]
+    def waiting_days(self, count: int | None = None) -> list[tuple[Series, Millis]]:
+        """The (series, day) pairs for which candles wait, those that have waited longest first; at most *count*."""
+        return [(self._entries.series(id_), day) for id_, day in waiting_longest(self._db, count)]
+
+    def waiting_count(self) -> tuple[int, int]:
+        """How many candles wait, and for how many days' files."""
+        return count_waiting(self._db)
 
     def waiting(self, series: Series, day: Millis) -> list[Candle]:
         """The candles that wait for that day's file, oldest first."""
@@ -397,7 +384,7 @@ class Journal:
         """Remember which *timeframes* are derived, and that nothing is known of the aggregates of *days*."""
         with self._transaction():
             self._derive_anew(days)
-            self._remember({TIMEFRAMES: ",".join(timeframes)})
+            self._meta.keep({TIMEFRAMES: ",".join(timeframes)})
 
     def _derive_anew(self, days: Iterable[tuple[Series, Millis]]) -> None:
         self._underived.add_days((self._entries[series].id, day) for series, day in days)
@@ -409,9 +396,7 @@ class Journal:
 
     def underived_days(self) -> list[tuple[Series, Millis]]:
         """The (series, day) whose aggregates are behind although no candle waits for the day; the newest days first."""
-        waiting = set(self.waiting_days())
-        days = [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
-        return [day for day in days if day not in waiting]
+        return [(self._entries.series(series_id), day) for series_id, day in self._underived.days()]
 
     def day_ledger(self, series: Series, day: Millis) -> DayLedger:
         """What the minutes of *day* are, and which of them aggregates do not know yet."""

@@ -195,7 +195,7 @@ CREATE TABLE meta (
 CREATE TABLE gap_event (                -- the history of every gap, of the last 90 days; at_ms is when it began
     at_ms INTEGER NOT NULL,
     series_id INTEGER NOT NULL, since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
-    event TEXT NOT NULL,                -- opened | stored | empty | absent | unfillable | unlisted
+    event TEXT NOT NULL,                -- opened | stored | empty | absent | first_row | unfillable | unlisted
     detail TEXT NOT NULL
 );
 CREATE INDEX gap_event_series ON gap_event (series_id, until_ms);

@@ -15,12 +15,10 @@ Works inside the journal's transactions, on its connection.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import attrs
 
-from trio_candles.candles.intervals import Interval, clip
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series
 from trio_candles.store.accounts import EMPTY, GAP, NOT_EXPECTED, STORED, UNFILLABLE, Account, Unknown
 from trio_candles.store.entries import OVER, Entries, Entry
@@ -79,30 +77,32 @@ class Sealing:
             return None
         if not self._is_written(entry, series, day, timeframes):
             return None
-        mark = self._revisions.mark(entry.id)
-        compared = mark is not None and mark >= until
-        if not compared and filling and now < day + DAY + UNANSWERED:
+        account = self.as_it_stands(series, day, compared=False)
+        if account is None:
             return None
-        return self.as_it_stands(series, day, compared=compared)
+        mark = self._revisions.mark(entry.id)
+        # The mark goes on to the next candle, which a thin pair may not have for long.
+        if mark is not None and STORED not in account.minutes[max(0, (mark - day) // MINUTE) :]:
+            return attrs.evolve(account, compared=True)
+        return account if not filling or now >= day + DAY + UNANSWERED else None
 
     def as_it_stands(self, series: Series, day: Millis, *, compared: bool) -> Account | None:
         """The account of the open *day*, whatever is written of it; ``None`` if one of its gaps is to be filled."""
         entry = self._entries[series]
         since, until = max(day, entry.first), min(Millis(day + DAY), entry.mark)
         letters = bytearray(NOT_EXPECTED.encode() * (DAY // MINUTE))
-        _write(letters, day, [(since, until)], STORED)
+        _write(letters, day, since, until, STORED)
         why: dict[str, Unknown] = {}
-        for low, high, state, *rest in self._rows(
-            "gap", "state, reason, detail, first_seen_ms, attempts, last_error", entry, day
-        ):
+        columns = "since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error"
+        for low, high, state, *rest in self._rows("gap", columns, entry, day):
             if state == "open" and entry.expected:
                 return None
             letter = GAP if state == "open" else UNFILLABLE
-            _write(letters, day, [(low, high)], letter)
+            _write(letters, day, low, high, letter)
             why[letter] = Unknown(*rest)
-        empty = None
-        for low, high, empty in self._rows("empty", "evidence", entry, day):  # noqa: B007  (the newest)
-            _write(letters, day, [(low, high)], EMPTY)
+        for low, high in self._rows("empty", "since_ms, until_ms", entry, day):  # of a thin pair 720
+            _write(letters, day, low, high, EMPTY)
+        (empty,) = self._rows("empty", "evidence", entry, day, "DESC LIMIT 1").fetchone() or (None,)
         listed = self._db.execute(
             "SELECT since_ms, evidence FROM listing WHERE series_id = ? AND since_ms >= ? AND since_ms < ?",
             (entry.id, day, day + DAY),
@@ -126,15 +126,14 @@ class Sealing:
         pending = "SELECT 1 FROM day_file WHERE path = ? AND pending IS NOT NULL"
         return not any(self._db.execute(pending, (path,)).fetchone() for path in paths)
 
-    def _rows(self, table: str, columns: str, entry: Entry, day: Millis) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, table: str, columns: str, entry: Entry, day: Millis, order: str = "ASC") -> sqlite3.Cursor:
         return self._db.execute(
-            f"SELECT since_ms, until_ms, {columns} FROM {table} WHERE {touching(table)} ORDER BY since_ms",
+            f"SELECT {columns} FROM {table} WHERE {touching(table)} ORDER BY since_ms {order}",
             {"id": entry.id, "since": day, "until": day + DAY},
         )
 
 
-def _write(letters: bytearray, day: Millis, spans: Iterable[Interval], letter: str) -> None:
-    """Let the minutes of *spans* that are of *day* be *letter*."""
-    for low, high in clip(spans, day, day + DAY):
-        since, until = (low - day) // MINUTE, (high - day) // MINUTE
-        letters[since:until] = letter.encode() * (until - since)
+def _write(letters: bytearray, day: Millis, low: int, high: int, letter: str) -> None:
+    """Let the minutes of ``[low, high)`` that are of *day* be *letter*."""
+    since, until = max(low - day, 0) // MINUTE, min(high - day, DAY) // MINUTE
+    letters[since:until] = letter.encode() * (until - since)

@@ -25,11 +25,13 @@ def touching(table: str, only: str = "") -> str:
 
 def cut_empty(database: sqlite3.Connection, series_id: int, since: int, until: int) -> None:
     """Take ``[since, until)`` out of the spans of empty minutes; what lies outside stays."""
-    rows = database.execute(
-        f"SELECT since_ms, until_ms, evidence FROM empty WHERE {touching('empty')}",
-        {"id": series_id, "since": since, "until": until},
+    span = {"id": series_id, "since": since, "until": until}
+    across = database.execute(  # the first and the last one at most; a day may have 720
+        "SELECT since_ms, until_ms, evidence FROM empty"
+        f" WHERE {touching('empty')} AND (since_ms < :since OR until_ms > :until)",
+        span,
     ).fetchall()
-    for low, high, evidence in rows:
-        database.execute("DELETE FROM empty WHERE series_id = ? AND since_ms = ?", (series_id, low))
+    database.execute(f"DELETE FROM empty WHERE {touching('empty')}", span)
+    for low, high, evidence in across:
         for begin, end in subtract([(low, high)], [(since, until)]):
             database.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (series_id, begin, end, evidence))

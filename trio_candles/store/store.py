@@ -175,10 +175,12 @@ class Store:
         """The days that a flush has something to do for: :meth:`unsaved` ones, and then the :meth:`underived`."""
         return [*self.unsaved(), *self.underived()]
 
-    def unsaved(self) -> list[DayFile]:
-        """The day files for which candles wait in the journal."""
+    def unsaved(self, count: int | None = None) -> list[DayFile]:
+        """The day files for which candles wait in the journal, those that have waited longest first; at most *count*,
+        which is cheap however many wait.
+        """
         with self.guarded():
-            return [DayFile(series, day) for series, day in self.journal.waiting_days()]
+            return [DayFile(series, day) for series, day in self.journal.waiting_days(count)]
 
     def underived(self) -> list[DayFile]:
         """The other days whose aggregates are behind their minutes, as these files of minutes; the newest first."""

@@ -97,9 +97,11 @@ class Underived:
         )
 
     def days(self) -> list[tuple[int, Millis]]:
-        """The (series id, day) that are noted, the newest days first."""
+        """The (series id, day) that are noted, and for which no candle waits; the newest days first."""
         rows = self._db.execute(
-            f"SELECT DISTINCT series_id, since_ms - since_ms % {DAY} AS day FROM underived ORDER BY day DESC, series_id"
+            f"WITH noted AS (SELECT DISTINCT series_id AS id, since_ms - since_ms % {DAY} AS day FROM underived)"
+            " SELECT id, day FROM noted WHERE NOT EXISTS (SELECT 1 FROM candle"
+            f" WHERE series_id = id AND open_ms >= day AND open_ms < day + {DAY}) ORDER BY day DESC, id"
         )
         return [(series_id, Millis(day)) for series_id, day in rows]
 

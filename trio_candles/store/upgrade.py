@@ -25,9 +25,11 @@ AT_ONCE = 200
 """Days in one transaction: between two of them a start can be stopped."""
 
 
-def seal_old_days(journal: Journal, timeframes_of: Callable[[Series], Sequence[str]], go_on: GoOn) -> None:
+def seal_old_days(
+    journal: Journal, timeframes_of: Callable[[Series], Sequence[str]], go_on: GoOn, at_once: int = AT_ONCE
+) -> None:
     """Seal what can be sealed, once after an upgrade. *timeframes_of* gives the higher timeframes of which a series may
-    have files; *go_on* is called before each batch, and may raise.
+    have files; *go_on* is called before each batch of *at_once* days, and may raise.
     """
     meta = journal.meta()
     if UNSEALED not in meta:
@@ -35,8 +37,8 @@ def seal_old_days(journal: Journal, timeframes_of: Callable[[Series], Sequence[s
     configured = [name for name in meta.get(TIMEFRAMES, "").split(",") if name]
     ends = journal.newest_candles()
     days = [(series, day) for series, day in journal.open_days() if series in ends and day + DAY <= ends[series]]
-    for number in range(0, len(days), AT_ONCE):
-        batch = days[number : number + AT_ONCE]
+    for number in range(0, len(days), at_once):
+        batch = days[number : number + at_once]
         go_on("Sealing the days of an earlier version", number, len(days))
         found = []
         for series, day in batch:

@@ -318,9 +318,10 @@ class Verdicts:
         The listing is not believed if it is beyond the mark, if an earlier minute is stored or empty, or if the page
         itself has an earlier candle; then the page proves nothing about the earlier minutes that were asked for.
         """
-        if page.listed is None:
+        listed = page.listed or self._gaps.observed_first(entry, page, now)
+        if listed is None:
             return
-        since, evidence = page.listed
+        since, evidence = listed
         known = max(since - entry.first, 0) - intervals.length(self._gaps.within(entry, entry.first, since))
         if known or since > entry.mark or any(candle.open_time < since for candle in page.candles):
             error, until = f"the venue says that its market began later ({evidence})", min(page.until, since)

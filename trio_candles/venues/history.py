@@ -199,6 +199,7 @@ class Why(StrEnum):
     NO_TRADE_AFTER = "no trade after it yet"
     NO_TRADE_BEFORE = "no trade before it is served"
     BEFORE_FIRST = "before the first trade"
+    BEYOND_DEPTH = "beyond the depth that the venue documents, and its newest rows are served"
     NOT_REACHED = "trades not reached"
     """The requests of this fill are used up: another fill for the missing minutes will reach other trades."""
 
@@ -211,8 +212,9 @@ class Using(Enum):
     TRADES = "trades by id alone, where the venue has them"
 
 
-ABSENT = frozenset({Why.LEFT_OUT, Why.NO_ROW_YET, Why.ID_HOLE, Why.NO_TRADE_BEFORE})
-"""The reasons which mean that the venue gave a good answer, with what lies around these minutes and without them."""
+ABSENT = frozenset({Why.LEFT_OUT, Why.NO_ROW_YET, Why.ID_HOLE, Why.NO_TRADE_BEFORE, Why.BEYOND_DEPTH})
+"""The reasons which mean that the venue gave a good answer, with what lies around these minutes, or with all that can
+still be expected, and without them."""
 
 
 @attrs.frozen
@@ -242,6 +244,9 @@ class Filled:
     """What was not understood first in an answer, if anything was not: a row, or all of a later answer."""
     shown: Shown | None = None
     """What the answers showed of the newest trade; to be told to a later fill (:attr:`Heard.shown`)."""
+    first_row: tuple[Millis, str] | None = None
+    """The minute of the oldest row of answers that reach a day further back, and what they were; no fill says so, but
+    who asked (:mod:`trio_candles.collector.horizon`)."""
 
 
 Fill = Generator[Request, Answer, Filled]
@@ -314,6 +319,18 @@ class History(Protocol):
 
     def reach(self, now: Millis) -> Millis:
         """The first minute of which rows are served (Unix ms); 0 where rows go far enough back."""
+        ...
+
+    @property
+    def depth(self) -> Millis | None:
+        """How many ms back from now anything at all is served, by whatever way, as the venue documents; ``None``: as
+        far back as there is something, or the documents give no number.
+        """
+        ...
+
+    @property
+    def tells_listing(self) -> bool:
+        """Whether the venue tells when a market began, by a date or by its first trade: :attr:`Filled.listed`."""
         ...
 
     def fill(

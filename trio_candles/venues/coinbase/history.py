@@ -124,6 +124,9 @@ class CoinbaseHistory:
         """0: it is commonly reported that rows go back to the listing."""
         return Millis(0)
 
+    depth = None  # trades go back to the first one; of rows no depth is documented
+    tells_listing = True
+
     def fill(
         self,
         series: Series,

@@ -138,6 +138,9 @@ class KrakenHistory:
         """Twelve hours ago, less a margin."""
         return Millis(floor_to(now, MINUTE) - _REACH + _MARGIN)
 
+    depth = None  # documented: trades go back to the first one
+    tells_listing = True
+
     def fill(
         self,
         series: Series,

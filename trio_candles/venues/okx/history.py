@@ -103,6 +103,9 @@ class OkxHistory:
         """0: the documented depth is recent years."""
         return Millis(0)
 
+    depth = None  # documented: recent years, which is no number
+    tells_listing = True
+
     def fill(
         self,
         series: Series,
