@@ -227,7 +227,7 @@ class Ledger:
         return self._spans("gap", series, "reason")
 
     def opened(self, series: Series) -> dict[int, str]:
-        """Minutes that were ever a gap, and the reason at first."""
+        """Minutes that are a gap or were one for five minutes, and the reason at first."""
         rows = self._db.execute(  # type: ignore[attr-defined]
             "SELECT since_ms, until_ms, detail FROM gap_event JOIN series ON series.id = series_id"
             " WHERE event = 'opened' AND venue = ? AND symbol = ? ORDER BY at_ms",
@@ -237,7 +237,7 @@ class Ledger:
         for since, until, detail in rows:
             for minute in range(since, until, MINUTE):
                 found.setdefault(minute, detail.partition(":")[0])
-        return found
+        return self.gaps(series) | found
 
     def empties(self, series: Series) -> dict[int, str]:
         """Empty minutes and their evidence."""

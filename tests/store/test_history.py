@@ -110,9 +110,9 @@ def test_read_in_the_order_of_time_the_history_opens_and_ends_each_minute_by_tur
         for what, length, later in some:
             now = max(now + later, mark)
             if what in ("unsure", "candle"):
-                now = max(now, mark + length)
+                now = max(now, mark + length) + 1
                 candles = [candle(minute) for minute in range(mark, mark + length)]
-                journal.commit(candles if what == "candle" else [unsure(mark, mark + length)], at(now + 1))
+                journal.commit(candles if what == "candle" else [unsure(mark, mark + length)], at(now))
                 mark += length
             elif what == "close":
                 journal.commit([empty(max(0, mark - 2 * length), max(1, mark - length))] if mark else [], at(now))
