@@ -388,15 +388,15 @@ class Machine:
         for name, content in self.disk.contents().items():
             if not content or not name.endswith(".parquet") or name.split("/")[2:3] != ["1m"]:
                 continue
+            columns = ["venue", "symbol", "open_time_ms", "open", "high", "low", "close", "volume"]
             try:
-                rows = pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist()
-            except (OSError, ValueError):
+                table = pq.read_table(pa.BufferReader(content), columns=columns, use_threads=False)
+                rows = [tuple(row[name] for name in columns) for row in table.to_pylist()]
+            except (OSError, ValueError, LookupError):
                 if "file" not in self.lost:
                     raise
                 continue
-            for row in rows:
-                key = (row["venue"], row["symbol"], row["open_time_ms"])
-                found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+            found |= {(venue, symbol, time): tuple(numbers) for venue, symbol, time, *numbers in rows}
         return found
 
     def check_nothing_is_lost(self) -> None:

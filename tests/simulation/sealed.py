@@ -8,6 +8,7 @@ file of minutes, and both say the same::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import zlib
@@ -131,6 +132,11 @@ def account_in(content: bytes) -> Day | None:
     return one
 
 
+def is_as_sealed(one: Day, content: bytes) -> bool:
+    """Whether *content*, of the day's file of minutes, is what was sealed."""
+    return hashlib.blake2b(content, digest_size=32).hexdigest() == one.digests.get("1m")
+
+
 def judge_account(one: Day) -> None:
     """A letter for each minute, and evidence, in words, of each kind that occurs and of no other."""
     if len(one.letters) != 1440 or set(one.letters) - set(".ceug") or not set(one.letters) - {"."}:
@@ -152,7 +158,7 @@ def minutes_of(database: sqlite3.Connection, files: Mapping[str, bytes | None]) 
     return {
         key: one.letters
         for key, one in days.items()
-        if (content := files.get(path_of(*key))) and (told := account_in(content)) and told.letters == one.letters
+        if (content := files.get(path_of(*key))) and is_as_sealed(one, content) and account_in(content)
     }
 
 
@@ -211,12 +217,9 @@ def _judge_file(database: sqlite3.Connection, files: Mapping[str, bytes | None],
             raise Broken("sealed", f"{one.name}: the digest of its file is in two places")
         return  # it is being replaced
     content = files.get(path)
-    if content is None or "account" not in one.shape:
+    if content is None or "account" not in one.shape or not is_as_sealed(one, content):
         return  # lost or damaged, and not found yet; or all of it is empty, and the file is still to come
-    try:
-        told = account_in(content)
-    except (OSError, ValueError):
-        return  # damaged
+    told = account_in(content)
     if told is not None and (told.letters, told.evidence) != (one.letters, one.evidence):
         raise Broken("sealed", f"{one.name}: ledger and file differ: {one.evidence}, {told.evidence}")
 

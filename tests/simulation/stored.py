@@ -54,7 +54,10 @@ def rows_of(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> di
     found: dict[int, Row] = {}
     length = LENGTHS[timeframe] * MINUTE
     for path in sorted(folder.glob("*.parquet")) if folder.is_dir() else ():
-        table = pq.read_table(path, use_threads=False)
+        try:
+            table = pq.read_table(path, use_threads=False)
+        except (OSError, ValueError) as error:
+            raise Broken("unreadable", f"{path}: {error}") from error
         if table.column_names != COLUMNS:
             raise Broken("columns", f"{path}: {table.column_names}")
         times = table.column("open_time_ms").to_pylist()

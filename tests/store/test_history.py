@@ -11,7 +11,8 @@ from pages import page, rest
 
 from trio_candles.candles.model import DAY, MINUTE, Attempt, Millis, Reason
 from trio_candles.store.due import TIDIED_AT_ONCE
-from trio_candles.store.gaps import EVENTS_KEPT, WORTH_TELLING
+from trio_candles.store.gaps import WORTH_TELLING
+from trio_candles.store.history import EVENTS_KEPT
 from trio_candles.store.revisions import LISTED, REVISIONS_KEPT, UNSETTLED_FOR
 
 TOLD = WORTH_TELLING // MINUTE
@@ -175,7 +176,7 @@ def test_a_settled_revision_that_makes_no_sense_outvotes_nothing(tmp_path):
 def test_old_history_is_let_go_of_in_parts(journal):
     count = TIDIED_AT_ONCE * 2 + 1
     for minute in range(count):
-        journal.gaps.event(1, at(minute), at(minute + 1), "stored", "x", NOON)
+        journal.gaps.history.add(1, at(minute), at(minute + 1), "stored", "x", NOON)
     now = Millis(NOON + EVENTS_KEPT + 1)
     left = []
     while True:
@@ -222,7 +223,7 @@ def test_the_doubts_of_one_venue_do_not_hide_those_of_another(journal):
 
 def test_letting_go_of_history_reads_no_history_that_is_kept(journal):
     for minute in range(10_000):
-        journal.gaps.event(1, at(minute), at(minute + 1), "stored", "x", LATE)
+        journal.gaps.history.add(1, at(minute), at(minute + 1), "stored", "x", LATE)
     revise(journal, 0, at(5))
     fill_with_doubts(journal, 10_000, 0, "kept")
     rows(journal, "UPDATE revision SET at_ms = ?", LATE)

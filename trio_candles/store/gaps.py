@@ -35,6 +35,7 @@ from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Series, Unsure, floor_to
 from trio_candles.store.accounts import GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.history import GapHistory
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.spans import touching
@@ -44,8 +45,6 @@ from trio_candles.venues.history import History
 __all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 STATES = ("open", "unfillable")
-EVENTS_KEPT = 90 * 86_400_000
-"""How long the history of gaps is kept, in ms."""
 WORTH_TELLING = Millis(5 * MINUTE)
 """A minute that was a gap for fewer ms after its end has no history: of a quiet pair, each minute is one."""
 OLD_ENOUGH = Millis(60 * MINUTE)
@@ -120,12 +119,13 @@ def wait_after(attempts: int, until: int, now: Millis) -> Millis:
 
 
 class Gaps:
-    """The tables ``gap`` and ``gap_event`` of an open journal."""
+    """The table ``gap`` of an open journal."""
 
     def __init__(self, database: sqlite3.Connection, entries: Entries, sealed: Sealed) -> None:
         self._db = database
         self._entries = entries
         self._sealed = sealed
+        self.history = GapHistory(database)
 
     # --- what there is
 
@@ -200,8 +200,8 @@ class Gaps:
         if since < told:
             text = f"{reason}: {detail}" if detail else reason
             grows = grows and until <= _worth_telling(before[5])
-            if not (grows and self._extend_event(entry.id, since, until, text)):
-                self.event(entry.id, since, told, "opened", text, now)
+            if not (grows and self.history.extend(entry.id, since, until, text)):
+                self.history.add(entry.id, since, told, "opened", text, now)
         if grows:
             self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (until, before[4]))
             return
@@ -219,7 +219,7 @@ class Gaps:
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until, self._tell(entry, row, since, until, now))
             if low < high:
-                self.event(entry.id, low, high, event, detail, now)
+                self.history.add(entry.id, low, high, event, detail, now)
         return self.forget(entry, since, until, now)
 
     def _tell(self, entry: Entry, row: _Row, since: int, until: int, now: Millis) -> int:
@@ -231,7 +231,7 @@ class Gaps:
         if low < high and row.state == "open":
             at = Millis(max(row.seen, low + MINUTE))
             text = f"{row.reason}: {row.detail}" if row.detail else row.reason
-            self.event(entry.id, low, high, "opened", text, at)
+            self.history.add(entry.id, low, high, "opened", text, at)
         return end
 
     def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
@@ -371,7 +371,7 @@ class Gaps:
                 self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
         gaps = clip([(row.since, row.until) for row in rows], since, until)
         for low, high in subtract(gaps, [(low, high) for low, high, _, _ in earlier]):
-            self.event(entry.id, low, high, "absent", error, now)
+            self.history.add(entry.id, low, high, "absent", error, now)
 
     def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
         """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
@@ -394,7 +394,7 @@ class Gaps:
             (entry.id, since),
         ).fetchone()
         if before is None:
-            self.event(entry.id, entry.first, since, "first_row", said, now)
+            self.history.add(entry.id, entry.first, since, "first_row", said, now)
         if before is None or before[0] > now - SPACED:
             return None
         return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
@@ -411,7 +411,7 @@ class Gaps:
         for rowid, low, high, at, detail in rows:
             self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
             for begin, end in subtract([(low, high)], [(since, until)]):
-                self.event(entry.id, begin, end, "absent", detail, at)
+                self.history.add(entry.id, begin, end, "absent", detail, at)
 
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
@@ -421,38 +421,8 @@ class Gaps:
                 self._tell(entry, row, low, high, now)
                 self._cut(row, low, high, now)
                 self._db.execute("UPDATE gap SET state = 'unfillable', last_error = ? WHERE id = ?", (evidence, row.id))
-                self.event(entry.id, low, high, "unfillable", evidence, now)
+                self.history.add(entry.id, low, high, "unfillable", evidence, now)
                 self._entries.count_in_gaps(entry, low - high)
-
-    # --- history
-
-    def event(self, series_id: int, since: int, until: int, event: str, detail: str, now: Millis) -> None:
-        """Append to the history of ``[since, until)``."""
-        self._db.execute(
-            "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
-        )
-
-    def _extend_event(self, series_id: int, since: Millis, until: Millis, detail: str) -> bool:
-        """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
-
-        Not over minutes that something has happened to since then: read in order, the history must stay true.
-        """
-        extended = self._db.execute(
-            "UPDATE gap_event SET until_ms = :until WHERE rowid = (SELECT max(rowid) FROM gap_event"
-            " WHERE series_id = :id AND until_ms = :since AND event = 'opened' AND detail = :detail)"
-            " AND NOT EXISTS (SELECT 1 FROM gap_event AS later WHERE later.series_id = :id"
-            " AND later.until_ms > :since AND later.since_ms < :until)",
-            {"id": series_id, "since": since, "until": until, "detail": detail},
-        )
-        return extended.rowcount == 1
-
-    def forget_old_events(self, now: Millis, count: int) -> int:
-        """Let go of history that is older than :data:`EVENTS_KEPT`, at most *count* events; returns how many."""
-        return self._db.execute(
-            "DELETE FROM gap_event WHERE rowid IN (SELECT rowid FROM gap_event INDEXED BY gap_event_at"
-            " WHERE at_ms < ? LIMIT ?)",
-            (now - EVENTS_KEPT, count),
-        ).rowcount
 
 
 def _worth_telling(now: int) -> int:

@@ -228,7 +228,7 @@ class Journal:
         """Let go of some of what is old: history, and contradictions that REST has not settled; returns whether more is
         left, for all of it at once would hold up the commits. Once a day will do."""
         with self._transaction():
-            steps = self.gaps.forget_old_events, self.revisions.give_up_old, self.revisions.forget_old
+            steps = self.gaps.history.forget_old, self.revisions.give_up_old, self.revisions.forget_old
             return any([step(now, TIDIED_AT_ONCE) == TIDIED_AT_ONCE for step in steps])
 
     def rebuild(
