@@ -62,6 +62,8 @@ class Day:
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
     receipt: str | None = None
     """What the next audit may believe; only where nothing is wrong."""
+    believed: bool = False
+    """Whether an earlier audit's receipt was believed, and no file was decoded."""
 
     def pieces(self) -> list[Piece]:
         """All rows that there are."""

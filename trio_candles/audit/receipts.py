@@ -65,11 +65,6 @@ class Found:
             path = day_file_path(day.cell, name)
             day.files[name] = Piece(day.cell, series, path, _NO_ROWS, bits=bits, first=first, last=last, rows=rows)
 
-    def is_sound(self, now: int) -> bool:
-        """Whether it may be true at *now*: rows in the future must be looked at, whenever they were found."""
-        base = next((rows for name, rows, _, _ in self.files if name == "1m"), 0)
-        return base == self.minutes.bit_count() and all(last is None or last <= now for _, _, _, last in self.files)
-
     def text(self) -> str:
         """As it lies in the file."""
         return json.dumps([self.files, f"{self.minutes:x}"], separators=(",", ":"))
@@ -82,8 +77,9 @@ class Found:
         for name, *_ in found:
             Timeframe.parse(name)
         bits = int(minutes, 16)
-        if not 0 <= bits < 1 << DAY // MINUTE:
-            raise ValueError("not the minutes of a day")
+        rows = next((rows for name, rows, *_ in found if name == "1m"), 0)
+        if not 0 <= bits < 1 << DAY // MINUTE or rows != bits.bit_count():
+            raise ValueError("not the minutes of the day's rows")
         return cls(found, bits)
 
 
@@ -96,8 +92,8 @@ def _time(value: Any) -> int | None:  # noqa: ANN401
 def seal_of(day: Day, found: Found, contents: Mapping[str, Content], due: Sequence[str], closed_by: int) -> str:
     """The seal of a receipt that *found* is what *day*'s files are, their *contents* being as read now.
 
-    *day* has its files, with or without rows. *due* are the aggregates that must be there, *closed_by* is the end of
-    what is accounted for.
+    *day* has its files, with or without rows. *due* are the aggregates that must be there. *closed_by* is the end of
+    what is accounted for and has happened: under a clock by which a row is in the future this is another one.
     """
     assert day.account is not None
     _, empty, doubtful = states(day)
@@ -137,6 +133,8 @@ class Receipts:
     """Cell -> line."""
     broken: int = 0
     """How many lines could not be read."""
+    believed: int = 0
+    """How many were believed by this audit."""
 
     @classmethod
     def read(cls, path: Path) -> Receipts:
@@ -165,8 +163,9 @@ class Receipts:
         except (ValueError, TypeError):
             return None
 
-    def give(self, cell: Cell, line: str | None) -> None:
-        """The receipt of *cell* is *line* from now on; ``None``: none."""
+    def give(self, cell: Cell, line: str | None, *, believed: bool) -> None:
+        """The receipt of *cell* is *line* from now on; ``None``: none. *believed*: it was there, and still holds."""
+        self.believed += believed
         if line is None:
             self.given.pop(_key(cell), None)
         else:

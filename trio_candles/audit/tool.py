@@ -58,6 +58,9 @@ def main(arguments: Sequence[str]) -> int:
             return 2
     receipts = None
     if options.receipts is not None:
+        if options.html is not None and options.receipts.resolve() == options.html.resolve():
+            print("--receipts and --html name the same file", file=sys.stderr)
+            return 2
         try:
             receipts = Receipts.read(options.receipts)
         except (NotReceipts, OSError) as error:
