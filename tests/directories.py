@@ -74,7 +74,7 @@ def bring_down(journal: Path, version: str) -> None:
     with closing(sqlite3.connect(journal)) as database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
         assert database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
-        database.executescript("DROP TABLE sealed; DROP TABLE open_day")
+        database.executescript("DROP TABLE sealed; DROP TABLE open_day;" + OLD_DUE)
         if version < "5":
             database.execute("DROP INDEX revision_at")
             database.execute("DROP TABLE sample")
@@ -141,6 +141,11 @@ CREATE TABLE revision (                 -- two different closed candles of one m
     outcome TEXT NOT NULL               -- open | kept | replaced
 );
 CREATE INDEX revision_minute ON revision (series_id, open_ms);
+"""
+OLD_DUE = """
+DROP INDEX gap_event_at; DROP INDEX revision_open_at; DROP INDEX revision_due; DROP INDEX sample_due;
+CREATE INDEX revision_due ON revision (not_before_ms) WHERE outcome = 'open';
+CREATE INDEX sample_due ON sample (not_before_ms);
 """
 OLD_CONFIRMED = """
 CREATE TABLE confirmed (                -- live candles that open before the mark were compared with REST, or are out

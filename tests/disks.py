@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
+import trio
 
 from trio_candles.candles.model import Candle
 from trio_candles.store.disk import LocalDisk
@@ -284,3 +285,31 @@ class HeldOpen(LocalDisk):
     def replace(self, source, target):
         self._refuse(target)
         super().replace(source, target)
+
+
+class Slow(LocalDisk):
+    """Every file takes its time to write, under trio's clock: work is to be handed over by :meth:`offload`."""
+
+    def __init__(self, seconds: float, refused: str = "\0") -> None:
+        super().__init__()
+        self.seconds, self.refused = seconds, refused
+        self.written: list[str] = []
+        """The names of files in ``.tmp``."""
+        self._spent = 0.0
+
+    def write_new(self, path, content):
+        self._spent += self.seconds
+        if self.refused in path.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().write_new(path, content)
+        self.written.append(path.name)
+
+    async def offload(self, work, /, *args):
+        """Run *work*, and let the time pass that its writing took."""
+        self._spent = 0.0
+        result = work(*args)
+        if self._spent:
+            await trio.sleep(self._spent)
+        else:
+            await trio.lowlevel.checkpoint()
+        return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from math import fsum
@@ -15,7 +17,7 @@ import pytest
 
 from trio_candles.audit import Report, audit, main
 from trio_candles.candles.model import DAY, MINUTE, canonical_symbol, day_name
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TABLES, candle_checksum, digest_of
+from trio_candles.store.schema import ACCOUNT_KEY, COLUMNS, FORMAT, JOURNAL, TABLES, candle_checksum, digest_of
 
 DAY0 = 1_768_003_200_000  # 2026-01-10
 DAY1 = DAY0 + DAY
@@ -88,6 +90,8 @@ class Directory:
                 " VALUES (?, ?, ?, '1m', ?, ?, ?)", values,
             )  # fmt: skip
             assert made.lastrowid is not None
+            days = [(made.lastrowid, day) for day in range(first - first % DAY, mark, DAY)]
+            database.executemany("INSERT INTO open_day VALUES (?, ?, 0)", days)
             return made.lastrowid
 
     def gap(self, series: int, since: int, until: int, state: str = "open", reason: str = "disconnected") -> None:
@@ -151,6 +155,59 @@ class Directory:
         running = options.pop("running", False)
         now = options.pop("now", NOW)
         return audit(self.root, now=lambda: now, running=lambda: running, **{"pauses": (0.0,), **options})
+
+    def seal(
+        self,
+        series: int,
+        day: int,
+        rows: Sequence[Row],
+        letters: str,
+        shape: str = "account",
+        carried: Any = None,
+        **changes: Any,
+    ) -> Path | None:
+        """Seal the *day*: its file of minutes with *rows* and the account, if *shape* names that, and its row; by what
+        the schema says of both, not by the code that writes them. *carried* are changes of the account in the file,
+        *changes* of the row: of the evidence, and of its minutes (``told``), ``told_shape``, ``unknown``, ``flipped``.
+        """
+        with self.open() as database:
+            venue, symbol, folder = database.execute(
+                "SELECT venue, symbol, folder FROM series WHERE id = ?", (series,)
+            ).fetchone()
+        folder = folder or canonical_symbol(symbol)
+
+        def why(reason: str) -> list[Any]:
+            return [reason, "", day + DAY, 3, None]
+
+        evidence = {
+            "compared": True, "empty": "ids 7 and 8" if "e" in letters else None,
+            "unfillable": why("not_collected") if "u" in letters else None,
+            "gap": why("disconnected") if "g" in letters else None, "listed": None,
+        }  # fmt: skip
+        names = {"venue": venue, "symbol": symbol, "folder": folder, "day": day, "minutes": letters}
+        has = shape.split()
+        path, digests = f"{venue}/{folder}/1m/{day_name(day)}.parquet", {}
+        if "account" in has or rows:
+            account = None if "account" not in has else json.dumps({**names, **evidence, **(carried or {})})
+            metadata = {} if account is None else {ACCOUNT_KEY: account.encode()}
+            file = self.write(path, rows, COLUMNS.with_metadata(metadata), listed=False)
+            digests["1m"] = digest_of(file.read_bytes())
+        for one in [name for name in has if name != "account"]:
+            other = self.root / f"{venue}/{folder}/{one}/{day_name(day)}.parquet"
+            if other.exists():
+                digests[one] = digest_of(other.read_bytes())
+        detail = {**evidence, "digests": digests}
+        detail |= {name: value for name, value in changes.items() if name in detail}
+        told = changes.get("told", letters)
+        packed = [zlib.compress(told.encode()), zlib.compress(json.dumps(detail).encode())]
+        values = [day, changes.get("told_shape", shape), *packed, changes.get("unknown", told.count("g"))]
+        checksum = zlib.crc32(repr((venue, symbol, folder, *values)).encode()) ^ changes.get("flipped", 0)
+        with self.open() as database:
+            database.execute("INSERT INTO sealed VALUES (?, ?, ?, ?, ?, ?, ?)", (series, *values, checksum))
+            database.execute("DELETE FROM open_day WHERE series_id = ? AND day_ms = ?", (series, day))
+            day_files = f"{venue}/{folder}/%/{day_name(day)}.parquet"
+            database.execute("DELETE FROM day_file WHERE path LIKE ?", (day_files,))
+        return self.root / path if digests else None
 
 
 def minutes(since: int, until: int) -> list[int]:

@@ -215,7 +215,7 @@ BESIDES = {
 """What the audit tells besides; ``stopped_at_ms`` is in the contract's sentences."""
 
 MONITOR = {
-    "": "ok checked_at_ms data_dir collector_running stopped_at_ms error problems store_errors venues series",
+    "": "ok checked_at_ms data_dir collector_running stopped_at_ms error problems store_errors scrub venues series",
     "problems": "subject venue symbol part state since_ms detail",
     "venues": "venue connected detail status published_at_ms published_age_seconds received saved reconnects rejected"
     " rejections confirmations sampled sampled_percent",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -27,8 +29,9 @@ from trio_candles.config.load import (
 )
 from trio_candles.network.websocket import Network
 from trio_candles.simulator import Market, MemoryExchanges, open_exchanges_in_memory
+from trio_candles.store.disk import LOCAL_DISK, Disk
 from trio_candles.store.store import Store, open_store
-from trio_candles.threads import inline
+from trio_candles.threads import Offload, inline
 from trio_candles.venues.registry import VENUES
 from trio_candles.venues.venue import Venue
 
@@ -118,6 +121,8 @@ async def collecting(
     vouched: bool = False,
     wrong: int = 0,
     of_wall: bool = False,
+    disk: Disk = LOCAL_DISK,
+    offload: Offload = inline,
 ) -> AsyncIterator[World]:
     """The whole service against simulated exchanges, in memory; its clock shows *epoch* at trio's zero, and is vouched
     for from the beginning if *vouched*, where the exchanges' feeds are to say nothing. It begins *wrong* ms ahead.
@@ -139,7 +144,7 @@ async def collecting(
                 for venue in config.venues
             ),
         )
-        with open_store(root) as store:
+        with open_store(root, disk) as store:
             network = Network(exchanges.dial, transport=wrap_rest(exchanges.transport))
             store = wrap(store)
             async with open_service(
@@ -147,7 +152,7 @@ async def collecting(
                 network,
                 store,
                 time,
-                offload=inline,
+                offload=offload,
                 chance=random.Random(1),
                 show=shown.append,
                 venues=venues,
@@ -202,6 +207,19 @@ class Ledger:
             for minute in range(since, until, MINUTE):
                 assert minute not in found, f"{table}: {series} {minute} twice"
                 found[minute] = word
+        sealed = self._db.execute(  # type: ignore[attr-defined]
+            "SELECT day_ms, minutes, detail FROM sealed JOIN series ON series.id = series_id"
+            " WHERE venue = ? AND symbol = ? AND timeframe = ?",
+            (series.venue, series.symbol, series.timeframe),
+        )
+        for day, letters, detail in sealed:
+            evidence = json.loads(zlib.decompress(detail))
+            for number, letter in enumerate(zlib.decompress(letters).decode()):
+                kind = {"e": "empty", "u": "unfillable", "g": "gap"}.get(letter)
+                if kind is not None and (kind == "empty") == (table == "empty"):
+                    minute = day + number * MINUTE
+                    assert minute not in found, f"{table}: {series} {minute} twice"
+                    found[minute] = evidence["empty"] if kind == "empty" else evidence[kind][0]
         return found
 
     def gaps(self, series: Series) -> dict[int, str]:
@@ -209,7 +227,7 @@ class Ledger:
         return self._spans("gap", series, "reason")
 
     def opened(self, series: Series) -> dict[int, str]:
-        """Minutes that were ever a gap, and the reason at first."""
+        """Minutes that are a gap or were one for five minutes, and the reason at first."""
         rows = self._db.execute(  # type: ignore[attr-defined]
             "SELECT since_ms, until_ms, detail FROM gap_event JOIN series ON series.id = series_id"
             " WHERE event = 'opened' AND venue = ? AND symbol = ? ORDER BY at_ms",
@@ -219,7 +237,7 @@ class Ledger:
         for since, until, detail in rows:
             for minute in range(since, until, MINUTE):
                 found.setdefault(minute, detail.partition(":")[0])
-        return found
+        return self.gaps(series) | found
 
     def empties(self, series: Series) -> dict[int, str]:
         """Empty minutes and their evidence."""

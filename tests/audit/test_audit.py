@@ -463,6 +463,7 @@ def test_a_gap_that_the_ledger_forgot_is_silent(sound: Directory) -> None:
 
 def test_a_day_without_any_file_must_be_accounted_for(sound: Directory) -> None:
     sound.sql(f"UPDATE series SET mark_ms = {DAY1 + DAY + 3 * MINUTE} WHERE id = 2")
+    sound.sql(f"INSERT INTO open_day VALUES (2, {DAY1 + DAY}, 0)")
     found = [place(v)[2:] for v in sound.audit(now=DAY1 + 2 * DAY).violations]
     assert found == [(MARK, DAY1 + DAY), (DAY1 + DAY, DAY1 + DAY + 3 * MINUTE)]
 

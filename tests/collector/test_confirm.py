@@ -181,7 +181,7 @@ async def test_a_minute_that_the_record_leaves_out_twice_is_unfillable_with_both
     assert (since, until, state, reason) == (minute(5), minute(6), "unfillable", "no_close")
     assert attempts >= 2
     assert evidence.count("none of it") == 2
-    events = query(tmp_path, f"SELECT event, at_ms FROM gap_event WHERE since_ms = {minute(5)} ORDER BY rowid")
+    events = query(tmp_path, f"SELECT event, at_ms FROM gap_event WHERE since_ms = {minute(5)} ORDER BY at_ms")
     assert [event for event, _ in events] == ["opened", "absent", "unfillable"]
     assert events[1][1] >= minute(6 + 60)
     assert events[2][1] - events[1][1] >= 10 * MINUTE

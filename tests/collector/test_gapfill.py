@@ -269,12 +269,13 @@ async def test_a_dropped_trade_is_repaired_from_the_venues_record(autojump_clock
         trades = world.market.trades("coinbase", "BTC-USD", minute(8))
         lost = trades[len(trades) // 2].trade_id
         world.exchanges["coinbase"].faults.drop_trade = lambda symbol, id_: id_ == lost
+        series = Series("coinbase", "BTC-USD")
+        await sleep_until(555)
+        with ledger(tmp_path) as books:
+            assert books.opened(series)[minute(8)] == "missing_trades"
         await sleep_until(900)
-    series = Series("coinbase", "BTC-USD")
     check_against_truth(tmp_path, world.market, series)
     assert minute(8) not in gaps_of(tmp_path, series)
-    with ledger(tmp_path) as books:
-        assert books.opened(series)[minute(8)] == "missing_trades"
 
 
 async def test_filling_switched_off_still_knows_every_gap(autojump_clock, tmp_path):

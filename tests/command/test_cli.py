@@ -21,8 +21,13 @@ from processes import AUDIT, CONFIG, ROOT, RUN, Running
 from world import NOON, check_against_truth, ledger, rows_on_disk
 
 from trio_candles import audit, export, preflight
-from trio_candles.candles.model import Series
-from trio_candles.command.cli import check_file_systems, exit_code, run
+from trio_candles.candles.model import Empty, Series
+from trio_candles.clock import WallTime
+from trio_candles.collector.service import Service
+from trio_candles.collector.status import Board
+from trio_candles.collector.vouching import Vouching
+from trio_candles.collector.writer import Writing
+from trio_candles.command.cli import check_file_systems, complain, exit_code, run
 from trio_candles.command.options import directory
 from trio_candles.command.signals import Signals
 from trio_candles.config.load import load_config
@@ -90,6 +95,17 @@ def test_a_signal_ends_it_cleanly_with_everything_in_parquet(home, number):
     assert audited(home, "d")[0] == 0
 
 
+@pytest.mark.parametrize(("verdicts", "code"), [(2, 1), (0, 0)])
+def test_a_disk_that_hangs_at_the_stop_is_a_failure_only_if_it_costs_verdicts(capsys, caplog, verdicts, code):
+    pending = [Empty(Series("okx", f"C{number}-USDT"), NOON, NOON, "quiet") for number in range(verdicts)]
+    service = Service(Board(NOON, {}), Writing(pending), Vouching(WallTime()))
+    assert complain(service) == code
+    said = capsys.readouterr().err
+    assert all(f"okx C{number}-USDT" in said for number in range(verdicts))
+    assert ("verdicts are lost" in said) == bool(verdicts)
+    assert ("for the next start" in caplog.text) == (not verdicts)
+
+
 @posix
 def test_a_signal_before_anything_has_begun_ends_it_as_cleanly(home):
     running = Running(home, "--simulate", "--data-dir", "d")
@@ -120,8 +136,7 @@ def test_a_signal_while_it_gets_ready_ends_it_before_it_has_begun(home):
     assert "Venues:" not in done.stdout
     assert "STATUS: STARTING" in done.stdout  # the final table
     assert "asked to stop before anything was started" in (home / "logs" / "collector.log").read_text()
-    assert not list((home / "d").glob("journal.sqlite3-*"))
-    assert audited(home, "d")[0] == 0
+    assert not list((home / "d").glob("journal.sqlite3*"))
 
 
 @posix

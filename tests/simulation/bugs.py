@@ -15,6 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import msgspec
 
+from simulation.day_misreadings import (
+    forget_a_day,
+    forget_empties,
+    forgets_digests,
+    forgets_evidence,
+    forgets_to_open,
+    scrubs_nothing,
+    seals_early,
+    seals_gaps,
+)
 from simulation.misreadings import (
     BelievesJumps,
     BelievesWhatWasVouched,
@@ -40,8 +50,9 @@ from trio_candles.venues.venue import Venue
 
 if TYPE_CHECKING:
     from simulation.life import World
+    from simulation.machine import Machine
 
-__all__ = ["BUGS", "NONE", "Bug"]
+__all__ = ["BUGS", "NONE", "Bug", "SealsNothing"]
 
 T = TypeVar("T")
 
@@ -52,6 +63,10 @@ def _same(thing: T) -> T:
 
 def _own_threads(world: World) -> Any:
     return world.machine.offload
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 @attrs.frozen
@@ -65,6 +80,7 @@ class Bug:
     store: Callable[[Store], Any] = _same
     network: Callable[[Network], Any] = _same
     before_a_start: Callable[[Path], object] = _same
+    after_a_start: Callable[[Store, Machine], object] = _nothing
     offload: Callable[[World], Any] = _own_threads
     clock: Callable[[Time], Vouching] = Vouching
 
@@ -352,6 +368,13 @@ class ForgetsListings(_Rewrites):
         return attrs.evolve(one, listed=None) if isinstance(one, Page) else one
 
 
+class SealsNothing(_Over):
+    """Seals no day: no fault, but what the versions before sealed days did."""
+
+    def sealable(self, *_: object) -> list[Any]:
+        return []
+
+
 class DerivesOnce(_Over):
     """Derives aggregates when candles come, and never again when a minute turns out to have been empty."""
 
@@ -405,6 +428,14 @@ BUGS: dict[str, Bug] = {
     "one_pool_of_threads": Bug(offload=one_pool),
     "believes_the_clock": Bug(clock=partial(Vouching, vouched=True)),
     "believes_a_jump": Bug(clock=BelievesJumps),
+    "seals_gaps": Bug(store=seals_gaps),
+    "seals_early": Bug(store=seals_early),
+    "forgets_evidence": Bug(store=forgets_evidence),
+    "forgets_to_open": Bug(store=forgets_to_open),
+    "forgets_digests": Bug(store=forgets_digests),
+    "scrubs_nothing": Bug(store=scrubs_nothing),
+    "forgets_empties": Bug(after_a_start=forget_empties),
+    "upgrade_skips_a_day": Bug(after_a_start=forget_a_day),
     "believes_a_stale_witness": Bug(clock=BelievesWhatWasVouched),
 }
 """By name; what each gets wrong is in its class."""

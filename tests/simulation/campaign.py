@@ -23,6 +23,7 @@ import attrs
 
 from simulation.bugs import BUGS, NONE
 from simulation.life import Outcome, run_seed
+from simulation.plan import SEALING
 from simulation.troubles import KINDS
 
 __all__ = ["SAVED", "Campaign", "main", "saved_seeds", "told"]
@@ -36,6 +37,7 @@ EXTRA = (
     "outage", "told to wait", "wrong seconds", "wrong hours", "wrong years", "stuck", "cached", "asked_anew",
     "odd_row", "zero_row", "omit_empty_rows", "extra_columns", "lose_row", "lose_trade", "revise_row", "listing",
     "unfillable", "revision kept", "revision replaced",
+    *SEALING, "days sealed", "days opened", "days sealed at the end", "upgraded", "put back",
     "sampled_agreed", "sampled_differed",
     "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start", "went on",
 )  # fmt: skip

@@ -14,11 +14,14 @@ import attrs
 import trio
 import trio.testing
 
-from simulation.bugs import NONE, Bug
+from simulation.bugs import NONE, Bug, SealsNothing
+from simulation.days import judge_the_start
 from simulation.determinism import determined
+from simulation.losses import suffer
 from simulation.machine import Machine, PowerLost
 from simulation.oracle import Case, End, judge
-from simulation.plan import LONG, Plan, config_of, plan_of
+from simulation.outcome import Outcome
+from simulation.plan import LONG, PAST, Plan, config_of, plan_of
 from simulation.record import KNOBS, Record
 from simulation.stored import bounds, marks
 from simulation.trace import Broken, Trace, logged
@@ -26,7 +29,7 @@ from simulation.troubles import KINDS, calm_machine, calm_venue, trouble_machine
 from simulation.venue_troubles import outage, told_to_wait
 from simulation.views import judge_beside, judge_the_auditor
 from simulation.ways import Site
-from trio_candles.candles.model import MINUTE, Millis
+from trio_candles.candles.model import DAY, MINUTE, Millis
 from trio_candles.clock import SimulatedTime
 from trio_candles.collector.service import Service, open_service
 from trio_candles.network.websocket import Network
@@ -126,7 +129,13 @@ class World:
     def is_well(self) -> bool:
         """Whether clock and disk have been well for some time, and nobody has asked the collector to stop."""
         machine = self.machine
-        unwell = max(self.time.jumped, machine.full_until, machine.slow_until, *(e.until for e in machine.errors))
+        unwell = max(
+            self.time.jumped,
+            machine.full_until,
+            machine.slow_until,
+            machine.lost_at,
+            *(e.until for e in machine.errors),
+        )
         return not self.is_stopping and trio.current_time() >= unwell + UNWELL_SECONDS
 
     @property
@@ -183,32 +192,42 @@ class World:
         """The store has done *call*: nothing that it holds is of a time that a right clock would not have shown."""
         if call not in ("expect", "commit"):
             return
-        true, lookback = self.time.true_now(), self.plan.lookback_minutes * MINUTE
+        true, lookback = self.time.true_now(), self.plan.lookback_of(self.lives) * MINUTE
         if call == "expect":
             self.expects = True
             expected = self.time.now() // MINUTE * MINUTE - lookback
             self.earliest = expected if self.earliest is None else min(self.earliest, expected)
         assert self.began is not None
         first, mark = bounds(self.machine.root)
-        if first < (self.began - VOUCHED_WITHIN) // MINUTE * MINUTE - lookback:
+        longest = max(lookback, self.plan.lookback_minutes * MINUTE)
+        # Of what a lost journal expected, nothing is known but the days.
+        unit = DAY if "journal" in self.machine.lost else MINUTE
+        if first < (self.began - VOUCHED_WITHIN - longest) // unit * unit:
             raise Broken("clock", f"minutes from {first} on are expected; the first start was at {self.began}")
         if mark > true + VOUCHED_WITHIN:
             raise Broken("clock", f"minutes up to {mark} are accounted for, and it is {true}")
 
     async def _collect(self) -> bool:
-        machine, time = self.machine, self.time
+        machine, time, plan = self.machine, self.time, self.plan
         machine.receive_visitor()
+        suffer(machine)
+        if plan.upgraded and self.lives > 1:
+            machine.bring_down()
         self.bug.before_a_start(machine.root)
         self.expects = False
         if self.began is None:
             self.began = time.true_now()
-        with open_store(machine.root, machine.disk) as store:
+        # Only where it matters, because it is one more moment at which the power may go.
+        go_on = (lambda *_: machine.point("go on")) if plan.shape in PAST else _go_on
+        with open_store(machine.root, machine.disk, go_on) as store:
+            self.bug.after_a_start(store, machine)
             machine.check_nothing_is_lost()
+            judge_the_start(machine)
             store.claim("simulated", seed=self.plan.seed, speed=1.0, pivot=0.0)
             async with open_service(
-                config_of(self.plan, machine.root, self.lives),
+                config_of(plan, machine.root, self.lives, healed=self.healed_at is not None),
                 self.bug.network(Network(self.exchanges.dial, transport=self.exchanges.transport)),
-                self.bug.store(store),
+                self.bug.store(store if machine.is_of_today or not plan.upgraded else SealsNothing(store)),
                 time,
                 offload=self.bug.offload(self),
                 chance=random.Random(self.chance.random()),
@@ -292,6 +311,14 @@ class World:
             self.time.jump(-self.plan.wrong)
             self.fired[f"wrong {self.plan.wrong_sort}"] += 1
 
+    async def _upgrade(self) -> None:
+        """Somebody stops the collector, for a newer version."""
+        await trio.sleep(self.chance.uniform(200, 900))
+        if self.lives == 1:
+            if self.chance.random() < 0.5:
+                self.cuts_in_recovery.append((self.chance.randint(1, 12), self.chance.choice(("power", "kill"))))
+            self.ask_to_stop()
+
     async def _trouble(self) -> None:
         """All the trouble there is, and then none."""
         plan = self.plan
@@ -306,6 +333,8 @@ class World:
                     nursery.start_soon(trouble_venue, site, plan.rates, name=f"{site.venue}/troubles")
                 nursery.start_soon(trouble_machine, self, plan.rates, plan.chance("troubles of the machine"))
                 nursery.start_soon(self._set_right, name="clock")
+                if plan.upgraded:
+                    nursery.start_soon(self._upgrade, name="upgrade")
                 await trio.sleep_forever()
         calm_machine(self)
         for site in sites:
@@ -320,26 +349,12 @@ class World:
             await trio.sleep(plan.shape_seconds)
         self.healed_at = self.time.true_now()
         self.trace.note("no more trouble")
+        if plan.lacks(self.lives):
+            self.ask_to_stop()
+            self.fired["put back"] += 1
         await trio.sleep(plan.quiet_seconds)
         self.ends.set()
         self.ask_to_stop()
-
-
-@attrs.frozen
-class Outcome:
-    """What became of a seed."""
-
-    seed: int
-    plan: str
-    broken: str | None
-    """The name of the first invariant that did not hold."""
-    text: str
-    digest: str
-    fired: dict[str, int]
-    minutes: int
-    candles: int
-    lives: int
-    newest: tuple[str, ...]
 
 
 _MARKETS: dict[int, Market] = {}
@@ -390,7 +405,8 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
             record.spoil(venue, exchange.faults)
         machine = Machine(root, plan.chance("machine"), trace, fired, plan.chance("looking"), bug.ignores)
         world = World(plan, record, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
-        machine.look_in, machine.told = world.look_in, world.told
+        machine.look_in, machine.told, machine.losing = world.look_in, world.told, plan.chance("losing")
+        machine.believed = lambda: time.true_now() + VOUCHED_WITHIN
         try:
             await world.run()
         finally:
@@ -404,12 +420,17 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
         machine.materialise(root)
         case = Case(
             plan, record, market, root, time.true_now(), world.healed_at, world.earliest, exchanges.exchanges,
-            world.revised, machine.acknowledged, machine.has_lied, plan.timeframes_of(world.lives),
+            world.revised, machine.acknowledged, machine.has_lied or bool(machine.lost),
+            plan.timeframes_of(world.lives),
         )  # fmt: skip
         judge(case, end, fired)
         if plan.seed % SPOILED_ONE_IN == 0:
             judge_the_auditor(root, case.now, plan.chance("spoiling"))
         trace.note(f"end: {end}")
+
+
+def _go_on(*_: object) -> None:
+    """Nothing stops an opening."""
 
 
 def _first(error: BaseException) -> BaseException:

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import trio
+from directories import bring_down
 from disks import PowerCut
 
+from simulation.days import interrupt, look_at_days
+from simulation.sealed import Days, Key, Minutes
+from simulation.torn import PAGE, Files, torn
 from simulation.trace import Broken, Trace
 from trio_candles.candles.model import Candle
 
@@ -35,14 +40,11 @@ if sys.platform != "win32":
 
 __all__ = ["FaultyDisk", "Machine", "PowerLost"]
 
-PAGE = 4096
-SECTOR = 512
 JOURNAL = "journal.sqlite3"
 QUARANTINE = "quarantine"
+TMP = ".tmp"
 LOOKS_APART = 600
 """The most points (calls of the store and of the disk, and steps of these) between two looks at what is there."""
-Files = tuple[bytes, bytes]
-"""The database and its write-ahead log."""
 
 
 class PowerLost(BaseException):
@@ -160,6 +162,25 @@ class Machine:
     """Told at some of the points what is under way; whether it has looked."""
     told: Callable[[str], None] = lambda _: None
     """Told which call of the store has just been done."""
+    losing: random.Random = attrs.field(factory=lambda: random.Random(0))
+    """A source of chance for :mod:`.losses`."""
+    loses: str = ""
+    """What is lost before the next start."""
+    lost: set[str] = attrs.field(factory=set)
+    """``journal`` or ``file``: what was lost at any time."""
+    lost_at: float = float("-inf")
+    kept: Minutes = attrs.field(factory=dict)
+    """What the next start must still know, although the journal was lost."""
+    damaged: set[Key] = attrs.field(factory=set)
+    """Sealed days whose rows were damaged."""
+    cut_on: dict[str, str] = attrs.field(factory=dict)
+    """What a cut waits for → how."""
+    believed: Callable[[], int] = lambda: 0
+    """The latest time that a clock which is believed may show."""
+    sealed: Days = attrs.field(factory=dict)
+    """The sealed days, after the last call of the store."""
+    is_of_today: bool = False
+    """Whether the directory was once of the format before sealed days."""
     visitor: str = ""
     """SQL that another tool runs in the journal before the next start."""
     _look_at: int = 0
@@ -224,8 +245,10 @@ class Machine:
         if trio.current_time() < self.slow_until:
             self.fired["disk_slow"] += 1
             await trio.sleep(self.chance.uniform(0.1, 5.0))
-        name = getattr(work, "__name__", "?")
+        name = getattr(work.func if isinstance(work, partial) else work, "__name__", "?")
         self.point(name)
+        interrupt(self, name)
+        before = self._journal() if self.cut_on else (b"", b"")
         try:
             with self._journals_room():
                 told = work(*args)
@@ -234,6 +257,7 @@ class Machine:
         except OSError as error:
             self.trace.note(f"store {name}: {type(error).__name__} {error}")
             raise
+        look_at_days(self, name, before)
         self.point(f"{name} done")
         self.trace.note(f"store {name} {len(args[0]) if args and isinstance(args[0], list) else ''}")
         if name == "commit":
@@ -244,6 +268,15 @@ class Machine:
                     self.acknowledged[key] = (one.open, one.high, one.low, one.close, one.volume)
         self.told(name)
         return told
+
+    def hold(self, contents: dict[str, bytes | None]) -> None:
+        """Let the disk hold *contents*, durably."""
+        self.disk = self._disk_holding(contents)
+
+    def begin_again(self) -> None:
+        """The journal's files are durably what they are, and something was lost just now."""
+        self._at_start = self._journal()
+        self.lost_at = trio.current_time()
 
     # --- power
 
@@ -265,6 +298,15 @@ class Machine:
         """Let the power go at the *points*-th moment from now on."""
         self._cut_at, self._cut_how = self._points + points, how
         self._before = self._journal()
+
+    def arm_behind(self, before: Files, how: str) -> None:
+        """Let the power go at the next moment, in the midst of what brought the journal from *before* to what it is."""
+        self._cut_at, self._cut_how, self._before = self._points + 1, how, before
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the power is about to go."""
+        return self._cut_at is not None
 
     def disarm(self) -> None:
         """Do not."""
@@ -313,6 +355,17 @@ class Machine:
         self.fired["foreign"] += 1
         self.trace.note(f"another tool was in the journal: {sql}")
 
+    def bring_down(self) -> None:
+        """Let the directory be one of the format before sealed days; once, if no day is sealed in it."""
+        if self.is_of_today or not (self.root / JOURNAL).exists():
+            return
+        with closing(sqlite3.connect(self.root / JOURNAL)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        bring_down(self.root / JOURNAL, "5")
+        self.is_of_today, self._at_start = True, self._journal()
+        self.fired["upgraded"] += 1
+        self.trace.note("the directory is of the format before")
+
     def _journal(self) -> Files:
         return _content(self.root / JOURNAL), _content(self.root / f"{JOURNAL}-wal")
 
@@ -327,11 +380,23 @@ class Machine:
                 " FROM candle JOIN series ON series.id = series_id WHERE timeframe = '1m'"
             ):
                 found[venue, symbol, minute] = tuple(numbers)
+        return found | self.stored_in_files()
+
+    def stored_in_files(self) -> dict[tuple[str, str, int], tuple[float, ...]]:
+        """Every minute in the day files that can be read: one that a loss has damaged need not be."""
+        found: dict[tuple[str, str, int], tuple[float, ...]] = {}
         for name, content in self.disk.contents().items():
-            if content and name.endswith(".parquet") and name.split("/")[2:3] == ["1m"]:
-                for row in pq.read_table(pa.BufferReader(content), use_threads=False).to_pylist():
-                    key = (row["venue"], row["symbol"], row["open_time_ms"])
-                    found[key] = tuple(row[name] for name in ("open", "high", "low", "close", "volume"))
+            if not content or not name.endswith(".parquet") or name.split("/")[2:3] != ["1m"]:
+                continue
+            columns = ["venue", "symbol", "open_time_ms", "open", "high", "low", "close", "volume"]
+            try:
+                table = pq.read_table(pa.BufferReader(content), columns=columns, use_threads=False)
+                rows = [tuple(row[name] for name in columns) for row in table.to_pylist()]
+            except (OSError, ValueError, LookupError):
+                if "file" not in self.lost:
+                    raise
+                continue
+            found |= {(venue, symbol, time): tuple(numbers) for venue, symbol, time, *numbers in rows}
         return found
 
     def check_nothing_is_lost(self) -> None:
@@ -348,7 +413,8 @@ class Machine:
             return
         aside = [name for name in self.disk.contents() if name.startswith(f"{QUARANTINE}/")]
         aside += os.listdir(self.root / QUARANTINE) if (self.root / QUARANTINE).exists() else []
-        if aside:
+        aside = [name for name in aside if not ("journal" in self.lost and JOURNAL in name)]
+        if aside and "file" not in self.lost:
             raise Broken("quarantine", f"set aside although no disk had lied: {', '.join(aside)}")
 
     def materialise(self, folder: Path) -> None:
@@ -364,31 +430,6 @@ class Machine:
             for name, content in zip((JOURNAL, f"{JOURNAL}-wal"), self._journal(), strict=True):
                 if content:
                     (folder / name).write_bytes(content)
-
-
-def torn(before: Files, now: Files, chance: random.Random) -> Files:
-    """What a disk may hold of the journal if the power goes while SQLite brings it from *before* to *now*."""
-    if before == now or chance.random() < 0.2:
-        return now
-    (old_base, old_log), (base, log) = before, now
-    if old_base == base:
-        # The log was written: from its end, over what the last cut had torn there, or (after a checkpoint) from its
-        # beginning, with another salt. What it begins with as before was not touched.
-        cut = chance.randrange(_same(old_log, log), len(log) + 1)
-        noise = chance.randbytes(chance.randrange(SECTOR)) if chance.random() < 0.3 else b""
-        return base, log[:cut] + (noise + old_log[cut + len(noise) :] if len(old_log) > cut else noise)
-    if old_log and log.startswith(old_log):
-        # Also copied into the database, from a log that was synced before: any pages may have come through.
-        pages = range(0, max(len(base), len(old_base)), PAGE)
-        mixed = (base if chance.random() < 0.5 else old_base.ljust(len(base), b"\0") for _ in pages)
-        return b"".join(some[start : start + PAGE] for some, start in zip(mixed, pages, strict=True)), log
-    return chance.choice((before, now))
-
-
-def _same(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with."""
-    unlike = (at for at, (this, that) in enumerate(zip(one, other, strict=False)) if this != that)
-    return next(unlike, min(len(one), len(other)))
 
 
 def _content(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from simulation.folds import judge_aggregates
 from simulation.plan import Plan
 from simulation.record import Record
 from simulation.revisions import judge_revisions
+from simulation.sealed import Day, days_of, judge_days, path_of
 from simulation.stored import MINUTE, Row, open_ledger, rows_of, spans_of
 from simulation.trace import Broken
 from simulation.views import judge_audit, judge_reader
@@ -67,7 +68,7 @@ class Case:
     """(symbol, minute) of which OKX said two different things live."""
     acknowledged: Mapping[tuple[str, str, int], tuple[float, ...]]
     has_lied: bool
-    """A disk has: the ledger may have been lost, and what it remembered."""
+    """A disk has, or the ledger or a day file was lost: what these remembered may be lost."""
     timeframes: Sequence[str]
 
     def is_settled(self, venue: str, minute: int) -> bool:
@@ -87,12 +88,25 @@ def judge(case: Case, end: End, fired: Counter[str]) -> None:
         waiting = database.execute("SELECT count(*) FROM candle").fetchone()[0]
         if waiting:
             raise Broken("flush", f"{waiting} rows still wait in the journal after a clean stop")
+        files = {
+            path.relative_to(case.root).as_posix(): path.read_bytes() for path in case.root.glob("*/*/*/*.parquet")
+        }
+        days = judge_days(database, files, set())
+        missing = [one.name for one in days.values() if {*one.digests} - _files_of(one, files)]
+        if missing:
+            raise Broken("sealed", f"files of sealed days are missing: {missing}")
+        fired["days sealed at the end"] += len(days)
         for venue, symbols in case.plan.symbols.items():
             for symbol in symbols:
                 _Series(case, database, venue, symbol).judge(end)
         _judge_samples(case, database)
         fired.update(database_counts(database))
     judge_audit(case.root, case.now, end.candles, end.empty, end.gaps, end.unfillable, end.aggregates)
+
+
+def _files_of(day: Day, files: Mapping[str, bytes]) -> set[str]:
+    """The timeframes of which there is a file of *day*."""
+    return {name for name in day.digests if path_of(*day.key, name) in files}
 
 
 def _judge_samples(case: Case, database: sqlite3.Connection) -> None:
@@ -125,8 +139,9 @@ class _Series:
 
     def __attrs_post_init__(self) -> None:
         self.rows = rows_of(self.case.root, self.venue, self.symbol, "1m", self.case.now)
-        self.gaps = spans_of(self.database, "gap", self.venue, self.symbol, "state")
-        self.empties = spans_of(self.database, "empty", self.venue, self.symbol, "evidence")
+        days = [one for key, one in days_of(self.database).items() if key[:2] == (self.venue, self.symbol)]
+        self.gaps = spans_of(self.database, "gap", self.venue, self.symbol, "state", days)
+        self.empties = spans_of(self.database, "empty", self.venue, self.symbol, "evidence", days)
 
     @property
     def name(self) -> str:
@@ -239,12 +254,12 @@ class _Series:
 
     def _waits(self, minute: int) -> bool:
         """Whether *minute* was asked about in vain during the troubles, so often that it is not due again yet."""
-        (not_before,) = self.database.execute(
+        found = self.database.execute(
             "SELECT not_before_ms FROM gap JOIN series ON series.id = series_id"
             " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
             (self.venue, self.symbol, minute, minute),
         ).fetchone()
-        return bool(self.case.now < not_before <= self.case.healed_at + LONGEST_WAIT)
+        return found is not None and bool(self.case.now < found[0] <= self.case.healed_at + LONGEST_WAIT)
 
     def _follows_a_lost_row(self, minute: int) -> bool:
         """Whether a row that says nothing, or something wrong, lies between *minute* and the last row with trades
@@ -323,7 +338,7 @@ class _Series:
             for minute in range(since, until, MINUTE):
                 if event == "absent" and at >= minute + MINUTE + OLD:
                     seen.setdefault(minute, []).append(at)
-                if event == "unfillable":
+                if event == "unfillable" and not self.case.has_lied:
                     before = [time for time in seen.get(minute, []) if time <= at - APART]
                     if not before or at < minute + MINUTE + OLD:
                         raise Broken("given up", f"{self.name}: {minute} at {at}, seen absent at {seen.get(minute)}")

@@ -38,6 +38,16 @@ down for some while; when it is back its candles are old enough to be compared w
 answer for a long time, and the collector stays up. ``told to wait``: REST says once that it wants to be left alone for
 days, of which an hour is granted."""
 LONG = ("outage", "told to wait")
+PAST = {"days": 0.12, "midnight": 0.10}
+"""Shapes beside those, and their shares of all seeds, in which days are sealed; of thin markets, for time is long.
+``days``: the look-back is two days, so that a whole past day is collected and sealed while there is trouble.
+``midnight``: ninety minutes from shortly before midnight on, so that the day that ends is sealed."""
+TWO_DAYS = 2 * 1440
+SEALING = {
+    "cut sealing": 0.04, "cut sealed": 0.03, "cut opened": 0.03, "cut finishing": 0.03, "cut scrubbing": 0.015,
+    "journal lost": 0.015, "journal broken": 0.01, "row damaged": 0.015, "file lost": 0.015, "file damaged": 0.015,
+}  # fmt: skip
+"""Kinds of trouble that come in these seeds only, with their mean rates per minute."""
 TIMEFRAMES = ((), ("5m",), ("5m", "15m"), ("5m", "15m", "1h"), ("5m", "15m", "1h", "4h", "1d"), ("3m", "30m"))
 HOLES = {
     "lost_rows": (0.02, 0.1, 0.4), "lost_trades": (0.002, 0.02), "revised_rows": (0.02, 0.1),
@@ -97,6 +107,20 @@ class Plan:
     """A key of :data:`WRONG`, or nothing."""
     wrong_seconds: float
     """After which somebody sets that clock right."""
+    first_lookback: int | None = None
+    """The first life's look-back in minutes, where that is another one."""
+    absent: tuple[str, str] | None = None
+    """The venue and symbol that every second life's configuration lacks, while there is trouble."""
+    upgraded: bool = False
+    """Whether the second life finds a directory of the format before sealed days."""
+
+    def lookback_of(self, life: int) -> int:
+        """How far the *life*-th life looks back, in minutes."""
+        return self.first_lookback if life == 1 and self.first_lookback is not None else self.lookback_minutes
+
+    def lacks(self, life: int) -> tuple[str, str] | None:
+        """The venue and symbol that the *life*-th life's configuration lacks."""
+        return self.absent if life % 2 == 0 else None
 
     def timeframes_of(self, life: int) -> tuple[str, ...]:
         """What the *life*-th life derives, counted from one."""
@@ -115,9 +139,13 @@ class Plan:
         listed = "".join(f", {symbol} listed at {time}" for (_, symbol), time in self.listed.items())
         stuck = "".join(f", {venue} silent about {', '.join(some)}" for venue, some in self.stuck.items())
         wrong = f", and {self.wrong:+d} ms in the first {self.wrong_seconds:.0f} s" if self.wrong else ""
+        earlier = f" (first {self.first_lookback})" if self.first_lookback is not None else ""
+        earlier += f", without {' '.join(self.absent)} in every second life" if self.absent else ""
+        earlier += ", of the format before from the second life on" if self.upgraded else ""
         mistaken = ", REST asked for the time" * self.asks_time + ", REST mistaken at first" * self.mistaken
         return (
-            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min, flush every"
+            f"market {self.market} from {self.epoch}: {symbols}; lookback {self.lookback_minutes} min{earlier},"
+            f" flush every"
             f" {self.flush_seconds:.0f} s, clock {self.skew:+d} ms{wrong}, timeframes {derived}{holes}{listed}{stuck}"
             f"{mistaken},"
             f" {self.troubled_seconds:.0f} s of trouble{then} and {self.quiet_seconds:.0f} s without;"
@@ -138,7 +166,7 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
     lookback = chance.choice((0, 10) if many else (0, 60, 600) if thin else (0, 0, 10, 60, 150))
     listed = _listed(chance, symbols, epoch, lookback)
     sort, wrong, wrong_seconds = _wrong(chance, epoch)
-    return Plan(
+    plan = Plan(
         seed=seed,
         market=chance.randrange(MARKETS),
         epoch=epoch,
@@ -168,6 +196,52 @@ def plan_of(seed: int, kinds: Iterable[tuple[str, float]]) -> Plan:
         wrong_sort=sort,
         wrong_seconds=wrong_seconds,
     )
+    return _past(plan)
+
+
+def _past(plan: Plan) -> Plan:
+    """*plan*, or (in :data:`PAST`'s share of all seeds) one that seals days; drawn by itself, so that the other seeds
+    stay what they are.
+    """
+    chance = plan.chance("past")
+    drawn, shares = chance.random(), iter(PAST.items())
+    shape, share = next(shares)
+    if drawn >= share:
+        shape, share = next(shares)[0], sum(PAST.values())
+    if drawn >= share:
+        return attrs.evolve(plan, rates=plan.rates | dict.fromkeys(SEALING, 0.0))
+    venues = chance.sample(tuple(BUSY), chance.choice((1, 1, 2)))
+    few = [(THIN,)] if len(venues) > 1 else [(THIN,), (THIN,), (QUIET,), (QUIET, THIN)]
+    symbols = {venue: tuple(kind[venue] for kind in chance.choice(few)) for venue in sorted(venues)}
+    all_symbols = [(venue, symbol) for venue, some in symbols.items() for symbol in some]
+    epoch, lookback, earlier = plan.epoch, TWO_DAYS, None
+    if shape == "midnight":
+        epoch = MIDNIGHT + DAY - chance.randrange(60, 600) * 1000 + chance.randrange(1000)
+        lookback = chance.choice((60, 300, 1380))
+    elif chance.random() < 0.3:
+        earlier = chance.choice((30, 1600))
+    # Three lives in ten minutes are a lot in ninety: there is more time for less of everything.
+    slower = 0.25 if shape == "days" else 0.1
+    rates = {kind: rate * slower for kind, rate in plan.rates.items()}
+    rates |= {kind: mean * chance.choice(SWARM) for kind, mean in SEALING.items()}
+    return attrs.evolve(
+        plan,
+        epoch=Millis(epoch),
+        symbols=symbols,
+        lookback_minutes=lookback,
+        first_lookback=earlier,
+        troubled_seconds=1500.0 if shape == "days" else 4500.0,
+        quiet_seconds=900.0,
+        rates=rates,
+        shape=shape,
+        shape_seconds=0.0,
+        listed=_listed(chance, symbols, epoch, lookback),
+        holes=plan.holes if chance.random() < 0.5 else {},
+        stuck={},
+        absent=chance.choice(all_symbols) if len(all_symbols) > 1 and chance.random() < 0.5 else None,
+        upgraded=shape == "days" and chance.random() < 0.25,
+        wrong=0, wrong_sort="", wrong_seconds=0.0,
+    )  # fmt: skip
 
 
 def _symbols(chance: random.Random, shape: str) -> dict[str, tuple[str, ...]]:
@@ -230,17 +304,19 @@ def _wrong(chance: random.Random, epoch: int) -> tuple[str, int, float]:
     return sort, wrong, chance.choice((chance.uniform(0.0, 5.0), chance.uniform(5.0, 115.0)))
 
 
-def config_of(plan: Plan, root: Path, life: int) -> Config:
+def config_of(plan: Plan, root: Path, life: int, *, healed: bool = False) -> Config:
     """The configuration of the *life*-th life of the collector; its venues are the simulated ones."""
+    lacks = None if healed else plan.lacks(life)
     timeframes = plan.timeframes_of(life)
     return Config(
         data_dir=root,
         log_dir=root / "logs",
         venues=tuple(
-            VenueConfig(venue, True, some, f"ws://{venue}.simulated{PATHS[venue]}", f"http://{venue}.simulated")
+            VenueConfig(venue, True, kept, f"ws://{venue}.simulated{PATHS[venue]}", f"http://{venue}.simulated")
             for venue, some in plan.symbols.items()
+            if (kept := tuple(symbol for symbol in some if (venue, symbol) != lacks))
         ),
-        gap_detection=GapDetection(enabled=True, lookback_days=plan.lookback_minutes / 1440),
+        gap_detection=GapDetection(enabled=True, lookback_days=plan.lookback_of(life) / 1440),
         aggregation=Aggregation(enabled=bool(timeframes), base_timeframe="1m", timeframes=timeframes or ("5m",)),
         storage=Storage(flush_interval_seconds=plan.flush_seconds),
         status=Status(interval_seconds=30),

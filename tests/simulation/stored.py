@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from simulation.sealed import Day
 from simulation.trace import Broken
 
 __all__ = ["DAY", "LENGTHS", "MINUTE", "Row", "bounds", "marks", "open_ledger", "rows_of", "spans_of"]
@@ -53,11 +54,14 @@ def rows_of(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> di
     found: dict[int, Row] = {}
     length = LENGTHS[timeframe] * MINUTE
     for path in sorted(folder.glob("*.parquet")) if folder.is_dir() else ():
-        table = pq.read_table(path, use_threads=False)
+        try:
+            table = pq.read_table(path, use_threads=False)
+        except (OSError, ValueError) as error:
+            raise Broken("unreadable", f"{path}: {error}") from error
         if table.column_names != COLUMNS:
             raise Broken("columns", f"{path}: {table.column_names}")
         times = table.column("open_time_ms").to_pylist()
-        if times != sorted(set(times)) or not times:
+        if times != sorted(set(times)) or not (times or _is_sealed(path)):
             raise Broken("duplicates", f"{path}: not sorted, a row twice, or none")
         for row in table.to_pylist():
             time = row["open_time_ms"]
@@ -71,13 +75,28 @@ def rows_of(root: Path, venue: str, symbol: str, timeframe: str, now: int) -> di
     return found
 
 
-def spans_of(database: sqlite3.Connection, table: str, venue: str, symbol: str, what: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for since, until, word in database.execute(
+def _is_sealed(path: Path) -> bool:
+    """Whether the file carries an account: one without rows is of a day in which nothing was traded."""
+    return b"trio_candles.account" in (pq.read_metadata(path).metadata or {})
+
+
+def spans_of(
+    database: sqlite3.Connection, table: str, venue: str, symbol: str, what: str, days: Iterable[Day]
+) -> dict[int, str]:
+    """The minutes of *table*, and those of the sealed *days* that would be there if the days were open."""
+    spans = database.execute(
         f"SELECT since_ms, until_ms, {what} FROM {table} JOIN series ON series.id = series_id"
         " WHERE venue = ? AND symbol = ? AND timeframe = '1m'",
         (venue, symbol),
-    ):
+    ).fetchall()
+    for one in days:
+        if table == "empty":
+            spans += [(*span, one.evidence["empty"]) for span in one.spans("e")]
+        else:
+            spans += [(*span, "unfillable") for span in one.spans("u")]
+            spans += [(*span, "open") for span in one.spans("g")]
+    found: dict[int, str] = {}
+    for since, until, word in spans:
         for minute in range(since, until, MINUTE):
             if minute in found:
                 raise Broken("account", f"{table}: {venue} {symbol} {minute} twice")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from simulation import machine_troubles, venue_troubles
+from simulation import losses, machine_troubles, venue_troubles
 from simulation.record import Record
 from simulation.ways import Site
 from trio_candles.simulator import Faults
@@ -60,7 +60,8 @@ def calm_venue(site: Site, record: Record) -> None:
 
 async def trouble_machine(world: World, rates: Mapping[str, float], chance: random.Random) -> None:
     """Trouble the collector's machine at *rates* per minute, for ever."""
-    mine = [kind for kind in machine_troubles.KINDS if rates[kind]]
+    kinds = {kind: trouble for kind, (_, trouble) in machine_troubles.KINDS.items()} | losses.KINDS
+    mine = [kind for kind in kinds if rates[kind]]
     if not mine:
         return
     total = sum(rates[kind] for kind in mine)
@@ -69,7 +70,7 @@ async def trouble_machine(world: World, rates: Mapping[str, float], chance: rand
             await trio.sleep(chance.expovariate(total / 60))
             (kind,) = chance.choices(mine, [rates[kind] for kind in mine])
             world.trace.note(f"machine: {kind}")
-            nursery.start_soon(machine_troubles.KINDS[kind][1], world, chance, name=f"machine/{kind}")
+            nursery.start_soon(kinds[kind], world, chance, name=f"machine/{kind}")
 
 
 def calm_machine(world: World) -> None:

@@ -214,14 +214,14 @@ def test_somebody_elses_parquet_is_broken(tmp_path):
 
 
 def test_a_file_is_identified_by_its_rows_and_its_place():
-    file, table = dayfiles.identify(encoded([candle(0)]), FILE.path)
+    file, table, _ = dayfiles.identify(encoded([candle(0)]), FILE.path)
     assert (file, table.num_rows) == (FILE, 1)
 
 
 def test_a_file_says_whose_it_is_where_its_symbol_does_not_tell_the_folder():
     series = Series("kraken", "XBTUSD", folder="BTC-USD")
     rows = dayfiles.table_of([candle(0, series=series)])
-    file, table = dayfiles.identify(dayfiles.encode(rows, series), FILE.path)
+    file, table, _ = dayfiles.identify(dayfiles.encode(rows, series), FILE.path)
     assert (file.series.symbol, file.series.folder) == ("XBTUSD", "BTC-USD")
     assert table.equals(rows, check_metadata=True)
     with pytest.raises(DayFileBroken):

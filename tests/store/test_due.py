@@ -236,7 +236,7 @@ def test_a_look_costs_no_more_for_twenty_thousand_gaps_than_for_a_few(journal, a
 def test_absences_are_noted_without_reading_those_of_other_pages(journal):
     journal.commit([unsure(0, 60_000)], at(60_000))
     for begin in range(0, 40_000, 4):
-        journal.gaps.event(1, at(begin), at(begin + 1), "absent", "x", at(60_000))
+        journal.gaps.history.add(1, at(begin), at(begin + 1), "absent", "x", at(60_000))
     count = 0
 
     def one() -> int:

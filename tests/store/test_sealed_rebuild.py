@@ -9,7 +9,9 @@ from directories import BTC, ETH, at, sql
 from sealing import UNANSWERED, collect, in_file, open_days, path, seal, sealed
 from stores import candle, flush
 
+from trio_candles.audit.walk import audit
 from trio_candles.candles.model import Attempt, Millis, Page, Source
+from trio_candles.reading.spans import coverage
 from trio_candles.store.schema import JOURNAL
 from trio_candles.store.store import open_store
 
@@ -117,3 +119,17 @@ def test_a_late_fill_that_waited_when_the_journal_broke_is_kept_and_its_day_is_o
         assert store.look_up(BTC, at(1)).open == 7.0
         store.expect([BTC, ETH], at(0), at(3 * 1440 + 5))
         assert store.journal.gaps_of(BTC)[0][0] >= at(2 * 1440 + 3)
+
+
+def test_everything_that_is_left_is_audited_clean(lived):
+    lose(lived, "deleted")
+    with open_store(lived) as store:
+        store.aggregate(("5m", "1h"))
+        store.expect([BTC], at(0), at(3 * 1440 + 5))
+        while store.unfinished():
+            store.finish(store.unfinished())
+        flush(store)
+    report = audit(lived, now=lambda: at(3 * 1440 + 5), running=lambda: False, pauses=())
+    assert [one.detail for one in report.violations] == []
+    states = coverage(lived, start=at(0), end=at(1440)).column("state").to_pylist()
+    assert states == ["stored", "unfillable", "stored", "empty"]

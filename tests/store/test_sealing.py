@@ -76,6 +76,14 @@ def test_a_day_whose_candles_agree_with_the_venues_record_says_so(tmp_path):
     assert in_file(tmp_path)["compared"] is True
 
 
+def test_the_last_candle_of_a_thin_pair_was_compared_though_no_other_came_after_it(tmp_path):
+    with open_store(tmp_path) as store:
+        collect(store, "cc")
+        store.commit([page(rest(0, 100.0), rest(1, 101.0), until=2, comparing=True)], at(OVER))
+        seal(store, OVER)
+    assert in_file(tmp_path)["compared"] is True
+
+
 def test_a_day_with_an_open_gap_stays_open_and_is_sealed_once_the_gap_is_filled(tmp_path):
     with open_store(tmp_path) as store:
         collect(store, "cgc", "c")

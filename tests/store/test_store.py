@@ -425,6 +425,23 @@ def test_what_rest_replaces_after_a_flush_that_failed_half_way_comes_into_its_fi
         assert store.waiting() == []
 
 
+def test_the_days_that_have_waited_longest_come_first_however_old_their_minutes_are(tmp_path):
+    with open_store(tmp_path) as store:
+        assert (store.unsaved(), store.journal.waiting_count()) == ([], (0, 0))
+        expect(store, BTC, ETH)
+        yesterday, today = DayFile(BTC, at(-1440)), DayFile(BTC, at(0))
+        store.commit([*candles(-3, 2), *candles(-3, -1, ETH)], LATE)
+        assert store.unsaved() == [yesterday, today, DayFile(ETH, at(-1440))]
+        assert store.journal.waiting_count() == (7, 3)
+        store.flush([yesterday, today])
+        store.commit([*candles(2, 3), *candles(-1, 1, ETH)], LATE)
+        assert store.unsaved() == [DayFile(ETH, at(-1440)), today, DayFile(ETH, at(0))]
+        assert store.unsaved(1) == [DayFile(ETH, at(-1440))]
+        assert store.journal.waiting_count() == (5, 3)
+    with open_store(tmp_path) as store:  # a start does not forget who waits
+        assert store.unsaved(2) == [DayFile(ETH, at(-1440)), today]
+
+
 def test_a_full_disk_is_told_once_and_every_file_waits(tmp_path):
     with open_store(tmp_path, disk := Refusing("")) as store:
         expect(store, BTC, ETH, since=0, now=0)

@@ -4,11 +4,14 @@ Shares the schema with the writing path, and nothing else: whatever it checks, i
 
 ======== =========================================================================================
 ledger   one consistent reading of the journal; its own soundness
+books    what the ledger says, as it is kept while it is judged
+sealed   what the ledger's row and the day's file say of a sealed day, each decoded
 files    what lies where; a day file's digest, columns and rows
 batch    whether every rule holds for many files' rows, in as few passes as prove it
 rows     the rules of every row, one by one, where some rule does not hold
 folds    whether a day's aggregates all follow from its minutes, a column at a time
 account  per symbol and day: is each minute exactly one thing, do aggregates follow from minutes?
+receipts what cells were found to be, so that they need not be decoded again
 walk     all of this, and whatever looks wrong once more, before it is reported
 report   what was found, as JSON and as text
 daymap   what each minute of a day is, to be drawn

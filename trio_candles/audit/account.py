@@ -21,16 +21,17 @@ from typing import Any
 import attrs
 
 from trio_candles.audit.bits import runs, span_bits
+from trio_candles.audit.books import Account
 from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.files import Cell, day_file_path
 from trio_candles.audit.folds import follows
-from trio_candles.audit.ledger import Account
 from trio_candles.audit.report import Kind, Tally, Violation
 from trio_candles.audit.rows import MOST_RANGES, Piece, values
+from trio_candles.audit.sealed import ACCOUNT, read_account
 from trio_candles.candles.model import DAY, MINUTE, Timeframe
 from trio_candles.store.schema import JOURNAL
 
-__all__ = ["Day", "check_aggregates", "check_minutes"]
+__all__ = ["Day", "check_aggregates", "check_minutes", "check_sealed", "states"]
 
 _GONE = "the ledger lists the file and it is gone"
 
@@ -59,6 +60,10 @@ class Day:
     """What each minute turned out to be."""
     violations: list[Violation] = attrs.field(factory=list)
     tallies: dict[tuple[str, str, str], Tally] = attrs.field(factory=dict)
+    receipt: str | None = None
+    """What the next audit may believe; only where nothing is wrong."""
+    believed: bool = False
+    """Whether an earlier audit's receipt was believed, and no file was decoded."""
 
     def pieces(self) -> list[Piece]:
         """All rows that there are."""
@@ -133,6 +138,12 @@ def check_minutes(day: Day) -> None:
     _compare_with_journal(day, in_file & in_journal, account.replaced)
 
     silent = day.due & ~(stored | empty | gap)
+    if day.cell.day in account.sealed and "1m" not in day.gone | day.broken:
+        said = account.sealed[day.cell.day].saying.stored
+        day.note_bits(
+            "contradiction", said & ~in_file, "the ledger's row of the sealed day has a candle, the file none"
+        )
+        silent &= ~said
     if "1m" not in day.broken:
         day.note_bits("silent_gap", silent, _GONE if "1m" in day.gone else "no row, and the ledger says nothing")
     if "1m" in day.gone and not silent:
@@ -141,7 +152,47 @@ def check_minutes(day: Day) -> None:
 
 
 def _count_rows(count: Tally, piece: Piece, files: int) -> None:
-    count.add(Tally(files, piece.table.num_rows, piece.first, piece.last))
+    count.add(Tally(files, piece.rows, piece.first, piece.last))
+
+
+def check_sealed(day: Day) -> None:
+    """Hold the ledger's row of a sealed *day*, the account in the file of minutes and the file's rows against each
+    other. The file of an open day may carry an account, too, if a crash came before the row: that of its own rows.
+    """
+    account, file = day.account, day.files.get("1m")
+    sealed = None if account is None else account.sealed.get(day.cell.day)
+    if account is not None and sealed is not None:
+        stray = account.astray.get(day.cell.day, 0)
+        day.note_bits("contradiction", stray, "of a sealed day, and in the ledger's tables of open days", JOURNAL)
+        if day.journal is not None:
+            day.note_bits(
+                "contradiction", day.journal.bits, "of a sealed day, and a candle waits for its file", JOURNAL
+            )
+        if file is not None:
+            words = "a row, and the ledger's row of the sealed day says that the minute is not expected"
+            day.note_bits("contradiction", file.bits & ~sealed.saying.known, words)
+    if file is None or account is None:
+        return
+    if file.account is None:
+        if sealed is not None and ACCOUNT in sealed.shape:
+            _note_day(day, "the file carries no account, and the ledger says that it does")
+        return
+    saying, wrong = read_account(account.series, day.cell.day, file.account)
+    for words in wrong:
+        _note_day(day, words)
+    if saying is None:
+        return
+    words = "stored in the file or in its account, and not in both"
+    day.note_bits("contradiction", saying.stored ^ file.bits, words)
+    if sealed is not None:
+        minutes, names = saying.unlike(sealed.saying)
+        day.note_bits("contradiction", minutes, "the account in the file and the ledger's row say different things")
+        if names:
+            _note_day(day, f"the account in the file and the ledger's row differ: {', '.join(names)}")
+
+
+def _note_day(day: Day, words: str) -> None:
+    day.note("contradiction", "1m", words, day.cell.day, day.cell.day + DAY)
 
 
 def _compare_with_journal(day: Day, both: int, replaced: Mapping[int, Sequence[float]]) -> None:
@@ -275,6 +326,23 @@ def _can_be_stored(row: Sequence[float | int | None]) -> bool:
     )
 
 
+def states(day: Day) -> tuple[int, int, int]:
+    """The minutes of *day* of which aggregates are made, those that count as empty, and those that are in doubt, as
+    bits: on these nothing is derived, because aggregates are to follow, or they are silently missing or contradicted.
+    """
+    base = day.files.get("1m")
+    stored = 0 if base is None else base.bits
+    waiting = 0 if day.journal is None else day.journal.bits
+    if day.account is None:
+        return stored, 0, waiting
+    empty = day.minutes_of(day.account.empty)
+    gap = day.minutes_of(day.account.open_gap) | day.minutes_of(day.account.unfillable)
+    silent = day.due & ~(stored | empty | gap)
+    contradicted = (stored & (empty | gap)) | (empty & gap)
+    listed = span_bits(0, day.account.listed, day.cell.day)
+    return stored, empty | listed, waiting | day.minutes_of(day.account.underived) | silent | contradicted
+
+
 @attrs.frozen
 class _Minutes:
     """The stored 1m candles of a day, ready to be folded."""
@@ -291,25 +359,7 @@ class _Minutes:
         names = ("open", "high", "low", "close", "volume", "quote_volume", "trades_count", "ingest_time_ms")
         columns = {name: [] if base is None else values(base.table, name) for name in names}
         opens = [] if base is None else values(base.table, "open_time_ms")
-        stored = 0 if base is None else base.bits
-        waiting = 0 if day.journal is None else day.journal.bits
-        if day.account is None:
-            return cls(stored, 0, waiting, opens, columns)
-        empty = day.minutes_of(day.account.empty)
-        gap = day.minutes_of(day.account.open_gap) | day.minutes_of(day.account.unfillable)
-        silent = day.due & ~(stored | empty | gap)
-        return cls(
-            stored,
-            empty | span_bits(0, day.account.listed, day.cell.day),
-            waiting
-            | day.minutes_of(day.account.underived)
-            | silent
-            | (stored & empty)
-            | (stored & gap)
-            | (empty & gap),
-            opens,
-            columns,
-        )
+        return cls(*states(day), opens, columns)
 
     def fold(self, since: int, until: int) -> tuple[Any, ...]:
         """The aggregate of the candles that open in ``[since, until)``, in the order of ``_FOLDED``."""

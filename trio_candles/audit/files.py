@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trio_candles.candles.model import DAY, Timeframe, canonical_symbol, day_name
-from trio_candles.store.schema import COLUMNS, QUARANTINE, STRINGS, TMP, digest_of
+from trio_candles.store.schema import ACCOUNT_KEY, COLUMNS, QUARANTINE, STRINGS, TMP, digest_of
 
-__all__ = ["Cell", "DayFile", "Tree", "cell_of", "day_file_path", "read_day_file", "survey"]
+__all__ = ["Cell", "Content", "DayFile", "Tree", "cell_of", "day_file_path", "decode", "read_content", "survey"]
 
 MOST_BYTES = 64 << 20
 """A full day of minutes is about 100 kB; a file far larger than that is not read into memory."""
@@ -66,6 +66,22 @@ class Tree:
 
 
 @attrs.frozen
+class Content:
+    """The bytes of one day file, not looked at yet."""
+
+    digest: str | None = None
+    """``None`` if there was nothing to read."""
+    content: bytes = b""
+    unreadable: str | None = None
+    """Why it cannot be read."""
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no such file."""
+        return self.digest is None and self.unreadable is None
+
+
+@attrs.frozen
 class DayFile:
     """One reading of one day file."""
 
@@ -73,15 +89,12 @@ class DayFile:
     """``None`` if there was nothing to read."""
     table: pa.Table | None = None
     """The rows, if their columns are those of a day file; strings as dictionaries, :data:`CODED`."""
+    account: bytes | None = None
+    """The account that its metadata carry."""
     unreadable: str | None = None
     """Why it cannot be read."""
     wrong_schema: str | None = None
     """How its columns differ."""
-
-    @property
-    def missing(self) -> bool:
-        """Whether there is no such file."""
-        return self.digest is None and self.unreadable is None
 
 
 def day_file_path(cell: Cell, timeframe: str) -> str:
@@ -169,26 +182,35 @@ def _folders_called_like_files(folder: Path, name: str) -> Iterator[str]:
                 yield "/".join((name, *below, one))
 
 
-def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
-    """Read *path*; whatever is wrong with it is in the result, not raised. *digests* are those that the ledger knows:
-    rows of a file with another digest are validated in full.
-    """
+def read_content(path: str) -> Content:
+    """Read the bytes of the file at *path*; whatever is wrong with it is in the result, not raised."""
     try:
         with open(path, "rb") as file:
             # Python sets aside as much memory as is asked for: ask for the file and one byte, lest it grow meanwhile.
             content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return DayFile()
+        return Content()
     except OSError as error:
-        return DayFile(unreadable=str(error))
+        return Content(unreadable=str(error))
     digest = digest_of(content)
     if len(content) > MOST_BYTES:
-        return DayFile(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
+        return Content(digest, unreadable=f"larger than {MOST_BYTES:,} bytes")
+    return Content(digest, content)
+
+
+def decode(read: Content, digests: Collection[str | None] = ()) -> DayFile:
+    """The day file that was *read*; whatever is wrong with it is in the result, not raised. *digests* are those that
+    the ledger knows: rows of a file with another digest are validated in full.
+    """
+    digest, content = read.digest, read.content
+    if digest is None or read.unreadable is not None:
+        return DayFile(digest, unreadable=read.unreadable)
     try:
         # The file's schema, not the reader's: the reader calls a column a dictionary if we ask for a dictionary,
         # whatever the file says, and fails if such a column is missing.
         metadata = pq.read_metadata(pa.BufferReader(content))
-        wrong = _schema_difference(metadata.schema.to_arrow_schema())
+        schema = metadata.schema.to_arrow_schema()
+        wrong = _schema_difference(schema)
         if wrong is not None:
             return DayFile(digest, wrong_schema=wrong)
         with pq.ParquetFile(
@@ -203,7 +225,7 @@ def read_day_file(path: str, digests: Collection[str | None] = ()) -> DayFile:
             table.validate(full=True)  # a tenth of the reading, which a known digest makes needless
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         return DayFile(digest, unreadable=" ".join(str(error).split()) or type(error).__name__)
-    return DayFile(digest, table)
+    return DayFile(digest, table, (schema.metadata or {}).get(ACCOUNT_KEY))
 
 
 def _schema_difference(found: pa.Schema) -> str | None:

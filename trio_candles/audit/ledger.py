@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from zlib import crc32
 
-import attrs
 import pyarrow as pa
 
-from trio_candles.audit.bits import LATEST, days_of, span_bits
-from trio_candles.audit.report import KnownGap, Violation
+from trio_candles.audit.bits import LATEST, days_of, runs, span_bits
+from trio_candles.audit.books import Account, Ledger
+from trio_candles.audit.files import cell_of
+from trio_candles.audit.report import KnownGap
+from trio_candles.audit.sealed import SealedDay, read_row
 from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe, canonical_symbol
-from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, TIMEFRAMES, UNCHECKED, UPGRADES
+from trio_candles.store.schema import COLUMNS, FORMAT, JOURNAL, UNCHECKED, UPGRADES
 from trio_candles.store.snapshot import open_snapshot
 
-__all__ = ["Account", "Ledger", "read_ledger"]
+__all__ = ["read_ledger"]
 
 REASONS = frozenset(
     (
@@ -33,83 +35,10 @@ REASONS = frozenset(
 them."""
 BEFORE_FOLDERS = ("1", "2", "3")
 """Formats of the journal in which a series' symbol alone tells its folder."""
+BEFORE_SEALING = ("1", "2", "3", "4", "5")
+"""Formats of the journal in which no day is sealed."""
 _LISTED_SINGLY = 20
 """Complaints of one sort about one series that are listed singly: a ruined table is not 1,000 findings."""
-
-
-@attrs.define
-class Account:
-    """What the ledger says of one 1m series. Minutes are bits by day (:mod:`trio_candles.audit.bits`)."""
-
-    series: Series
-    first: int
-    mark: int
-    expected: bool
-    happened: int = LATEST
-    """The end of the newest minute that has happened: a clock that was ahead may have left gaps and empty minutes that
-    have not, which say nothing. A mark may be later."""
-    open_gap: dict[int, int] = attrs.field(factory=dict)
-    unfillable: dict[int, int] = attrs.field(factory=dict)
-    empty: dict[int, int] = attrs.field(factory=dict)
-    underived: dict[int, int] = attrs.field(factory=dict)
-    """Minutes whose aggregates are to follow at a flush."""
-    listed: int = 0
-    """When the market began: no minute before is expected, and aggregates count such minutes as empty."""
-    journal: dict[int, pa.Table] = attrs.field(factory=dict)
-    """Day -> accepted candles that are in no day file yet, shaped as a day file's rows."""
-    replaced: dict[int, Sequence[float]] = attrs.field(factory=dict)
-    """Minute -> open, high, low, close and volume that it is on record to have now, whatever the day file has."""
-
-    def end(self, running: bool, now: int) -> int:
-        """The end of what must be accounted for: the mark, as far as it has happened; beside a collector at least the
-        time two minutes ago.
-        """
-        end = max(self.first, min(self.mark, self.happened))
-        if not (running and self.expected):
-            return end
-        return max(end, min(now, LATEST) // MINUTE * MINUTE - 2 * MINUTE)
-
-    def days(self, end: int) -> set[int]:
-        """Every day up to *end* that this account covers, and every other of which it holds anything."""
-        noted = (self.open_gap, self.unfillable, self.empty, self.journal)
-        return {*days_of(self.first, end), *(day for by_day in noted for day in by_day)}
-
-
-@attrs.define
-class Ledger:
-    """One reading of the whole data base."""
-
-    exists: bool = True
-    usable: bool = False
-    """Whether the day files can be held against it."""
-    accounts: dict[tuple[str, str], Account] = attrs.field(factory=dict)
-    """By venue and folder."""
-    files: dict[str, tuple[str | None, str | None]] = attrs.field(factory=dict)
-    """Path -> digest and pending digest."""
-    gaps: list[KnownGap] = attrs.field(factory=list)
-    meta: dict[str, str] = attrs.field(factory=dict)
-    problems: list[Violation] = attrs.field(factory=list)
-
-    def blame(
-        self, detail: str, series: Series | None = None, start: int | None = None, end: int | None = None
-    ) -> None:
-        """Note that the ledger is corrupt."""
-        where = {} if series is None else dict(venue=series.venue, symbol=series.symbol, timeframe=series.timeframe)
-        self.problems.append(Violation("ledger_corrupt", JOURNAL, detail, **where, start_ms=start, end_ms=end))
-
-    @property
-    def timeframes(self) -> tuple[str, ...]:
-        """The higher timeframes that the collector derives."""
-        names = self.meta.get(TIMEFRAMES, "").split(",")
-        return tuple(name for name in names if _is_timeframe(name) and name != "1m")
-
-    @property
-    def stopped_at(self) -> int | None:
-        """When the last collector stopped; after a crash, how far it had accounted."""
-        stopped = self.meta.get("stopped_at_ms", "")
-        if stopped.isascii() and stopped.isdigit():
-            return int(stopped)
-        return max((account.end(False, 0) for account in self.accounts.values()), default=None)
 
 
 def read_ledger(data_dir: Path, now: Callable[[], int]) -> Ledger:
@@ -146,6 +75,9 @@ def _read(database: sqlite3.Connection, ledger: Ledger, happened: int) -> None:
         _read_derivation(database, ledger, by_id)
     for path, digest, pending in database.execute("SELECT path, digest, pending FROM day_file"):
         ledger.files[str(path)] = (digest, pending)
+    if ledger.meta["format"] not in BEFORE_SEALING:
+        _read_sealed(database, ledger, by_id)
+        ledger.gaps.sort(key=lambda gap: (gap.venue, gap.symbol, gap.start_ms))
     ledger.usable = True
 
 
@@ -218,6 +150,92 @@ def _read_empties(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int,
             _mark(account.empty, since, min(until, account.happened))
             spans.append((since, until))
         _check_disjoint(ledger, series, "empty", spans)
+
+
+_SEALED_ROWS = """
+SELECT series_id, day_ms, shape, minutes, detail, unknown, checksum FROM sealed ORDER BY series_id, day_ms
+"""
+
+
+def _read_sealed(database: sqlite3.Connection, ledger: Ledger, by_id: dict[int, Account]) -> None:
+    """Read the sealed days into the accounts; each day that is accounted for must be sealed, or else open."""
+    found: dict[int, tuple[set[int], set[int]]] = {id_: (set(), set()) for id_ in by_id}
+    for id_, group in groupby(database.execute(_SEALED_ROWS), key=lambda row: row[0]):
+        account = _account_of(ledger, by_id, "sealed", id_)
+        if account is None:
+            continue
+        for _, *row in group:
+            day = row[0]
+            if not _is_minute(day) or day % DAY:
+                ledger.blame(f"sealed: {day!r} is no day", account.series)
+                continue
+            found[id_][0].add(day)
+            sealed, wrong = read_row(account.series, row)
+            for words in wrong:
+                ledger.blame(f"sealed: {words}", account.series, day, day + DAY)
+            if sealed is not None:
+                _take_in(ledger, account, day, sealed)
+    for id_, day in database.execute("SELECT series_id, day_ms FROM open_day"):
+        if id_ in found:
+            found[id_][1].add(day)
+    for id_, (closed, opened) in found.items():
+        account = by_id[id_]
+        _blame_days(ledger, account, closed & opened, "sealed: the day is among the open ones, too")
+        days = days_of(account.first, account.mark)
+        lost = {day for day in days if day not in closed and day not in opened}
+        _blame_days(ledger, account, lost, "the day is accounted for, and neither open nor sealed")
+    for path, (digest, _) in ledger.files.items():
+        place = None if digest is None else cell_of(path)
+        account = None if place is None else ledger.accounts.get(place[0][:2])
+        if place is not None and account is not None and place[0].day in account.sealed:
+            day = place[0].day
+            ledger.blame(
+                f"day_file: {path} is of a sealed day, whose row has its digest", account.series, day, day + DAY
+            )
+
+
+def _take_in(ledger: Ledger, account: Account, day: int, sealed: SealedDay) -> None:
+    """Add the gaps and empty minutes of a sealed *day* to those of the *account*."""
+    series, said = account.series, sealed.saying
+    account.sealed[day] = sealed
+    by_day = (account.open_gap, account.unfillable, account.empty)
+    astray = by_day[0].get(day, 0) | by_day[1].get(day, 0) | by_day[2].get(day, 0)
+    if astray:
+        account.astray[day] = astray
+    happened = span_bits(0, account.happened, day)
+    for minutes, bits in zip(by_day, (said.gap, said.unfillable, said.empty), strict=True):
+        if bits & happened:
+            minutes[day] = minutes.get(day, 0) | (bits & happened)
+    for state, bits, name in (("open", said.gap, "gap"), ("unfillable", said.unfillable, "unfillable")):
+        why = said.evidence[name]
+        reason, attempts = (why[0], why[3]) if isinstance(why, list) and len(why) == 5 else ("unknown", 0)
+        if bits and reason not in REASONS:
+            ledger.blame(f"sealed: {reason!r} is no reason that there is", series, day, day + DAY)
+        for low, high in runs(bits & happened):
+            since, until = day + low * MINUTE, day + high * MINUTE
+            ledger.gaps.append(
+                KnownGap(
+                    series.venue,
+                    series.symbol,
+                    since,
+                    until,
+                    state,
+                    str(reason).strip() or "unknown",
+                    attempts if isinstance(attempts, int) else 0,
+                )
+            )
+    if said.gap and account.expected:
+        ledger.blame("sealed: a gap of a series that is expected: nobody would fill it", series, day, day + DAY)
+
+
+def _blame_days(ledger: Ledger, account: Account, days: Iterable[int], words: str) -> None:
+    """Note that *days* are as *words* say; many of them as one finding."""
+    some = sorted(days)
+    if len(some) > _LISTED_SINGLY:
+        ledger.blame(f"{words} ({len(some)} days)", account.series, some[0], some[-1] + DAY)
+        return
+    for day in some:
+        ledger.blame(words, account.series, day, day + DAY)
 
 
 _JOURNAL_ROWS = f"""
@@ -324,14 +342,6 @@ def _account_of(ledger: Ledger, by_id: dict[int, Account], table: str, id_: int)
 def _mark(by_day: dict[int, int], since: int, until: int) -> None:
     for day in days_of(since, until):
         by_day[day] = by_day.get(day, 0) | span_bits(since, until, day)
-
-
-def _is_timeframe(name: str) -> bool:
-    try:
-        Timeframe.parse(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_minute(time: object) -> bool:

@@ -41,12 +41,20 @@ class Piece:
     series: Series
     path: str
     table: pa.Table
+    account: bytes | None = None
+    """The account in the file's metadata."""
     violations: list[Violation] = attrs.field(factory=list)
     """What the rules found; this and the fields below are filled by judging."""
     bits: int = 0
     """The minutes of the day for which there is a 1m row."""
     first: int | None = None
     last: int | None = None
+    rows: int = attrs.field()
+    """How many there are. Of a file with a receipt these are not in ``table``."""
+
+    @rows.default
+    def _count(self) -> int:
+        return self.table.num_rows
 
     @property
     def orderly(self) -> bool:

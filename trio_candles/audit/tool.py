@@ -16,6 +16,7 @@ from trio_candles.audit.bits import LATEST
 from trio_candles.audit.daymap import DayMap
 from trio_candles.audit.history import read_history
 from trio_candles.audit.page import page, write_whole
+from trio_candles.audit.receipts import NotReceipts, Receipts
 from trio_candles.audit.walk import Selection, audit
 from trio_candles.candles.model import MINUTE
 from trio_candles.command.options import (
@@ -51,9 +52,22 @@ def main(arguments: Sequence[str]) -> int:
     data_dir = data_dir_of(options.config, options.data_dir)
     if data_dir is None:
         return 2
-    if options.html is not None and (wrong := _no_place_for(options.html, data_dir)):
-        print(f"--html {options.html}: {wrong}", file=sys.stderr)
-        return 2
+    for name, place in (("--html", options.html), ("--receipts", options.receipts)):
+        if place is not None and (wrong := _no_place_for(place, data_dir)):
+            print(f"{name} {place}: {wrong}", file=sys.stderr)
+            return 2
+    receipts = None
+    if options.receipts is not None:
+        if options.html is not None and options.receipts.resolve() == options.html.resolve():
+            print("--receipts and --html name the same file", file=sys.stderr)
+            return 2
+        try:
+            receipts = Receipts.read(options.receipts)
+        except (NotReceipts, OSError) as error:
+            print(f"--receipts {options.receipts}: {error}", file=sys.stderr)
+            return 2
+        if receipts.broken:
+            print(f"{options.receipts}: {receipts.broken:,} receipts cannot be read: ignored", file=sys.stderr)
     # Imported late: --help should not wait for trio.
     from trio_candles.clock import WallTime
     from trio_candles.command.options import tool_clock
@@ -72,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
             selection=selection,
             progress=bar,
             covers=covers,
+            receipts=receipts,
         )
     except KeyboardInterrupt:
         return 130
@@ -91,6 +106,8 @@ def main(arguments: Sequence[str]) -> int:
         except OSError as error:
             print(f"the report cannot be written: {error}", file=sys.stderr)
             return 2
+    if receipts is not None:
+        _keep(receipts)
     if options.json:
         print_json(report.document())
     else:
@@ -101,12 +118,17 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trio-candles-audit",
-        description="Check everything in a data directory: every file, row and minute. Writes nothing;"
+        description="Check everything in a data directory: every file, row and minute. Writes nothing there;"
         " may run beside a collector.",
         epilog="Exit code: 0 clean, 1 violations found, 2 usage.",
     )
     add_common(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a report for a browser, in one file")
+    parser.add_argument(
+        "--receipts", type=Path, metavar="FILE",
+        help="keep there, outside the data directory, what each file was found to be: what has not changed since is"
+        " hashed at the next audit and not decoded again",
+    )  # fmt: skip
     parser.add_argument("--venue", help="only this venue")
     parser.add_argument("--symbol", type=symbol, help="only this symbol: BTC-USD or BTC/USD")
     parser.add_argument(
@@ -133,12 +155,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _no_place_for(html: Path, data_dir: Path) -> str | None:
-    """Why the report cannot be written to *html*, so that an hour's audit is not begun; ``None`` if it can."""
-    folder = html.absolute().parent
+def _keep(receipts: Receipts) -> None:
+    """Write *receipts*; if that fails it is said, and the audit's answer stays what it is."""
+    try:
+        Receipts.read(receipts.path)  # what has come there meanwhile is not ours to overwrite
+        write_whole(receipts.path, receipts.text())
+    except (NotReceipts, OSError) as error:
+        print(f"the receipts cannot be written to {receipts.path}: {error}", file=sys.stderr)
+
+
+def _no_place_for(file: Path, data_dir: Path) -> str | None:
+    """Why nothing can be written to *file*, so that an hour's audit is not begun; ``None`` if it can."""
+    folder = file.absolute().parent
     if not os.path.isdir(folder):
         return f"{folder}: no such directory"
-    if os.path.isdir(html):
+    if os.path.isdir(file):
         return "it is a directory"
     if folder.resolve().is_relative_to(data_dir.resolve()):
         return "it lies in the data directory, where the audit writes nothing"

@@ -17,19 +17,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 
-from trio_candles.audit.account import Day, check_aggregates, check_minutes
+from trio_candles.audit.account import Day, check_aggregates, check_minutes, check_sealed
 from trio_candles.audit.batch import judge
 from trio_candles.audit.bits import LATEST, span_bits
+from trio_candles.audit.books import Account, Ledger
 from trio_candles.audit.daymap import DayMap
-from trio_candles.audit.files import Cell, DayFile, Tree, cell_of, day_file_path, read_day_file, survey
-from trio_candles.audit.ledger import Account, Ledger, read_ledger
+from trio_candles.audit.files import Cell, Content, Tree, cell_of, day_file_path, decode, read_content, survey
+from trio_candles.audit.ledger import read_ledger
+from trio_candles.audit.receipts import Found, Receipts, may_have_one, seal_of, written
 from trio_candles.audit.report import KnownGap, Report, Tally, Violation
 from trio_candles.audit.rows import Piece, values
 from trio_candles.candles.model import DAY, Series, Timeframe, canonical_symbol
@@ -80,14 +82,16 @@ def audit(
     pauses: Sequence[float] | None = None,
     progress: Callable[[int, int], object] | None = None,
     covers: dict[tuple[str, str], dict[int, DayMap]] | None = None,
+    receipts: Receipts | None = None,
 ) -> Report:
     """Audit *data_dir* and report.
 
     *now* is the service's clock in ms, *running* whether a collector holds the directory; both are asked anew
     at every reading, but what is due is due at the first. *timeframes* are aggregates that are expected beside those
     that the collector derives; those on disk are verified in any case. *progress* is called with how many days of how
-    many are done. *covers* is filled, by venue and symbol, with what the minutes of each day are. ``OSError`` where a
-    folder or the lock cannot be opened; whatever else is wrong is in the report.
+    many are done. *covers* is filled, by venue and symbol, with what the minutes of each day are. *receipts* are looked
+    at, and brought up to date in memory. ``OSError`` where a folder or the lock cannot be opened; whatever else is
+    wrong is in the report.
     """
     selection = selection or Selection()
     checked_at = now()
@@ -103,12 +107,16 @@ def audit(
             threading.Event().wait(waits.pop(0))
             continue  # a moment's lock: no use in reading all files without a ledger
         tree = survey(data_dir, {venue for venue, _ in ledger.accounts})
-        reading = _Reading(data_dir, ledger, tree, selection, beside, checked_at, timeframes, now)
+        # What looked wrong is decoded, whatever a receipt says.
+        believed = receipts if suspects is None else None
+        reading = _Reading(data_dir, ledger, tree, selection, beside, checked_at, timeframes, now, believed)
         todo = reading.cells() if suspects is None else sorted(suspects)
         found: list[Day] = []
         for done, day in enumerate(reading.days(todo), 1):
             if covers is not None and day.cover is not None:
                 covers.setdefault((day.cell.venue, day.symbol), {})[day.cell.day] = day.cover
+            if receipts is not None:
+                receipts.give(day.cell, None if day.violations else day.receipt, believed=day.believed)
             if day.violations:
                 found.append(day)
             else:
@@ -168,6 +176,7 @@ class _Reading:
     time: int
     timeframes: Sequence[str]
     now: Callable[[], int]
+    receipts: Receipts | None = None
     listed: dict[Cell, set[str]] = attrs.field(init=False)
     """The timeframes of which the ledger lists a day file."""
 
@@ -178,6 +187,10 @@ class _Reading:
             place = cell_of(path)
             if place is not None:
                 listed.setdefault(place[0], set()).add(place[1])
+        for (venue, folder), account in self.ledger.accounts.items():
+            for day, sealed in account.sealed.items():
+                if sealed.digests:
+                    listed.setdefault(Cell(venue, folder, day), set()).update(sealed.digests)
         return listed
 
     def accounts(self) -> Iterator[Account]:
@@ -216,32 +229,64 @@ class _Reading:
         names = self.tree.cells.get(cell, set()) | self.listed.get(cell, set())
         return sorted(names, key=lambda name: (name != "1m", name))
 
-    def _read(self, cell: Cell, timeframe: str) -> DayFile:
-        path = day_file_path(cell, timeframe)
-        # A Path for each of 10,000 files would cost more than opening them.
-        return read_day_file(f"{self.data_dir}/{path}", self.ledger.files.get(path, ()))
-
     def _judged(self, cells: Sequence[Cell]) -> list[Day]:
         """The findings about *cells*."""
-        days = []
+        days, unseen = [], []
         for cell in cells:
             day = self._day(cell)
-            for timeframe in self._timeframes_of(cell):
-                self._note_file(day, timeframe, self._read(cell, timeframe))
+            # A Path for each of 10,000 files would cost more than opening them.
+            contents = {
+                name: read_content(f"{self.data_dir}/{day_file_path(cell, name)}") for name in self._timeframes_of(cell)
+            }
+            for name, content in contents.items():
+                self._note_file(day, name, content)
+            if not self._is_known(day, contents):
+                for name, content in contents.items():
+                    self._decode(day, name, content)
+                unseen.append((day, contents))
             days.append(day)
-        judge([piece for day in days for piece in day.pieces()], self.now)
+        judge([piece for day, _ in unseen for piece in day.pieces()], self.now)
+        for day, contents in unseen:
+            self._check(day, contents)
         for day in days:
-            self._check(day)
+            day.forget_rows()  # the findings are kept, and there may be many days with findings
         return days
 
-    def _check(self, day: Day) -> None:
+    def _is_known(self, day: Day, contents: Mapping[str, Content]) -> bool:
+        """Whether a receipt says what the files of *day* are; then each of its minutes is judged by the receipt."""
+        found = None if self.receipts is None or not may_have_one(day) else self.receipts.found(day.cell)
+        if self.receipts is None or found is None:
+            return False
+        found[0].put_into(day)
+        if self._seal(day, found[0], contents) == found[1]:
+            day.receipt, day.believed = written(day, *found), True
+            check_minutes(day)
+            return True
+        day.forget_rows()
+        return False
+
+    def _seal(self, day: Day, found: Found, contents: Mapping[str, Content]) -> str:
+        assert day.account is not None
+        return seal_of(day, found, contents, self._due(day), self._end(day.account))
+
+    def _due(self, day: Day) -> tuple[str, ...]:
+        """The aggregates that *day* must have: those that are asked for, and those that the collector derives; of these
+        a sealed day has what its row names, and the others are to follow.
+        """
+        sealed = None if day.account is None else day.account.sealed.get(day.cell.day)
+        derived = [name for name in self.ledger.timeframes if sealed is None or name in sealed.shape]
+        return tuple(dict.fromkeys((*self.timeframes, *derived)))
+
+    def _check(self, day: Day, contents: Mapping[str, Content]) -> None:
         for piece in day.pieces():
             day.violations.extend(piece.violations)
         check_minutes(day)
+        check_sealed(day)
         account = day.account
-        timeframes = tuple(dict.fromkeys((*self.timeframes, *self.ledger.timeframes)))
-        check_aggregates(day, timeframes, 0 if account is None else self._end(account))
-        day.forget_rows()  # the findings are kept, and there may be many days with findings
+        check_aggregates(day, self._due(day), 0 if account is None else self._end(account))
+        if contents and may_have_one(day) and not day.violations:
+            found = Found.of(day)
+            day.receipt = written(day, found, self._seal(day, found, contents))
 
     def _day(self, cell: Cell) -> Day:
         account = self.ledger.accounts.get((cell.venue, cell.folder))
@@ -254,21 +299,28 @@ class _Reading:
                 day.journal = Piece(cell, account.series, JOURNAL, account.journal[cell.day])
         return day
 
-    def _note_file(self, day: Day, timeframe: str, file: DayFile) -> None:
-        """Put one day file into *day*, and note what is wrong with the file as a whole, its digest included."""
+    def _note_file(self, day: Day, timeframe: str, file: Content) -> None:
+        """Note in *day* whether a day file is there, and has the digest that the ledger knows."""
         path = day_file_path(day.cell, timeframe)
-        listed = self.ledger.files.get(path)
+        listed = self.ledger.digests(day.account, day.cell.day, timeframe, path)
         start, end = day.cell.day, day.cell.day + DAY
         if file.missing:
             if listed is not None and listed[0] is not None and listed[1] != ABSENT:
                 day.gone.add(timeframe)
-            return
-        if self.ledger.usable and file.digest is not None:
+        elif self.ledger.usable and file.digest is not None:
             if listed is None:
                 day.note("checksum", timeframe, "the file is not in the ledger", start, end)
             elif file.digest not in listed:
                 words = "the file is not what the ledger says was written"
                 day.note("checksum", timeframe, words, start, end)
+
+    def _decode(self, day: Day, timeframe: str, content: Content) -> None:
+        """Put the rows of one day file into *day*, and note what is wrong with the file as a whole."""
+        if content.missing:
+            return
+        path = day_file_path(day.cell, timeframe)
+        file = decode(content, self.ledger.digests(day.account, day.cell.day, timeframe, path) or ())
+        start, end = day.cell.day, day.cell.day + DAY
         if file.wrong_schema is not None:
             day.note("wrong_schema", timeframe, file.wrong_schema, start, end)
         if file.unreadable is not None:
@@ -280,7 +332,7 @@ class _Reading:
         if day.account is None and not day.files:
             day.symbol = _symbol_in(file.table, day.cell.folder)
         series = Series(day.cell.venue, day.symbol, timeframe)
-        day.files[timeframe] = Piece(day.cell, series, path, file.table)
+        day.files[timeframe] = Piece(day.cell, series, path, file.table, file.account)
 
     def ledger_problems(self) -> list[Violation]:
         """What is wrong with the journal itself."""

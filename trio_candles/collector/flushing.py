@@ -61,13 +61,15 @@ class _Work:
     """At most so many days that need it (or all), in the order in which they are to be worked on."""
     do: Callable[[Sequence[DayFile]], Flushed]
     failing: set[str]
-    """Files that could not be written in the last round: their days come after the others."""
+    """Days' files of minutes: not all of these days could be written when it was last their turn. They come after the
+    others, so that nobody waits for a disk that does not take them.
+    """
     files: list[DayFile] = attrs.field(factory=list)
     """Found, and next."""
     seen: set[DayFile] = attrs.field(factory=set)
     """Whose turn it was, or is: what comes for them now waits for the next round."""
     behind: set[str] = attrs.field(factory=set)
-    """Files that could not be written."""
+    """Days' files of minutes: not all of these days could be written."""
     error: str | None = None
     is_done: bool = False
     """Whether all has had its turn."""
@@ -184,20 +186,26 @@ class Flushing:
             if venue in self._board.venues:  # of a venue that is collected no more, rows are saved and not shown
                 self._board.venues[venue].saved += rows
         held += flushed.held
-        work.behind.update(flushed.held, flushed.failed)
+        work.behind.update(map(_of_minutes, (*flushed.held, *flushed.failed)))
         work.error = work.error or flushed.error
 
     def _report(self, works: Sequence[_Work], held: Sequence[str]) -> None:
         for work in works:
+            tried = {file.path for file in work.seen.difference(work.files)}
+            self._failing[work.part] = work.behind if work.is_done else work.behind | (work.failing - tried)
             if work.error is not None:
                 self._board.store_failed(work.part, work.error, work.consequence)
-            elif work.seen or work.is_done:
+            elif not self._failing[work.part] and (tried or work.is_done):
                 self._board.store_works(work.part)
-            if work.seen or work.is_done:
-                self._failing[work.part] = work.behind
         if any(work.seen for work in works):
             now = self._time.now()
             self._held_since = {path: self._held_since.get(path, now) for path in held}
             for path, since in self._held_since.items():
                 if now - since >= HELD_LONG:
                     log.warning("%s is held open by another program; its rows wait in the journal", path)
+
+
+def _of_minutes(path: str) -> str:
+    """The path of the file of minutes of the day whose file is *path*."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder.rpartition('/')[0]}/1m/{name}"

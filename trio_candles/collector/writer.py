@@ -258,9 +258,10 @@ class _Writer:
         return self._store.journal.gaps.open_minutes(now)
 
     async def tidy(self, now: Millis) -> None:
-        """Let go of what is old; what a disk does not take today, it may tomorrow."""
+        """Let go of what is old, committing what comes in between; what a disk does not take today, it may tomorrow."""
         try:
-            await self._offload(self._store.ask, self._store.journal.tidy, now)
+            while await self._offload(self._store.ask, self._store.journal.tidy, now):
+                await self.commit_waiting()
         except StoreUnavailable as error:
             self._board.store_failed("journal", str(error), "old history is kept")
 

@@ -8,7 +8,7 @@ import attrs
 
 from trio_candles.candles.model import Millis, Series
 
-__all__ = ["Completeness", "Live", "OpenGaps", "Reading", "SeriesFacts", "VenueState"]
+__all__ = ["Completeness", "Live", "OpenGaps", "Reading", "Scrub", "SeriesFacts", "VenueState"]
 
 
 @attrs.frozen
@@ -82,6 +82,20 @@ class VenueState:
     """In this run, duplicates aside."""
 
 
+@attrs.frozen
+class Scrub:
+    """How far the collector is with reading sealed days again."""
+
+    began: int | None
+    """``None`` if no clock was believed when this pass began."""
+    ended: int | None
+    """``None`` while the pass is under way."""
+    days: int
+    """Read in this pass..."""
+    of: int
+    """...of so many."""
+
+
 @attrs.frozen(kw_only=True)
 class Reading:
     """One look at a data directory: a single moment of its ledger, and whether a collector holds the lock."""
@@ -106,6 +120,8 @@ class Reading:
     """Venue → rule → candles, since the directory began."""
     confirmations: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict)
     """Venue → outcome → candles compared with REST, and sampled ones rebuilt from trades, since the directory began."""
+    scrub: Scrub | None = None
+    """``None`` if there was none yet."""
     stopped_at: int | None = None
     """When the collector stopped in good order, if it did."""
     latest: int | None = None

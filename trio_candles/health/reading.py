@@ -15,11 +15,11 @@ from pathlib import Path
 
 from trio_candles.candles.intervals import length, subtract
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, floor_to
-from trio_candles.health.facts import Completeness, Live, OpenGaps, Reading, SeriesFacts, VenueState
+from trio_candles.health.facts import Completeness, Live, OpenGaps, Reading, Scrub, SeriesFacts, VenueState
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat
 from trio_candles.reading.ledger import Account, GapTotals, Ledger, open_ledger
 from trio_candles.store.lock import is_locked
-from trio_candles.store.schema import LOCK
+from trio_candles.store.schema import LOCK, SCRUB
 
 __all__ = ["SETTLED", "read_health", "read_ledger"]
 
@@ -100,6 +100,7 @@ def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Seque
         store_errors=_store_errors(meta.get("store_errors")),
         rejections=_by_venue(ledger.rejections()),
         confirmations=_by_venue(ledger.confirmations()),
+        scrub=_scrub(meta.get(SCRUB)),
         stopped_at=_time(int(meta["stopped_at_ms"])) if "stopped_at_ms" in meta else None,
         latest=_time(int(meta["latest_ms"])) if "latest_ms" in meta else None,
     )
@@ -190,3 +191,15 @@ def _store_errors(text: str | None) -> dict[str, str]:
     ``ValueError`` or ``AttributeError`` for any other text.
     """
     return {} if text is None else {str(part): str(error) for part, error in json.loads(text).items()}
+
+
+def _scrub(text: str | None) -> Scrub | None:
+    """How far the scrub is, from JSON *text*, which is absent before the first; ``None`` also for any other text, in
+    whose place the collector begins anew.
+    """
+    try:
+        noted = {} if text is None else json.loads(text)
+        began, ended = (None if noted[key] is None else _time(noted[key]) for key in ("began_ms", "ended_ms"))
+        return Scrub(began, ended, _whole(noted["days"]), _whole(noted["of"]))
+    except (ValueError, LookupError, TypeError):
+        return None

@@ -8,13 +8,14 @@ from pathlib import Path
 import attrs
 
 from trio_candles.candles.model import MINUTE, Series
-from trio_candles.health.facts import OpenGaps
+from trio_candles.health.facts import OpenGaps, Scrub
 from trio_candles.health.judge import Health, Problem, SeriesVerdict, State, VenueVerdict
 
 __all__ = [
     "CheckDocument",
     "MonitorDocument",
     "ProblemDocument",
+    "ScrubDocument",
     "SeriesFreshness",
     "check_document",
     "monitor_document",
@@ -117,6 +118,20 @@ class VenueDetails:
 
 
 @attrs.frozen(kw_only=True)
+class ScrubDocument:
+    """How far the collector is with reading sealed days again."""
+
+    began_ms: int | None
+    """Null if no clock was believed when the pass began."""
+    ended_ms: int | None
+    """Null while the pass is under way."""
+    days: int
+    """Sealed days read in this pass..."""
+    of: int
+    """...of so many."""
+
+
+@attrs.frozen(kw_only=True)
 class ProblemDocument:
     """A problem, for the monitor and in alerts; the first four keys are the same for as long as the problem lasts."""
 
@@ -145,6 +160,8 @@ class MonitorDocument(_Whole):
     problems: tuple[ProblemDocument, ...]
     store_errors: Mapping[str, str]
     """Part of the store -> the system's words for why it cannot write."""
+    scrub: ScrubDocument | None
+    """Null if there was none yet."""
     venues: tuple[VenueDetails, ...]
     series: tuple[SeriesDetails, ...]
 
@@ -161,6 +178,7 @@ def monitor_document(health: Health, data_dir: Path, lags: Mapping[Series, int])
         **attrs.asdict(_whole(health, health.healthy, data_dir)),
         problems=tuple(problem_document(one) for one in health.problems),
         store_errors=health.reading.store_errors,
+        scrub=_scrub(health.reading.scrub),
         venues=tuple(_venue(one, health) for one in health.venues),
         series=tuple(_series(one, lags.get(one.series)) for one in health.series),
     )
@@ -190,6 +208,12 @@ def _whole(health: Health, ok: bool, data_dir: Path) -> _Whole:
         stopped_at_ms=reading.stopped_at,
         error=reading.trouble,
     )
+
+
+def _scrub(scrub: Scrub | None) -> ScrubDocument | None:
+    if scrub is None:
+        return None
+    return ScrubDocument(began_ms=scrub.began, ended_ms=scrub.ended, days=scrub.days, of=scrub.of)
 
 
 def _freshness(one: SeriesVerdict) -> SeriesFreshness:

@@ -116,14 +116,16 @@ def monitor_lines(
         single,
         Line(_series_head(width), Mood.DIM),
     ]
-    foot = [single, Line(f"  {_totals(health)}"), double]
+    scrub = _scrub(health)
+    foot = [single, Line(f"  {_totals(health)}"), *([Line(f"  {scrub}")] if scrub else []), double]
     rows = [Line(_series_row(one, lags.get(one.series), width), _mood(one)) for one in _worst_first(health.series)]
     return [*head, *_fitted(rows, health.series, height - len(head) - len(foot) - 1), *foot]
 
 
 def summary_text(health: Health) -> str:
     """A reading in one line."""
-    return f"{utc_text(health.reading.now)} {_verdict(health)}  {_totals(health)}"
+    parts = filter(None, (_totals(health), _scrub(health)))
+    return f"{utc_text(health.reading.now)} {_verdict(health)}  {', '.join(parts)}"
 
 
 def series_text(one: SeriesVerdict, lag: int | None) -> str:
@@ -166,6 +168,23 @@ def _totals(health: Health) -> str:
         f"{_many(sum(one.count for one in gaps), 'gap')} ({sum(one.length for one in gaps) // 60_000} min), "
         f"{rejected} rejected, {revised} revised"
     )
+
+
+def _scrub(health: Health) -> str:
+    """How far the scrub is; nothing while no day is sealed."""
+    scrub = health.reading.scrub
+    if scrub is None or not scrub.of:
+        return ""
+    if scrub.ended is not None:
+        return f"scrubbed {utc_text(scrub.ended)[:16]}, {scrub.days:,} days"
+    since = "" if scrub.began is None else f", since {_when(scrub.began, health.reading.now)}"
+    return f"scrub: {scrub.days:,} of {scrub.of:,} days{since}"
+
+
+def _when(time: int, now: int) -> str:
+    """*time* to the minute, with its date unless that is today's."""
+    text = utc_text(time)[:16]
+    return text[11:] if text[:10] == utc_text(now)[:10] else text
 
 
 def _venue_lines(health: Health, width: int) -> Iterable[Line]:

@@ -236,8 +236,8 @@ class Ledger:
         return GapSpan(id_, since, self._happened(until), *rest)
 
     def open_gaps(self, wanted: Iterable[Account]) -> dict[int, GapTotals]:
-        """The totals of open gaps by the account's id, those in sealed days of *wanted* accounts included; costs
-        what is open, not what has been.
+        """The totals of open gaps by the account's id, those in sealed days of *wanted* accounts included. Reads no
+        other sealed day.
         """
         rows = self._db.execute(
             f"SELECT count(*), sum(min(until_ms, :present) - since_ms), min(first_seen_ms), {_GAP} FROM gap"

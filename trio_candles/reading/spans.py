@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from trio_candles.candles.intervals import cover
-from trio_candles.candles.model import MINUTE, floor_to
+from trio_candles.candles.model import DAY, MINUTE, floor_to
 from trio_candles.candles.times import Moment, unix_ms
+from trio_candles.reading.columns import SPANS, STORED_CODE, Columns, Said, Whose
 from trio_candles.reading.errors import LedgerUnreadable, check_texts, senseless_values
 from trio_candles.reading.ledger import Account, Ledger, open_ledger
 
 __all__ = ["SPANS", "coverage"]
-
-_FIELDS: list[pa.Field[pa.DataType]] = [
-    pa.field("venue", pa.string(), nullable=False),
-    pa.field("symbol", pa.string(), nullable=False),
-    pa.field("since_ms", pa.int64(), nullable=False),
-    pa.field("until_ms", pa.int64(), nullable=False),
-    pa.field("state", pa.string(), nullable=False),
-    pa.field("reason", pa.string()),
-    pa.field("detail", pa.string()),
-    pa.field("attempts", pa.int64()),
-    pa.field("first_seen_ms", pa.int64()),
-    pa.field("last_error", pa.string()),
-    pa.field("grade", pa.string()),
-]
-SPANS = pa.schema(_FIELDS)
-"""The columns of :func:`coverage`; ``grade`` is a :class:`~trio_candles.venues.venue.Grade`."""
-
-_Noted = tuple[int, int, dict[str, Any]]
-"""``since``, ``until``, and what the ledger has noted of these minutes, as the columns of a span."""
 
 
 def coverage(
@@ -50,7 +29,8 @@ def coverage(
     ``state`` is ``stored``, ``empty`` (``detail`` is the evidence), ``gap`` or ``unfillable`` (with ``reason``,
     ``detail``, ``attempts``, ``first_seen_ms`` and ``last_error``). ``grade`` says what makes the venue's live minutes
     certain: ``ids``, ``stated`` or ``compared``; null for a venue that this version does not know. *start* and *end*
-    are as in ``read_candles``, and spans are clipped to them, in whole minutes.
+    are as in ``read_candles``, and spans are clipped to them, in whole minutes. Neighbours that say the same are one
+    span. Texts are dictionary-encoded: a span takes at most 50 bytes, and a thin pair has 500,000 a year.
 
     Day files are not opened: whether their rows are there is checked by ``read_candles``, for what it reads, and by the
     audit, for all. Raises :class:`~trio_candles.reading.errors.ReadError`, and ``ValueError`` if *start* is after
@@ -63,44 +43,69 @@ def coverage(
     until = None if end is None else floor_to(unix_ms(end) + MINUTE - 1, MINUTE)
     if until is not None and since > until:
         raise ValueError(f"start {start!r} is after end {end!r}")
-    rows: list[dict[str, Any]] = []
+    columns = Columns()
     with open_ledger(Path(data_dir)) as ledger, senseless_values():
         for account in ledger.find(venue, symbol):
+            known = VENUES.get(account.series.venue)
+            columns.begin(
+                Whose(account.series.venue, account.series.symbol, None if known is None else known.grade.value)
+            )
             low = max(since, account.first)
             high = account.mark if until is None else min(until, account.mark)
-            known = VENUES.get(account.series.venue)
-            series = {
-                "venue": account.series.venue,
-                "symbol": account.series.symbol,
-                "grade": known and known.grade.value,
-            }
-            rows += ({**series, **span} for span in _spans(ledger, account, low, high))
-        return pa.Table.from_pylist(rows, schema=SPANS)
+            if low < high:
+                _add_spans(columns, ledger, account, low, high)
+                columns.end(high)
+        return columns.table()
 
 
-def _spans(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[dict[str, Any]]:
-    """``[since, until)`` of *account* in spans, oldest first; minutes of which the ledger notes nothing are stored."""
-    clipped = ((max(low, since), min(high, until), rest) for low, high, rest in _noted(ledger, account, since, until))
-    noted = sorted((one for one in clipped if one[0] < one[1]), key=lambda one: one[:2])
+def _add_spans(columns: Columns, ledger: Ledger, account: Account, since: int, until: int) -> None:
+    """``[since, until)`` of *account*, oldest first; minutes of which the ledger notes nothing are stored."""
+    noted, at = _noted(columns, ledger, account, since, until), since
+    for day, letters, evidence in ledger.sealed_minutes(account, since, until):
+        low, high = max(day, since), min(day + DAY, until)
+        _add_open_days(columns, account, noted, at, low)
+        if noted and noted[-1][0] < high:
+            raise _two_things(account, noted[-1][0])
+        columns.add_day(day, letters, evidence, low, high)
+        at = high
+    _add_open_days(columns, account, noted, at, until)
+
+
+_Noted = tuple[int, int, int]
+"""``since``, ``until``, and the code of what the ledger has noted of these minutes."""
+
+
+def _add_open_days(columns: Columns, account: Account, noted: list[_Noted], at: int, until: int) -> None:
+    """``[at, until)``, in which no day is sealed; takes those of *noted* that begin before *until* from its end."""
+    while noted and noted[-1][0] < until:
+        low, high, code = noted.pop()
+        if high > until:
+            raise _two_things(account, until)
+        if at < low:
+            columns.add(at, STORED_CODE)
+        columns.add(low, code)
+        at = high
+    if at < until:
+        columns.add(at, STORED_CODE)
+
+
+def _noted(columns: Columns, ledger: Ledger, account: Account, since: int, until: int) -> list[_Noted]:
+    """What the ledger has noted of minutes of open days in ``[since, until)``; the oldest last."""
+    found = [
+        (low, high, columns.code(Said("empty", detail=evidence)))
+        for low, high, evidence in ledger.empties_of_open_days(account, since, until)
+    ]
+    for gap in ledger.gaps_of_open_days(account, since, until):
+        state = "gap" if gap.state == "open" else gap.state
+        said = Said(state, gap.reason, gap.detail, gap.attempts, gap.first_seen, gap.last_error)
+        found.append((gap.since, gap.until, columns.code(said)))
+    clipped = ((max(low, since), min(high, until), code) for low, high, code in found)
+    noted = sorted(one for one in clipped if one[0] < one[1])
     for (_, end, _), (low, _, _) in pairwise(noted):
         if low < end:
-            raise LedgerUnreadable(f"{account.series}: the ledger says two things of minute {low}; run the audit")
-    by_begin = {low: columns for low, _, columns in noted}
-    for (low, high), is_noted in cover(((low, high) for low, high, _ in noted), since, until):
-        yield {"since_ms": low, "until_ms": high, **(by_begin[low] if is_noted else {"state": "stored"})}
+            raise _two_things(account, low)
+    return noted[::-1]
 
 
-def _noted(ledger: Ledger, account: Account, since: int, until: int) -> Iterator[_Noted]:
-    """Gaps and empty spans that touch ``[since, until)``."""
-    for low, high, evidence in ledger.empties(account, since, until):
-        yield low, high, {"state": "empty", "detail": evidence}
-    for gap in ledger.gaps(account, since, until):
-        columns = {
-            "state": "gap" if gap.state == "open" else gap.state,
-            "reason": gap.reason,
-            "detail": gap.detail,
-            "attempts": gap.attempts,
-            "first_seen_ms": gap.first_seen,
-            "last_error": gap.last_error,
-        }
-        yield gap.since, gap.until, columns
+def _two_things(account: Account, minute: int) -> LedgerUnreadable:
+    return LedgerUnreadable(f"{account.series}: the ledger says two things of minute {minute}; run the audit")

@@ -114,8 +114,9 @@ class Account:
     """When the venue's market began, and the evidence; only where that was in this day."""
 
     def spans(self, letters: str) -> list[Interval]:
-        """The minutes that are one of *letters*, oldest first; neighbours that are the same are joined."""
-        return [(low, high) for found, low, high in self.runs() if found in letters]
+        """The minutes that are one of *letters*, oldest first; neighbours are joined."""
+        found = re.finditer(f"[{letters}]+", self.minutes)
+        return [(self.day + run.start() * MINUTE, self.day + run.end() * MINUTE) for run in found]
 
     def runs(self) -> Iterator[tuple[str, int, int]]:
         """The day in runs of one letter, oldest first: letter, since, until."""

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _EPOCH = date(1970, 1, 1).toordinal()
+_NOTHING = pa.scalar(0.0, pa.float64())  # an untyped one would look for a package of dates each time
 _TIMES = ["open_time_ms", "close_time_ms", "ingest_time_ms"]
 
 
@@ -226,7 +227,10 @@ def account_of(content: bytes, file: DayFile) -> Account | None:
     """The account that *content*, which is *file*, carries; ``None`` if none. :class:`DayFileBroken` if its minutes are
     not those of the rows, or if it is another file's.
     """
-    table = _parsed(content, file.path)
+    return _account_in(_parsed(content, file.path), file)
+
+
+def _account_in(table: pa.Table, file: DayFile) -> Account | None:
     text = (table.schema.metadata or {}).get(ACCOUNT_KEY)
     if text is None:
         return None
@@ -243,11 +247,11 @@ def account_of(content: bytes, file: DayFile) -> Account | None:
 
 def agrees(account: Account, table: pa.Table) -> bool:
     """Whether the rows of *table* are exactly the minutes that *account* says are stored."""
-    return times_in(table) == [Millis(minute) for minute in minutes(account.spans(STORED))]
+    return times_in(table) == list(minutes(account.spans(STORED)))
 
 
-def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
-    """Which day file *content* is, by its rows and its *path*; and the rows.
+def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table, Account | None]:
+    """Which day file *content* is, by its rows and its *path*; the rows; and the account, if there is one.
 
     For a rebuilding, when no ledger knows. :class:`DayFileBroken` if the content is no day file, lies in another's
     place, or has a row that would never have been written. Whether a row is in the future is not checked: a clock may
@@ -258,11 +262,12 @@ def identify(content: bytes, path: str) -> tuple[DayFile, pa.Table]:
         file = day_file(path, _series_of(table, path))
         if file is None:
             raise DayFileBroken(path, "rows that belong elsewhere")
+        account = _account_in(table, file)
         table = _checked(table, file)
         wrong = next(_what_is_wrong(table, file), None)
         if wrong is not None:
             raise DayFileBroken(path, f"a row whose {wrong}")
-        return file, table
+        return file, table, account
     except ValueError as error:  # no symbol, no timeframe
         raise DayFileBroken(path, str(error)) from error
 
@@ -328,17 +333,17 @@ def _what_is_wrong(table: pa.Table, file: DayFile) -> Iterator[str]:
     opens, closes = table.column("open_time_ms"), table.column("close_time_ms")
     length = Timeframe.parse(file.series.timeframe).length
     rules: dict[str, Any] = {
-        "low is not above zero": pc.greater(low, pa.scalar(0.0)),
+        "low is not above zero": pc.greater(low, _NOTHING),
         "low does not fit its open": pc.less_equal(low, o),
         "low does not fit its close": pc.less_equal(low, close),
         "high does not fit its open": pc.less_equal(o, high),
         "high does not fit its close": pc.less_equal(close, high),
         "high is not finite": pc.is_finite(high),
-        "volume is below zero": pc.greater_equal(volume, pa.scalar(0.0)),
+        "volume is below zero": pc.greater_equal(volume, _NOTHING),
         "volume is not finite": pc.is_finite(volume),
         "quote volume is not finite": pc.is_finite(table.column("quote_volume")),
         "vwap is not finite": pc.is_finite(table.column("vwap")),
-        "close time is not its end": pc.equal(pc.subtract(closes, opens), pa.scalar(length)),
+        "close time is not its end": pc.equal(pc.subtract(closes, opens), pa.scalar(length, pa.int64())),
         "candle is not closed": table.column("is_closed"),
     }
     for rule, holds in rules.items():

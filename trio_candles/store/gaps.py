@@ -35,6 +35,7 @@ from trio_candles.candles.intervals import Interval, clip, length, subtract
 from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Series, Unsure, floor_to
 from trio_candles.store.accounts import GAP, UNFILLABLE
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.history import GapHistory
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.spans import touching
@@ -44,8 +45,8 @@ from trio_candles.venues.history import History
 __all__ = ["LONGEST_WAIT", "OLD_ENOUGH", "PATIENT", "SPACED", "YOUNG", "Due", "Gaps", "wait_after"]
 
 STATES = ("open", "unfillable")
-EVENTS_KEPT = 90 * 86_400_000
-"""How long the history of gaps is kept, in ms."""
+WORTH_TELLING = Millis(5 * MINUTE)
+"""A minute that was a gap for fewer ms after its end has no history: of a quiet pair, each minute is one."""
 OLD_ENOUGH = Millis(60 * MINUTE)
 """An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
 SPACED = Millis(10 * MINUTE)
@@ -88,6 +89,9 @@ class _Row(NamedTuple):
     not_before: int
     rest_since: int | None
     rest_until: int | None
+    seen: int
+    reason: str
+    detail: str
 
     @property
     def rest(self) -> Interval:
@@ -102,7 +106,10 @@ class _Row(NamedTuple):
 
 
 _ABSENT = "event = 'absent'"
-_ROW = "id, since_ms, until_ms, state, attempts, not_before_ms, rest_since_ms, rest_until_ms"
+_ROW = (
+    "id, since_ms, until_ms, state, attempts, not_before_ms, rest_since_ms, rest_until_ms, first_seen_ms, reason,"
+    " detail"
+)
 
 
 def wait_after(attempts: int, until: int, now: Millis) -> Millis:
@@ -112,12 +119,13 @@ def wait_after(attempts: int, until: int, now: Millis) -> Millis:
 
 
 class Gaps:
-    """The tables ``gap`` and ``gap_event`` of an open journal."""
+    """The table ``gap`` of an open journal."""
 
     def __init__(self, database: sqlite3.Connection, entries: Entries, sealed: Sealed) -> None:
         self._db = database
         self._entries = entries
         self._sealed = sealed
+        self.history = GapHistory(database)
 
     # --- what there is
 
@@ -172,35 +180,59 @@ class Gaps:
     # --- opened and closed
 
     def open(self, entry: Entry, unsure: Unsure, now: Millis) -> None:
-        """Make the span of *unsure* a gap; an open gap before it of the same reason grows instead, if the two touch."""
-        if unsure.since >= unsure.until:
+        """Make the span of *unsure* a gap; an open gap before it of the same reason grows instead, if the two touch.
+
+        The history has at once what is worth telling by now (an outage). A gap grows only if what the history has of it
+        stays as its ``first_seen_ms`` says: of minutes worth telling by then, and no others (:meth:`_tell`).
+        """
+        since, until = unsure.since, unsure.until
+        if since >= until:
             return
-        self._entries.count_in_gaps(entry, unsure.until - unsure.since)
+        self._entries.count_in_gaps(entry, until - since)
         reason, detail = unsure.reason.value, unsure.detail
-        text = f"{reason}: {detail}" if detail else reason
         before = self._db.execute(
-            "SELECT until_ms, state, reason, detail, id FROM gap WHERE series_id = ? AND since_ms < ?"
+            "SELECT until_ms, state, reason, detail, id, first_seen_ms FROM gap WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
-            (entry.id, unsure.since),
+            (entry.id, since),
         ).fetchone()
-        if before is not None and before[:4] == (unsure.since, "open", reason, detail):
-            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (unsure.until, before[4]))
-            if not self._extend_event(entry.id, unsure.since, unsure.until, text):
-                self.event(entry.id, unsure.since, unsure.until, "opened", text, now)
+        grows = before is not None and before[:4] == (since, "open", reason, detail)
+        told = min(until, _worth_telling(now))
+        if since < told:
+            text = f"{reason}: {detail}" if detail else reason
+            grows = grows and until <= _worth_telling(before[5])
+            if not (grows and self.history.extend(entry.id, since, until, text)):
+                self.history.add(entry.id, since, told, "opened", text, now)
+        if grows:
+            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (until, before[4]))
             return
-        self.event(entry.id, unsure.since, unsure.until, "opened", text, now)
         self._db.execute(
             "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
             " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
-            (entry.id, unsure.since, unsure.until, reason, detail, now),
+            (entry.id, since, until, reason, detail, now),
         )
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
-        """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first."""
-        closed = self.forget(entry, since, until, now)
-        for low, high in closed:
-            self.event(entry.id, low, high, event, detail, now)
-        return closed
+        """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first. The history has what
+        was a gap for long enough.
+        """
+        self._sealed.open(entry, since, until, only=GAP + UNFILLABLE)
+        for row in self._touching(entry, since, until):
+            low, high = max(row.since, since), min(row.until, until, self._tell(entry, row, since, until, now))
+            if low < high:
+                self.history.add(entry.id, low, high, event, detail, now)
+        return self.forget(entry, since, until, now)
+
+    def _tell(self, entry: Entry, row: _Row, since: int, until: int, now: Millis) -> int:
+        """Put into the history that the minutes of *row* in ``[since, until)`` were opened, unless they are no open gap
+        any more, or the history has it (see :meth:`open`). Returns the end of what is worth telling.
+        """
+        end = _worth_telling(max(now, row.seen))  # the clock may have been set back
+        low, high = max(row.since, since, _worth_telling(row.seen)), min(row.until, until, end)
+        if low < high and row.state == "open":
+            at = Millis(max(row.seen, low + MINUTE))
+            text = f"{row.reason}: {row.detail}" if row.detail else row.reason
+            self.history.add(entry.id, low, high, "opened", text, at)
+        return end
 
     def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
         """As :meth:`close`, without a word in the history."""
@@ -327,6 +359,7 @@ class Gaps:
         return now + wait_after(row.attempts + 1, row.until, now), (None, None)
 
     def _observed_absent(self, entry: Entry, since: Millis, until: Millis, error: str, now: Millis) -> None:
+        rows = [row for row in self._touching(entry, since, until) if row.state == "open"]
         # Only minutes without an absent event get one, so these events are disjoint.
         earlier = self._db.execute(
             "SELECT max(since_ms, :since), min(until_ms, :until), at_ms, detail FROM gap_event INDEXED BY"
@@ -336,8 +369,9 @@ class Gaps:
         for low, high, at, before in earlier:
             if at <= now - SPACED:
                 self._give_up(entry, low, high, f"{before} (at {at}); {error} (at {now})", now)
-        for low, high in subtract([(since, until)], [(low, high) for low, high, _, _ in earlier]):
-            self.event(entry.id, low, high, "absent", error, now)
+        gaps = clip([(row.since, row.until) for row in rows], since, until)
+        for low, high in subtract(gaps, [(low, high) for low, high, _, _ in earlier]):
+            self.history.add(entry.id, low, high, "absent", error, now)
 
     def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
         """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
@@ -360,7 +394,7 @@ class Gaps:
             (entry.id, since),
         ).fetchone()
         if before is None:
-            self.event(entry.id, entry.first, since, "first_row", said, now)
+            self.history.add(entry.id, entry.first, since, "first_row", said, now)
         if before is None or before[0] > now - SPACED:
             return None
         return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
@@ -377,40 +411,20 @@ class Gaps:
         for rowid, low, high, at, detail in rows:
             self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
             for begin, end in subtract([(low, high)], [(since, until)]):
-                self.event(entry.id, begin, end, "absent", detail, at)
+                self.history.add(entry.id, begin, end, "absent", detail, at)
 
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
         for row in self._touching(entry, since, until):
             if row.state == "open":
                 low, high = max(row.since, since), min(row.until, until)
+                self._tell(entry, row, low, high, now)
                 self._cut(row, low, high, now)
                 self._db.execute("UPDATE gap SET state = 'unfillable', last_error = ? WHERE id = ?", (evidence, row.id))
-                self.event(entry.id, low, high, "unfillable", evidence, now)
+                self.history.add(entry.id, low, high, "unfillable", evidence, now)
                 self._entries.count_in_gaps(entry, low - high)
 
-    # --- history
 
-    def event(self, series_id: int, since: int, until: int, event: str, detail: str, now: Millis) -> None:
-        """Append to the history of ``[since, until)``."""
-        self._db.execute(
-            "INSERT INTO gap_event VALUES (?, ?, ?, ?, ?, ?)", (now, series_id, since, until, event, detail)
-        )
-
-    def _extend_event(self, series_id: int, since: Millis, until: Millis, detail: str) -> bool:
-        """Let the opening that ends at *since* reach *until*, so that an outage is one event however long it is.
-
-        Not over minutes that something has happened to since then: read in order, the history must stay true.
-        """
-        extended = self._db.execute(
-            "UPDATE gap_event SET until_ms = :until WHERE rowid = (SELECT max(rowid) FROM gap_event"
-            " WHERE series_id = :id AND until_ms = :since AND event = 'opened' AND detail = :detail)"
-            " AND NOT EXISTS (SELECT 1 FROM gap_event AS later WHERE later.series_id = :id"
-            " AND later.until_ms > :since AND later.since_ms < :until)",
-            {"id": series_id, "since": since, "until": until, "detail": detail},
-        )
-        return extended.rowcount == 1
-
-    def forget_old_events(self, now: Millis) -> None:
-        """Let go of history that is older than :data:`EVENTS_KEPT`."""
-        self._db.execute("DELETE FROM gap_event WHERE at_ms < ?", (now - EVENTS_KEPT,))
+def _worth_telling(now: int) -> int:
+    """The end of the minutes that a gap is old enough for, at *now*."""
+    return floor_to(Millis(now - WORTH_TELLING), MINUTE)

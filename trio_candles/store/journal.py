@@ -29,6 +29,7 @@ from trio_candles.candles.model import (
     floor_to,
 )
 from trio_candles.store.accounts import SealedDay
+from trio_candles.store.due import TIDIED_AT_ONCE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.losses import Losses
@@ -223,11 +224,12 @@ class Journal:
         if entry.mark % DAY:
             self.sealed.open(entry, entry.mark, entry.mark + MINUTE)
 
-    def tidy(self, now: Millis) -> None:
-        """Let go of old history of gaps, and of contradictions that REST has not settled; once a day will do."""
+    def tidy(self, now: Millis) -> bool:
+        """Let go of some of what is old: history, and contradictions that REST has not settled; returns whether more is
+        left, for all of it at once would hold up the commits. Once a day will do."""
         with self._transaction():
-            self.gaps.forget_old_events(now)
-            self.revisions.give_up_old(now)
+            steps = self.gaps.history.forget_old, self.revisions.give_up_old, self.revisions.forget_old
+            return any([step(now, TIDIED_AT_ONCE) == TIDIED_AT_ONCE for step in steps])
 
     def rebuild(
         self,

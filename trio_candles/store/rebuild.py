@@ -173,10 +173,9 @@ class _Rebuilding:
         digest = digest_of(content)
         sealed = self._salvaged.sealed.get(known.series, {}).get(day)
         if sealed is None or sealed.digests.get("1m") != digest:
-            file, table = dayfiles.identify(content, path)
+            file, table, account = dayfiles.identify(content, path)
             if file.series != known.series:
                 raise DayFileBroken(path, f"in the place of {known.series}")
-            account = dayfiles.account_of(content, file)
             if account is None:
                 self._digests[path] = digest
                 known.stored += touching(dayfiles.times_in(table))
@@ -197,7 +196,7 @@ class _Rebuilding:
         if sealed is not None:
             known.sealed[day] = attrs.evolve(sealed, digests={**sealed.digests, timeframe: digest})
             return
-        file, _ = dayfiles.identify(content, path)
+        file, _, _ = dayfiles.identify(content, path)
         if file.base != known.series:
             raise DayFileBroken(path, "no minutes under it")
         self._digests[path] = digest
@@ -212,11 +211,10 @@ class _Rebuilding:
                 if known and "1m" not in one.digests and day not in known.sealed and day not in known.open:
                     self._seal(known, one, {})
         sealed = [self._vouched_for(one) for known in self._symbols.values() for one in known.sealed.values()]
-        salvaged = self._salvaged.beside(
-            {one.series: one.spans(STORED) for one in self._symbols.values()},
-            {one.series: one.spans(ANY) for one in self._symbols.values()},
-        )
         by_series = {one.series: one for one in self._symbols.values()}
+        in_files = {series: one.spans(STORED) for series, one in by_series.items()}
+        in_accounts = {series: one.spans(ANY) for series, one in by_series.items()}
+        salvaged = self._salvaged.beside(in_files, in_accounts)
         if not (self._folders or salvaged.candles or salvaged.empties):
             return None
         known_minutes = {}
@@ -224,14 +222,14 @@ class _Rebuilding:
             spans = salvaged.spans(series)
             firsts = [floor_to(Millis(since), DAY) for since, _ in spans]
             if series in by_series:
-                firsts, spans = [*firsts, by_series[series].first], [*spans, *by_series[series].spans(ANY)]
+                firsts, spans = [*firsts, by_series[series].first], [*spans, *in_accounts[series]]
             if spans:
                 known_minutes[series] = min(firsts), list(union(sorted(spans)))
         latest = max((spans[-1][1] for _, spans in known_minutes.values()), default=0)
         opened = sorted({(known.series, day) for known in self._symbols.values() for day in known.open})
         lost = journal.rebuild(self._digests, known_minutes, Millis(latest), opened, salvaged, sealed)
         files = len(self._digests) + sum(len(one.digests) for one in sealed)
-        rows = sum(length(known.spans(STORED)) for known in by_series.values()) // MINUTE
+        rows = sum(map(length, in_files.values())) // MINUTE
         candles = sum(map(len, salvaged.candles.values()))
         empties = sum(high - low for spans in salvaged.empties.values() for low, high, _ in spans) // MINUTE
         return files, rows, self._refused, len(sealed), lost, candles, empties

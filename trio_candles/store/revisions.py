@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from contextlib import suppress
 
 import attrs
 
 from trio_candles.candles.documents import CandleDocument, EmptyDocument, from_json, kept_from_json, to_json
 from trio_candles.candles.model import MINUTE, Candle, Millis, Series, Source
+from trio_candles.store.due import due_longest
 from trio_candles.store.entries import Entries
 from trio_candles.venues.history import SETTLED
 
@@ -36,6 +38,9 @@ ASKED_APART = Millis(APART + 1000)
 """Ms between the two questions; the additional second is for rounding."""
 UNSETTLED_FOR = Millis(2 * 86_400_000)
 """Ms after which the outcome of a revision that REST has not settled is ``kept``: REST is not asked for ever."""
+
+REVISIONS_KEPT = Millis(90 * 86_400_000)
+"""How long a settled revision is kept, in ms. Whoever reports changes from this table must keep them for less."""
 
 RIPE = Millis(10 * MINUTE)
 """The age in ms at which a live candle is asked about, with all later ones: one page for ten minutes of a series."""
@@ -78,8 +83,10 @@ class Revisions:
     # --- what differs
 
     def read_through(self) -> None:
-        """Read every revision that is read later on, too; ``ValueError`` or the like where one makes no sense."""
-        rows = self._db.execute("SELECT open_ms, stored, offered FROM revision WHERE outcome IN ('open', 'kept')")
+        """Read every open revision; ``ValueError`` or the like where one makes no sense. (Of settled ones there may be
+        half a million; one that makes no sense outvotes nothing.)
+        """
+        rows = self._db.execute("SELECT open_ms, stored, offered FROM revision WHERE outcome = 'open'")
         for minute, stored, offered in rows:
             try:
                 kept_from_json(stored)
@@ -135,11 +142,12 @@ class Revisions:
             " WHERE series_id = ? AND open_ms = ? AND outcome IN ('kept', 'replaced')",
             (series_id, offered.open_time),
         )
-        losers = [kept_from_json(before) for (before,) in rows]
-        return any(
-            isinstance(before, CandleDocument) and _same(before, offered) and before.source is offered.source
-            for before in losers
-        )
+        for (text,) in rows:
+            with suppress(ValueError, TypeError):
+                before = kept_from_json(text)
+                if isinstance(before, CandleDocument) and _same(before, offered) and before.source is offered.source:
+                    return True
+        return False
 
     def settle(self, series_id: int, minute: Millis, outcome: str) -> bool:
         """End the open revisions of *minute*, as REST decided; ``True`` if there was one."""
@@ -170,29 +178,43 @@ class Revisions:
 
     def doubtful(self, venue: str, now: Millis) -> list[Doubtful]:
         """The minutes of *venue*'s expected series with an open revision: the :data:`LISTED` due longest."""
-        rows = self._db.execute(
-            "SELECT series_id, open_ms,"
-            " max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
+        far = Millis(now + WAIT_OF_OLD_DOUBT)
+        rows = due_longest(self._db, "revision", ("open_ms",), venue, now, far, LISTED, only="outcome = 'open'")
+        return [self._doubtful(id_, minute) for id_, minute in dict.fromkeys(rows)]  # one may have two
+
+    def _doubtful(self, series_id: int, minute: int) -> Doubtful:
+        answered, is_row = self._db.execute(
+            "SELECT max(CASE WHEN json_extract(offered, '$.source') = 'rest'"
             " THEN json_extract(offered, '$.ingest_time_ms') END),"
             " max(coalesce(json_extract(stored, '$.source') = 'rest', 0))"
-            " FROM revision JOIN series ON series.id = series_id"
-            " WHERE outcome = 'open' AND expected = 1 AND venue = :venue"
-            " AND (not_before_ms <= :now OR not_before_ms > :far)"
-            " GROUP BY series_id, open_ms ORDER BY min(not_before_ms), min(revision.id) LIMIT :limit",
-            {"venue": venue, "now": now, "far": now + WAIT_OF_OLD_DOUBT, "limit": LISTED},
-        )
-        return [
-            Doubtful(
-                self._entries.series(id_), Millis(minute), None if answered is None else Millis(answered), bool(is_row)
-            )
-            for id_, minute, answered, is_row in rows
-        ]
+            " FROM revision WHERE series_id = ? AND open_ms = ? AND outcome = 'open'",
+            (series_id, minute),
+        ).fetchone()
+        series = self._entries.series(series_id)
+        return Doubtful(series, Millis(minute), None if answered is None else Millis(answered), bool(is_row))
 
-    def give_up_old(self, now: Millis) -> None:
-        """Keep what is stored where REST has not settled a revision in :data:`UNSETTLED_FOR`."""
-        self._db.execute(
-            "UPDATE revision SET outcome = 'kept' WHERE outcome = 'open' AND at_ms < ?", (now - UNSETTLED_FOR,)
-        )
+    def give_up_old(self, now: Millis, count: int) -> int:
+        """Keep what is stored where REST has not settled a revision in :data:`UNSETTLED_FOR`: at most *count*
+        revisions; returns how many.
+        """
+        return self._db.execute(
+            "UPDATE revision SET outcome = 'kept' WHERE id IN (SELECT id FROM revision INDEXED BY revision_open_at"
+            " WHERE outcome = 'open' AND at_ms < ? LIMIT ?)",
+            (now - UNSETTLED_FOR, count),
+        ).rowcount
+
+    def forget_old(self, now: Millis, count: int) -> int:
+        """Let go of settled revisions older than :data:`REVISIONS_KEPT`, at most *count*; returns how many.
+
+        Not while the minute waits for its day file: the flush asks which rows replace those of the file. A candle that
+        was outvoted so long ago may open a revision once more, and is outvoted again.
+        """
+        return self._db.execute(
+            "DELETE FROM revision WHERE id IN (SELECT id FROM revision INDEXED BY revision_at"
+            " WHERE at_ms < ? AND outcome != 'open' AND NOT EXISTS (SELECT 1 FROM candle"
+            " WHERE candle.series_id = revision.series_id AND candle.open_ms = revision.open_ms) LIMIT ?)",
+            (now - REVISIONS_KEPT, count),
+        ).rowcount
 
     # --- what is confirmed
 

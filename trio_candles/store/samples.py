@@ -31,6 +31,7 @@ import attrs
 
 from trio_candles.candles.intervals import clip, minutes
 from trio_candles.candles.model import MINUTE, Candle, Millis, Page, Series
+from trio_candles.store.due import due_longest
 from trio_candles.store.entries import Entries
 
 __all__ = ["Sample", "Samples", "chosen"]
@@ -105,12 +106,8 @@ class Samples:
 
     def due(self, venue: str, now: Millis) -> list[Sample]:
         """What is to be asked about now, of *venue*'s expected series: the :data:`LISTED` due longest, pages first."""
-        rows = self._db.execute(
-            "SELECT series_id, coalesce(minute_ms, since_ms), coalesce(minute_ms + :minute, until_ms) FROM sample"
-            " JOIN series ON series.id = series_id WHERE expected = 1 AND venue = :venue"
-            " AND (not_before_ms <= :now OR not_before_ms > :far) ORDER BY not_before_ms, sample.id LIMIT :limit",
-            {"minute": MINUTE, "venue": venue, "now": now, "far": now + WAIT, "limit": LISTED},
-        )
+        span = "coalesce(minute_ms, since_ms)", f"coalesce(minute_ms + {MINUTE}, until_ms)"
+        rows = due_longest(self._db, "sample", span, venue, now, Millis(now + WAIT), LISTED)
         return [Sample(self._entries.series(id_), Millis(since), Millis(until)) for id_, since, until in rows]
 
     def unanswered(self, series: Series, since: Millis, until: Millis, now: Millis) -> Counter[tuple[str, str]]:

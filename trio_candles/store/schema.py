@@ -126,7 +126,6 @@ CREATE TABLE revision (                 -- two different closed candles of one m
     not_before_ms INTEGER NOT NULL DEFAULT 0    -- while it is open: asked about again from then on
 );
 CREATE INDEX revision_minute ON revision (series_id, open_ms);
-CREATE INDEX revision_due ON revision (not_before_ms) WHERE outcome = 'open';
 """
 
 _CONFIRMED = """
@@ -147,7 +146,6 @@ CREATE TABLE sample (                   -- minutes that rows of REST filled, to 
     not_before_ms INTEGER NOT NULL      -- asked about from then on
 );
 CREATE UNIQUE INDEX sample_minute ON sample (series_id, minute_ms);
-CREATE INDEX sample_due ON sample (not_before_ms);
 """
 
 _SEALED = """
@@ -179,6 +177,13 @@ CREATE INDEX gap_event_absent ON gap_event (series_id, since_ms) WHERE event = '
 
 _REVISION_AT = """
 CREATE INDEX revision_at ON revision (at_ms);
+"""
+
+_DUE = """
+CREATE INDEX revision_due ON revision (series_id, not_before_ms) WHERE outcome = 'open';
+CREATE INDEX revision_open_at ON revision (at_ms) WHERE outcome = 'open';
+CREATE INDEX sample_due ON sample (series_id, not_before_ms);
+CREATE INDEX gap_event_at ON gap_event (at_ms);
 """
 
 TABLES = f"""{_SERIES}{_GAP}{_REVISION}{_REVISION_AT}
@@ -256,7 +261,7 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 ) WITHOUT ROWID;
 """
 
-TABLES += TABLES_SINCE_2 + _SAMPLE + _SEALED
+TABLES += TABLES_SINCE_2 + _SAMPLE + _SEALED + _DUE
 
 
 def _remade(table: str, statements: str, values: str) -> str:
@@ -294,6 +299,7 @@ INSERT OR REPLACE INTO meta SELECT '{UNMENDED}', 'True' WHERE NOT EXISTS (
 );
 """
 _SINCE_6 = f"""{_SEALED}
+DROP INDEX IF EXISTS revision_due; DROP INDEX IF EXISTS sample_due;{_DUE}
 INSERT INTO open_day WITH RECURSIVE day (id, at, mark) AS (
     SELECT id, first_ms - first_ms % {DAY}, mark_ms FROM series WHERE timeframe = '1m' AND first_ms < mark_ms
     UNION ALL SELECT id, at + {DAY}, mark FROM day WHERE at + {DAY} < mark

@@ -77,11 +77,14 @@ class Sealing:
             return None
         if not self._is_written(entry, series, day, timeframes):
             return None
-        mark = self._revisions.mark(entry.id)
-        compared = mark is not None and mark >= until
-        if not compared and filling and now < day + DAY + UNANSWERED:
+        account = self.as_it_stands(series, day, compared=False)
+        if account is None:
             return None
-        return self.as_it_stands(series, day, compared=compared)
+        mark = self._revisions.mark(entry.id)
+        # The mark goes on to the next candle, which a thin pair may not have for long.
+        if mark is not None and STORED not in account.minutes[max(0, (mark - day) // MINUTE) :]:
+            return attrs.evolve(account, compared=True)
+        return account if not filling or now >= day + DAY + UNANSWERED else None
 
     def as_it_stands(self, series: Series, day: Millis, *, compared: bool) -> Account | None:
         """The account of the open *day*, whatever is written of it; ``None`` if one of its gaps is to be filled."""
