@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import DAY0, FILE0, FIRST, MARK, OKX, Directory, folded, minutes, row
+from handmade import DAY0, DAY1, FILE0, FILE1, FIRST, MARK, OKX, Directory, folded, minutes, row
 
 from trio_candles.audit import Report, audit
 from trio_candles.candles.model import DAY, MINUTE, day_name
@@ -75,6 +75,14 @@ def test_gaps_of_a_sealed_day_are_open_gaps(opened: Directory) -> None:
         ("open", "disconnected"),
         ("unfillable", "not_collected"),
     ]
+
+
+def test_gaps_are_told_in_the_order_of_time_whether_their_day_is_sealed(opened: Directory) -> None:
+    opened.sql(f"DELETE FROM day_file WHERE path = '{FILE1}'")
+    (opened.root / FILE1).unlink()
+    opened.gap(1, DAY1, MARK)
+    opened.seal(1, DAY0, ROWS, LETTERS)
+    assert [gap.start_ms for gap in opened.audit().gaps] == [DAY0 + 1420 * MINUTE, DAY1]
 
 
 @pytest.mark.parametrize("shape", ["account", ""])

@@ -77,7 +77,8 @@ def _read(database: sqlite3.Connection, ledger: Ledger, happened: int) -> None:
         ledger.files[str(path)] = (digest, pending)
     if ledger.meta["format"] not in BEFORE_SEALING:
         _read_sealed(database, ledger, by_id)
-        ledger.gaps.sort(key=lambda gap: (gap.venue, gap.symbol, gap.start_ms))
+        order = {(one.series.venue, one.series.symbol): number for number, one in enumerate(ledger.accounts.values())}
+        ledger.gaps.sort(key=lambda gap: (order[gap.venue, gap.symbol], gap.start_ms))
     ledger.usable = True
 
 
