@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,10 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-MEMORY = Path("/dev/shm")
-"""A file system in memory, on Linux."""
-ROOM = 1_000_000_000
-"""Bytes that a file system in memory must have free to hold the tests' folders: containers often give it 64 MB."""
 NOT_RUN = "slow, not run: pytest --slow runs them"
 
 if importlib.util.find_spec("dateutil") is None:
@@ -24,12 +19,9 @@ if importlib.util.find_spec("dateutil") is None:
     sys.modules["dateutil"] = None
 
 # The tests start the programs some two hundred times, and without compiled modules half of each start is compiling.
-# The workers and their programs inherit both of these.
+# Workers and programs inherit the environment; this process has read it already.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# What a disk may lose is played by ``disks``; waiting for a real one proves nothing, and takes a tenth of the time.
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 settings.register_profile("quick", max_examples=25)
 settings.register_profile("slow", max_examples=150)

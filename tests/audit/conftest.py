@@ -11,6 +11,12 @@ from trio_candles.candles.model import MINUTE
 
 
 @pytest.fixture
+def tmp_path(quick: Path) -> Path:
+    """A folder in memory: nothing that the audit finds depends on the disk, and waiting for commits takes long."""
+    return quick
+
+
+@pytest.fixture
 def sound(tmp_path: Path) -> Directory:
     """Two hours of OKX over midnight: candles, ten minutes' gap, five empty, two unfillable; and Kraken's."""
     made = Directory(tmp_path / "data")

@@ -72,7 +72,7 @@ def read(root: Path, *args, **options):
 
 
 @pytest.fixture(scope="module")
-def quick():
+def in_memory():
     """A folder in memory where the system has one."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -497,8 +497,8 @@ def test_a_day_file_replaced_after_the_ledger_was_read_sends_the_reader_back(tmp
         assert minutes(read(tmp_path)) == [0, 1, 2]
 
 
-def test_reading_without_pause_beside_a_store_that_flushes_without_pause_is_always_complete(quick):
-    root = quick / "busy"
+def test_reading_without_pause_beside_a_store_that_flushes_without_pause_is_always_complete(in_memory):
+    root = in_memory / "busy"
     done = threading.Event()
     committed = [0]
     problems: list[object] = []
@@ -793,10 +793,10 @@ def histories(draw):
     st.tuples(st.integers(-50, 60), st.integers(-50, 60)).map(sorted),
 )  # fmt: skip
 @settings(deadline=None)
-def test_whatever_the_history_the_answer_is_exactly_what_is_known(quick, history, timeframe, fill, span):
+def test_whatever_the_history_the_answer_is_exactly_what_is_known(in_memory, history, timeframe, fill, span):
     word, first, flushes = history
     truth, (since, until) = Truth(word, first), span
-    with tempfile.TemporaryDirectory(dir=quick) as folder:
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
         root = Path(folder)
         make(root, word, first, flush_at=flushes)
         filling = {"fill": "previous"} if fill else {}
@@ -819,9 +819,9 @@ def test_whatever_the_history_the_answer_is_exactly_what_is_known(quick, history
         assert tiles == [(states[letter], at(minute)) for minute, letter in enumerate(word, first)]
 
 
-def test_the_days_of_a_long_range_come_in_order(quick):
+def test_the_days_of_a_long_range_come_in_order(in_memory):
     """Over a month's end and a year's, and nothing of the days around it."""
-    root = quick / "long"
+    root = in_memory / "long"
     year = Millis(at(0) - 12 * DAY)
     with open_store(root) as store:
         start = (year - MIDNIGHT) // MINUTE

@@ -16,6 +16,12 @@ VENUES = ("coinbase", "okx")
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory) -> Path:
+    """A folder on the disk, so that memory is another file system."""
+    return tmp_path_factory.mktemp("disk")
+
+
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
     for folder in (".tmp", "quarantine", "okx/BTC-USDT/1m", "coinbase/BTC-USD/1m", "backup"):
         (tmp_path / "data" / folder).mkdir(parents=True)
