@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -10,11 +13,23 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+MEMORY = Path("/dev/shm")
+"""A file system in memory, on Linux."""
+ROOM = 1_000_000_000
+"""Bytes that a file system in memory must have free to hold the tests' folders: containers often give it 64 MB."""
 NOT_RUN = "slow, not run: pytest --slow runs them"
 
 if importlib.util.find_spec("dateutil") is None:
     # pyarrow looks for it in all of sys.path at every conversion of a Python value: three quarters of an audit's test.
     sys.modules["dateutil"] = None
+
+# The tests start the programs some two hundred times, and without compiled modules half of each start is compiling.
+# The workers and their programs inherit both of these.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# What a disk may lose is played by ``disks``; waiting for a real one proves nothing, and takes a tenth of the time.
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 settings.register_profile("quick", max_examples=25)
 settings.register_profile("slow", max_examples=150)
@@ -35,6 +50,12 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason=NOT_RUN))
+
+
+def pytest_collection_finish():
+    """Keep the collected tests out of every garbage collection to come: they stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_teststatus(report):

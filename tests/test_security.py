@@ -482,7 +482,7 @@ def test_a_collector_listens_on_no_port(tmp_path):
 def test_simulated_exchanges_listen_on_loopback_only(tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
     running = Running(tmp_path, "--simulate", "--speed", "60")
-    running.wait_for("STATUS")
+    running.wait_for("[OK]")  # a table is shown before anything is started
     found = listening(running.process.pid)
     running.process.kill()
     running.end()
