@@ -33,7 +33,8 @@ import pyarrow.compute as pc
 
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, Timeframe, day_name
 from trio_candles.store import dayfiles
-from trio_candles.store.schema import COLUMNS, digest_of
+from trio_candles.store.accounts import SEALED, STORED, Account, SealedDay, sealed_row, shape_of
+from trio_candles.store.schema import COLUMNS, FORMAT, digest_of
 from trio_candles.store.store import open_store
 
 BEGIN = Millis(1_735_689_600_000)
@@ -111,21 +112,27 @@ def folded(day: pa.Table, timeframe: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=COLUMNS)
 
 
-def day_files(one: Series, days: int, seed: int, aggregates: bool) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every day file of *one*."""
+def sealed_days(one: Series, days: int, seed: int, aggregates: bool) -> Iterator[tuple[SealedDay, dict[str, bytes]]]:
+    """Every day of *one* as it is sealed, and the contents of its day files by their paths."""
     table = year_of(one, days, seed)
     for number in range(days):
-        name = f"{day_name(BEGIN + number * DAY)}.parquet"
+        name = f"{day_name(Millis(BEGIN + number * DAY))}.parquet"
         day = table.slice(number * 1440, 1440).combine_chunks()
-        yield f"{one.path}/{name}", dayfiles.encode(day)
+        account = Account(one, Millis(BEGIN + number * DAY), STORED * 1440, compared=True)
+        contents = {"1m": dayfiles.encode(day, one, account)}
         for timeframe in HIGHER if aggregates else ():
-            folder = Series(one.venue, one.symbol, timeframe).path
-            yield f"{folder}/{name}", dayfiles.encode(folded(day, timeframe))
+            contents[timeframe] = dayfiles.encode(folded(day, timeframe))
+        digests = {timeframe: digest_of(content) for timeframe, content in contents.items()}
+        folders = {timeframe: attrs.evolve(one, timeframe=timeframe).path for timeframe in contents}
+        yield (
+            SealedDay(account, digests, shape_of([*contents], in_file=True)),
+            {f"{folders[timeframe]}/{name}": content for timeframe, content in contents.items()},
+        )
 
 
 def make(root: Path, options: argparse.Namespace) -> None:
     """Fill *root* with day files and their ledger, unless it is already what is asked for."""
-    wanted = {"series": options.series, "days": options.days, "aggregates": options.aggregates}
+    wanted = {"series": options.series, "days": options.days, "aggregates": options.aggregates, "format": FORMAT}
     mark = root.with_name(f"{root.name}.{MADE}")
     if mark.exists() and json.loads(mark.read_text()) == wanted:
         return
@@ -139,16 +146,18 @@ def make(root: Path, options: argparse.Namespace) -> None:
         store.claim("real")
         store.expect(series_names(options.series), BEGIN, BEGIN)
         store.stopped(Millis(BEGIN + options.days * DAY))
-    digests = {}
-    for seed, one in enumerate(series_names(options.series)):
-        print(f"making series {seed + 1} of {options.series}", file=sys.stderr)
-        for path, content in day_files(one, options.days, seed, options.aggregates):
-            file = root / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-            digests[path] = digest_of(content)
     with closing(sqlite3.connect(root / "journal.sqlite3")) as database, database:
-        database.executemany("INSERT INTO day_file VALUES (?, ?, NULL)", list(digests.items()))
+        for seed, one in enumerate(series_names(options.series)):
+            print(f"making series {seed + 1} of {options.series}", file=sys.stderr)
+            whose = (one.venue, one.symbol)
+            (id_,) = database.execute("SELECT id FROM series WHERE venue = ? AND symbol = ?", whose).fetchone()
+            for sealed, contents in sealed_days(one, options.days, seed, options.aggregates):
+                for path, content in contents.items():
+                    file = root / path
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content)
+                values = (id_, *sealed_row(sealed))
+                database.execute(f"INSERT INTO sealed (series_id, {SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         database.execute("UPDATE series SET mark_ms = ?", (BEGIN + options.days * DAY,))
     mark.write_text(json.dumps(wanted))
 
@@ -156,15 +165,26 @@ def make(root: Path, options: argparse.Namespace) -> None:
 # --- the clients ------------------------------------------------------------------------------------------
 
 
-def run_ours(root: Path) -> int:
+def run_ours(root: Path, receipts: Path | None = None) -> int:
     """The audit as the command does it, all of it; how many rows it saw."""
     from trio_candles.audit import audit
+    from trio_candles.audit.receipts import Receipts
 
     timeframes = HIGHER if (next(root.glob("*/*/1d"), None)) else ()
-    report = audit(root, now=lambda: int(time.time() * 1000), running=lambda: False, timeframes=timeframes)
+    kept = None if receipts is None else Receipts.read(receipts)
+    report = audit(
+        root, now=lambda: int(time.time() * 1000), running=lambda: False, timeframes=timeframes, receipts=kept
+    )
     if not report.ok:
         raise SystemExit(f"the audit found {len(report.violations)} violations: {report.violations[0]}")
+    if kept is not None and receipts is not None:
+        receipts.write_text(kept.text())
     return report.totals().candles
+
+
+def run_with_receipts(root: Path) -> int:
+    """The same with the receipts of an audit before it, which :func:`main` has made."""
+    return run_ours(root, root.with_name(f"{root.name}.receipts"))
 
 
 def run_duckdb(root: Path) -> int:
@@ -179,6 +199,7 @@ def run_duckdb(root: Path) -> int:
 
 CLIENTS: dict[str, tuple[Callable[[Path], int], str]] = {
     "ours": (run_ours, "pyarrow"),
+    "receipts": (run_with_receipts, "pyarrow"),
     "duckdb": (run_duckdb, "duckdb"),
 }
 """How each runs, and the package whose version counts."""
@@ -233,7 +254,7 @@ def summary(name: str, rounds: Sequence[dict[str, Cost]]) -> dict[str, object]:
         return statistics.median(values) if values else None
 
     return {
-        "client": "trio_candles audit" if name == "ours" else name,
+        "client": {"ours": "trio_candles audit", "receipts": "  with receipts"}.get(name, name),
         "rows_per_second": middle([cost.rows / cost.seconds for cost in costs]),
         "ratio": middle(ratios),
         "cpu_seconds": middle([cost.cpu for cost in costs]),
@@ -272,6 +293,7 @@ def main() -> None:
         client(options.client, options.dir)
         return
     make(options.dir, options)
+    run_with_receipts(options.dir)  # gives them
     rounds: list[dict[str, Cost]] = []
     for turn in range(options.rounds):
         rounds.append({})

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from datetime import date
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -97,9 +98,12 @@ class DayFile:
     """How its columns differ."""
 
 
+_name_of = lru_cache(4096)(day_name)  # a year's days are the same for every series
+
+
 def day_file_path(cell: Cell, timeframe: str) -> str:
     """The path of a day file, below the data directory, with ``/``."""
-    return f"{cell.venue}/{cell.folder}/{timeframe}/{day_name(cell.day)}.parquet"
+    return f"{cell.venue}/{cell.folder}/{timeframe}/{_name_of(cell.day)}.parquet"
 
 
 def cell_of(path: str) -> tuple[Cell, str] | None:
@@ -118,6 +122,7 @@ def cell_of(path: str) -> tuple[Cell, str] | None:
     return (Cell(venue, folder, day), timeframe) if day >= 0 else None
 
 
+@lru_cache(4096)
 def _is_timeframe(folder: str, name: str) -> bool:
     """Whether day files belong in the folder *name* of a symbol's *folder*."""
     try:

@@ -26,7 +26,7 @@ from trio_candles.audit.account import Day, states
 from trio_candles.audit.bits import LATEST
 from trio_candles.audit.files import Cell, Content, day_file_path
 from trio_candles.audit.rows import Piece
-from trio_candles.candles.model import DAY, MINUTE, Series, Timeframe
+from trio_candles.candles.model import DAY, MINUTE, Series
 from trio_candles.store.schema import COLUMNS
 
 __all__ = ["NotReceipts", "Receipts", "seal_of", "written"]
@@ -74,8 +74,6 @@ class Found:
         """What :meth:`text` has written; ``ValueError`` or ``TypeError`` if it has not."""
         files, minutes = json.loads(text)
         found = [(str(name), int(rows), _time(first), _time(last)) for name, rows, first, last in files]
-        for name, *_ in found:
-            Timeframe.parse(name)
         bits = int(minutes, 16)
         rows = next((rows for name, rows, *_ in found if name == "1m"), 0)
         if not 0 <= bits < 1 << DAY // MINUTE or rows != bits.bit_count():

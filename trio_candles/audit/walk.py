@@ -255,7 +255,7 @@ class _Reading:
     def _is_known(self, day: Day, contents: Mapping[str, Content]) -> bool:
         """Whether a receipt says what the files of *day* are; then each of its minutes is judged by the receipt."""
         found = None if self.receipts is None or not may_have_one(day) else self.receipts.found(day.cell)
-        if self.receipts is None or found is None:
+        if found is None or not {name for name, *_ in found[0].files} <= contents.keys():
             return False
         found[0].put_into(day)
         if self._seal(day, found[0], contents) == found[1]:
