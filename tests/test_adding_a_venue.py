@@ -96,7 +96,8 @@ def test_a_venue_made_of_the_pages_blocks_is_collected_from_without_a_loss(block
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     write_blocks(tmp_path, blocks)
-    printed = run(tmp_path, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rA", "tests/venues/test_examplex.py")
+    options = ("-n", "0", "-p", "no:cacheprovider", "-rA", f"--basetemp={tmp_path / 'temporary'}")  # no others' folders
+    printed = run(tmp_path, "-m", "pytest", *options, "tests/venues/test_examplex.py")
     (tests,) = [block.text for block in blocks if block.path.startswith("tests/")]
     promised = set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))
     assert "test_what_is_collected_is_the_market_s_truth_and_every_gap_is_filled" in promised
