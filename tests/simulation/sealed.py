@@ -248,8 +248,7 @@ def judge_sealing(database: sqlite3.Connection, files: Mapping[str, bytes | None
     if content is None or account_in(content) is None:
         raise Broken("sealed", f"{one.name}: its file carries no account")
     (compared,) = database.execute("SELECT max(mark_ms) FROM confirmed WHERE series_id = ?", (id_,)).fetchone()
-    heard = database.execute("SELECT last_candle_ms FROM series WHERE id = ?", (id_,)).fetchone()[0]
-    agreed = compared is not None and (compared >= until or (heard or 0) < compared)
+    agreed = compared is not None and "c" not in one.letters[max(0, (compared - one.day) // MINUTE) :]
     if one.evidence["compared"] and not agreed:
         raise Broken("sealed", f"{one.name}: said to be compared, and was up to {compared} only")
     if not agreed and now < one.day + 2 * DAY:

@@ -63,7 +63,9 @@ async def notice(site: Site, seconds: float, limit: float, what: str, word: str)
     await trio.sleep(limit)
     if service is None or world.service is not service or world.is_stopping or world.time.ahead != clock:
         return
-    board = service.board.venues[site.venue]
+    board = service.board.venues.get(site.venue)
+    if board is None:
+        return  # its only symbol is not collected in this life
     if what == "staleness" and (board.last_data or board.up_since or began) > began + 1000:
         return  # what had been delayed still came, or the venue came up only then
     status = board.status(world.time.now())

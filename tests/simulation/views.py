@@ -96,7 +96,7 @@ def judge_reader(
 
 def judge_the_auditor(root: Path, now: int, chance: random.Random) -> None:
     """Spoil one thing in a directory in which all is well: the audit must see it. *root* is of no use afterwards."""
-    files = sorted(root.glob("*/*/1m/*.parquet"))
+    files = [path for path in sorted(root.glob("*/*/1m/*.parquet")) if pq.read_metadata(path).num_rows]
     with closing(sqlite3.connect(root / "journal.sqlite3", isolation_level=None)) as database:
         database.create_function("candle_checksum", -1, lambda *row: candle_checksum(row))
         spans = [

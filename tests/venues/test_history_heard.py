@@ -339,3 +339,13 @@ def test_a_true_feed_leaves_nothing_open_at_a_venue_in_order_and_proves_nothing_
     if kind is None and (coinbase or not (lacking or by_trades)):
         assert whys(filled) <= {Why.UNSETTLED, Why.MAYBE_OLD}
         assert all(part.since >= NOON - 2 * MINUTE for part in filled.missing)
+
+
+@pytest.mark.parametrize("why", [Why.ID_HOLE, Why.NO_TRADE_BEFORE])
+def test_where_a_part_of_the_answers_cannot_be_read_a_hole_in_trade_ids_is_no_absence(why):
+    whole, torn = (Findings(KRAKEN, SINCE, UNTIL, NOON, NOTHING) for _ in range(2))
+    torn.unread((SINCE, Millis(SINCE + MINUTE)), "trade 41 cannot be read")
+    for findings in (whole, torn):
+        findings.excuse(SINCE, UNTIL, why)
+    assert why in whys(whole.filled())
+    assert whys(torn.filled()) == {Why.UNREADABLE}

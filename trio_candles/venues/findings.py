@@ -160,7 +160,11 @@ class Findings:
         self.excuse(*(span or (self.since, self.until)), Why.UNREADABLE)
 
     def excuse(self, since: Millis, until: Millis, why: str) -> None:
-        """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts."""
+        """Give *why* as the reason of those minutes that turn out to be missing; the first excuse counts. Where a part
+        of the answers could not be read, a hole in trade ids may be that part, and is no absence.
+        """
+        if self.unclear is not None and why in (Why.ID_HOLE, Why.NO_TRADE_BEFORE):
+            why = Why.UNREADABLE
         self._excuses.append((since, until, why))
 
     def quiet(self, newest: int, until: Millis) -> None:
