@@ -140,12 +140,12 @@ def test_a_planted_bug_is_found(name, first):
 
 
 def test_a_failed_seed_tells_everything_that_is_needed_to_see_it_again(capsys):
-    assert main(["--seed", "0", "--bug", "stores_forming"]) == 1
+    assert main(["--seed", "4", "--bug", "stores_forming"]) == 1
     said = capsys.readouterr().out
-    assert "seed 0 of commit" in said
+    assert "seed 4 of commit" in said
     assert "is broken: " in said
     assert "troubles per minute: " in said
-    assert said.rstrip().endswith("again, in full: python tools/simulate.py --seed 0 --bug stores_forming")
+    assert said.rstrip().endswith("again, in full: python tools/simulate.py --seed 4 --bug stores_forming")
 
 
 def test_a_campaign_counts_what_happened(tmp_path, capsys):
