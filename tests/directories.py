@@ -70,9 +70,14 @@ def put_into_journal(root: Path, one: Candle) -> None:
 
 
 def bring_down(journal: Path, version: str) -> None:
-    """Let *journal*, of which no day is sealed, be as format "1", "2", "3", "4" or "5" had it."""
+    """Let *journal* be as format "1", "2", "3", "4", "5" or "6" had it; before "6", no day of it is sealed."""
     with closing(sqlite3.connect(journal)) as database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+        database.execute("DELETE FROM meta WHERE key = 'epoch'")
+        columns = [name for _, name, *_ in database.execute("PRAGMA table_info(gap)") if name != "reported_ms"]
+        database.executescript("DROP TABLE change;" + _remade("gap", OLD_GAP_6, ", ".join(columns)))
+        if version == "6":
+            return
         assert database.execute("SELECT count(*) FROM sealed").fetchone() == (0,)
         database.executescript("DROP TABLE sealed; DROP TABLE open_day;" + OLD_DUE)
         if version < "5":
@@ -119,6 +124,21 @@ CREATE TABLE series (
     expected INTEGER NOT NULL,          -- 1 while the configuration names it
     UNIQUE (venue, symbol, timeframe)
 );
+"""
+OLD_GAP_6 = """
+CREATE TABLE gap (                      -- disjoint within a series
+    id INTEGER PRIMARY KEY,
+    series_id INTEGER NOT NULL REFERENCES series (id),
+    since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,                -- open | unfillable
+    reason TEXT NOT NULL, detail TEXT NOT NULL,
+    first_seen_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, last_error TEXT,
+    not_before_ms INTEGER NOT NULL DEFAULT 0,   -- REST is not asked about it again before then; 0: as soon as may be
+    rest_since_ms INTEGER, rest_until_ms INTEGER    -- what is left to ask before it waits; NULL: all of it
+);
+CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
+CREATE INDEX gap_due ON gap (series_id, not_before_ms) WHERE state = 'open';
 """
 OLD_GAP = """
 CREATE TABLE gap (                      -- disjoint within a series

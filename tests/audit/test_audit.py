@@ -526,9 +526,9 @@ def test_another_candle_of_the_same_minute_in_the_journal_is_a_duplicate(sound: 
         "UPDATE meta SET value = '99' WHERE key = 'format'",
         "DROP TABLE gap",
         "INSERT INTO day_file VALUES ('../x.parquet', '', '')",
-        f"INSERT INTO gap VALUES (9, 1, {DAY1 + 12 * MINUTE}, {MARK}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL)",
+        f"INSERT INTO gap VALUES (9, 1, {DAY1 + 12 * MINUTE}, {MARK}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL, 0)",
         f"INSERT INTO empty VALUES (1, {DAY1 + 24 * MINUTE}, {DAY1 + 25 * MINUTE}, 'x')",
-        f"INSERT INTO gap VALUES (9, 1, {AT + MINUTE}, {AT}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL)",
+        f"INSERT INTO gap VALUES (9, 1, {AT + MINUTE}, {AT}, 'open', 'x', '', 0, 0, '', 0, NULL, NULL, 0)",
         f"INSERT INTO empty VALUES (1, {FIRST - MINUTE}, {FIRST - 1}, 'x')",
     ],
 )

@@ -49,7 +49,7 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("version", ["5", "4", "2"])
+@pytest.mark.parametrize("version", ["6", "5", "4", "2"])
 @pytest.mark.parametrize("what", THEIRS)
 def test_what_others_leave_beside_our_tables_is_borne(root, what, version):
     run(root, *THEIRS[what])

@@ -1,7 +1,7 @@
 """Where a venue's record ends: minutes that it cannot serve any more, and a market's beginning that it does not tell.
 
 Both show only in what good answers leave out, so one answer is not enough: the ledger keeps what one was observed to
-leave out, and concludes from a second one, ten minutes later at least (``SPACED`` in store/gaps.py). Here it is made
+leave out, and concludes from a second one, ten minutes later at least (``SPACED`` in store/history.py). Here it is made
 sure that an answer counts as such an observation, with one or two more questions where the answer itself does not
 show it:
 

@@ -32,10 +32,12 @@ from typing import NamedTuple
 import attrs
 
 from trio_candles.candles.intervals import Interval, clip, length, subtract
-from trio_candles.candles.model import MINUTE, Attempt, Millis, Page, Reason, Series, Unsure, floor_to
+from trio_candles.candles.model import MINUTE, Attempt, Millis, Reason, Series, Unsure, floor_to
 from trio_candles.store.accounts import GAP, UNFILLABLE
+from trio_candles.store.changes import Changes
 from trio_candles.store.entries import Entries, Entry
-from trio_candles.store.history import GapHistory
+from trio_candles.store.feed import Kind
+from trio_candles.store.history import ABSENT_EVENTS, SPACED, GapHistory
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.spans import touching
@@ -49,8 +51,9 @@ WORTH_TELLING = Millis(5 * MINUTE)
 """A minute that was a gap for fewer ms after its end has no history: of a quiet pair, each minute is one."""
 OLD_ENOUGH = Millis(60 * MINUTE)
 """An absence is noted only of minutes that ended this many ms ago: a record may be late (OKX's history is)."""
-SPACED = Millis(10 * MINUTE)
-"""How many ms apart the two observations are at least that make a minute unfillable, or a row the market's first."""
+AWAITED = frozenset({Reason.UNPROVEN, Reason.NO_CLOSE})
+"""Nothing is wrong with such a minute but that the proof has not come yet: the change feed has it as a gap only once
+that is worth telling."""
 
 FIRST_WAIT, LONGEST_WAIT = Millis(30_000), Millis(600_000)
 """Ms until a gap that an answer did not close is asked about again: doubled each time, up to the longest."""
@@ -92,6 +95,12 @@ class _Row(NamedTuple):
     seen: int
     reason: str
     detail: str
+    reported: int
+
+    @property
+    def why(self) -> str:
+        """The reason, and its detail if there is one."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
     @property
     def rest(self) -> Interval:
@@ -105,10 +114,9 @@ class _Row(NamedTuple):
         return not now < self.not_before <= now + LONGEST_WAIT
 
 
-_ABSENT = "event = 'absent'"
 _ROW = (
     "id, since_ms, until_ms, state, attempts, not_before_ms, rest_since_ms, rest_until_ms, first_seen_ms, reason,"
-    " detail"
+    " detail, reported_ms"
 )
 
 
@@ -121,10 +129,11 @@ def wait_after(attempts: int, until: int, now: Millis) -> Millis:
 class Gaps:
     """The table ``gap`` of an open journal."""
 
-    def __init__(self, database: sqlite3.Connection, entries: Entries, sealed: Sealed) -> None:
+    def __init__(self, database: sqlite3.Connection, entries: Entries, sealed: Sealed, changes: Changes) -> None:
         self._db = database
         self._entries = entries
         self._sealed = sealed
+        self._changes = changes
         self.history = GapHistory(database)
 
     # --- what there is
@@ -182,14 +191,21 @@ class Gaps:
     def open(self, entry: Entry, unsure: Unsure, now: Millis) -> None:
         """Make the span of *unsure* a gap; an open gap before it of the same reason grows instead, if the two touch.
 
-        The history has at once what is worth telling by now (an outage). A gap grows only if what the history has of it
-        stays as its ``first_seen_ms`` says: of minutes worth telling by then, and no others (:meth:`_tell`).
+        The change feed has the gap at once, or, while it is merely unproven, once it is worth telling
+        (:meth:`report`). The history has at once what is worth telling by now (an outage). A gap grows only if what the
+        history has of it stays as its ``first_seen_ms`` says: of minutes worth telling by then, and no others
+        (:meth:`_tell`).
         """
         since, until = unsure.since, unsure.until
         if since >= until:
             return
         self._entries.count_in_gaps(entry, until - since)
+        self._changes.gaps_changed(entry)
         reason, detail = unsure.reason.value, unsure.detail
+        text = f"{reason}: {detail}" if detail else reason
+        reported = 0 if reason in AWAITED else until
+        if reported:
+            self._changes.unknown(Kind.GAP, entry, since, until, now, text)
         before = self._db.execute(
             "SELECT until_ms, state, reason, detail, id, first_seen_ms FROM gap WHERE series_id = ? AND since_ms < ?"
             " ORDER BY since_ms DESC LIMIT 1",
@@ -198,18 +214,45 @@ class Gaps:
         grows = before is not None and before[:4] == (since, "open", reason, detail)
         told = min(until, _worth_telling(now))
         if since < told:
-            text = f"{reason}: {detail}" if detail else reason
             grows = grows and until <= _worth_telling(before[5])
             if not (grows and self.history.extend(entry.id, since, until, text)):
                 self.history.add(entry.id, since, told, "opened", text, now)
         if grows:
-            self._db.execute("UPDATE gap SET until_ms = ? WHERE id = ?", (until, before[4]))
+            self._db.execute(
+                "UPDATE gap SET until_ms = ?, reported_ms = max(reported_ms, ?) WHERE id = ?",
+                (until, reported, before[4]),
+            )
             return
         self._db.execute(
-            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts)"
-            " VALUES (?, ?, ?, 'open', ?, ?, ?, 0)",
-            (entry.id, since, until, reason, detail, now),
+            "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
+            " reported_ms) VALUES (?, ?, ?, 'open', ?, ?, ?, 0, ?)",
+            (entry.id, since, until, reason, detail, now, reported),
         )
+
+    def report(self, now: Millis) -> None:
+        """Put into the change feed what is worth telling by now of the open gaps that were merely unproven."""
+        rows = self._db.execute(
+            f"SELECT series_id, {_ROW} FROM gap INDEXED BY gap_unreported"
+            " WHERE reported_ms < until_ms AND reported_ms < :end AND since_ms < :end AND state = 'open'"
+            " ORDER BY since_ms",
+            {"end": _worth_telling(now)},
+        ).fetchall()
+        for id_, *values in rows:
+            row = _Row._make(values)
+            since, until = max(row.since, row.reported), min(row.until, _worth_telling(now))
+            if since < until:
+                entry = self._entries[self._entries.series(id_)]
+                self._changes.unknown(Kind.GAP, entry, since, until, now, row.why)
+                self._db.execute("UPDATE gap SET reported_ms = ? WHERE id = ?", (until, row.id))
+
+    def is_unreported(self, entry: Entry, minute: int) -> bool:
+        """Whether *minute* is in a gap that the change feed does not have yet."""
+        row = self._db.execute(
+            "SELECT until_ms, reported_ms FROM gap WHERE series_id = ? AND since_ms <= ?"
+            " ORDER BY since_ms DESC LIMIT 1",
+            (entry.id, minute),
+        ).fetchone()
+        return row is not None and row[1] <= minute < row[0]
 
     def close(self, entry: Entry, since: int, until: int, event: str, detail: str, now: Millis) -> list[Interval]:
         """Take ``[since, until)`` out of the gaps; return the spans that were gaps, oldest first. The history has what
@@ -230,13 +273,13 @@ class Gaps:
         low, high = max(row.since, since, _worth_telling(row.seen)), min(row.until, until, end)
         if low < high and row.state == "open":
             at = Millis(max(row.seen, low + MINUTE))
-            text = f"{row.reason}: {row.detail}" if row.detail else row.reason
-            self.history.add(entry.id, low, high, "opened", text, at)
+            self.history.add(entry.id, low, high, "opened", row.why, at)
         return end
 
     def forget(self, entry: Entry, since: int, until: int, now: Millis) -> list[Interval]:
         """As :meth:`close`, without a word in the history."""
         self._sealed.open(entry, since, until, only=GAP + UNFILLABLE)
+        self._changes.gaps_changed(entry)
         forgotten = []
         for row in self._touching(entry, since, until):
             low, high = max(row.since, since), min(row.until, until)
@@ -260,9 +303,9 @@ class Gaps:
             part = (None, None) if rest in (None, (begin, end)) else rest
             self._db.execute(
                 "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
-                " last_error, not_before_ms, rest_since_ms, rest_until_ms) SELECT series_id, ?, ?, state, reason,"
-                " detail, first_seen_ms, attempts, last_error, ?, ?, ? FROM gap WHERE id = ?",
-                (begin, end, not_before, *part, row.id),
+                " last_error, not_before_ms, rest_since_ms, rest_until_ms, reported_ms) SELECT series_id, ?, ?, state,"
+                " reason, detail, first_seen_ms, attempts, last_error, ?, ?, ?, ? FROM gap WHERE id = ?",
+                (begin, end, not_before, *part, min(row.reported, end), row.id),
             )
 
     # --- asked about
@@ -363,7 +406,7 @@ class Gaps:
         # Only minutes without an absent event get one, so these events are disjoint.
         earlier = self._db.execute(
             "SELECT max(since_ms, :since), min(until_ms, :until), at_ms, detail FROM gap_event INDEXED BY"
-            f" gap_event_absent WHERE {touching('gap_event', _ABSENT)} ORDER BY since_ms",
+            f" gap_event_absent WHERE {touching('gap_event', ABSENT_EVENTS)} ORDER BY since_ms",
             {"id": entry.id, "since": since, "until": until},
         ).fetchall()
         for low, high, at, before in earlier:
@@ -373,46 +416,6 @@ class Gaps:
         for low, high in subtract(gaps, [(low, high) for low, high, _, _ in earlier]):
             self.history.add(entry.id, low, high, "absent", error, now)
 
-    def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
-        """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
-
-        The first observation is kept in the history of the gaps before that row. None counts where one of these minutes
-        was known until its file or the ledger was lost.
-        """
-        if page.first_row is None or page.first_row[0] <= entry.first:
-            return None
-        since, said = page.first_row
-        lost = self._db.execute(
-            f"SELECT 1 FROM gap WHERE {touching('gap')} AND reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')",
-            {"id": entry.id, "since": entry.first, "until": since},
-        ).fetchone()
-        if lost is not None:
-            return None
-        before = self._db.execute(
-            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
-            " AND event = 'first_row' ORDER BY at_ms LIMIT 1",
-            (entry.id, since),
-        ).fetchone()
-        if before is None:
-            self.history.add(entry.id, entry.first, since, "first_row", said, now)
-        if before is None or before[0] > now - SPACED:
-            return None
-        return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
-
-    def forget_absences(self, entry: Entry, since: int, until: int) -> None:
-        """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
-        were there says nothing about whether they can be had again.
-        """
-        rows = self._db.execute(
-            "SELECT rowid, since_ms, until_ms, at_ms, detail FROM gap_event INDEXED BY gap_event_absent"
-            f" WHERE {touching('gap_event', _ABSENT)}",
-            {"id": entry.id, "since": since, "until": until},
-        ).fetchall()
-        for rowid, low, high, at, detail in rows:
-            self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
-            for begin, end in subtract([(low, high)], [(since, until)]):
-                self.history.add(entry.id, begin, end, "absent", detail, at)
-
     def _give_up(self, entry: Entry, since: Millis, until: Millis, evidence: str, now: Millis) -> None:
         """The open gaps in ``[since, until)`` are unfillable."""
         for row in self._touching(entry, since, until):
@@ -420,7 +423,11 @@ class Gaps:
                 low, high = max(row.since, since), min(row.until, until)
                 self._tell(entry, row, low, high, now)
                 self._cut(row, low, high, now)
-                self._db.execute("UPDATE gap SET state = 'unfillable', last_error = ? WHERE id = ?", (evidence, row.id))
+                self._db.execute(
+                    "UPDATE gap SET state = 'unfillable', last_error = ?, reported_ms = until_ms WHERE id = ?",
+                    (evidence, row.id),
+                )
+                self._changes.unknown(Kind.UNFILLABLE, entry, low, high, now, evidence)
                 self.history.add(entry.id, low, high, "unfillable", evidence, now)
                 self._entries.count_in_gaps(entry, low - high)
 

@@ -9,12 +9,19 @@ import sqlite3
 
 import attrs
 
-from trio_candles.candles.model import Millis
+from trio_candles.candles.intervals import subtract
+from trio_candles.candles.model import MINUTE, Millis, Page, Reason
+from trio_candles.store.entries import Entry
+from trio_candles.store.spans import touching
 
-__all__ = ["GapHistory"]
+__all__ = ["ABSENT_EVENTS", "SPACED", "GapHistory"]
 
 EVENTS_KEPT = 90 * 86_400_000
 """How long the history of gaps is kept, in ms."""
+SPACED = Millis(10 * MINUTE)
+"""How many ms apart the two observations are at least that make a minute unfillable, or a row the market's first."""
+ABSENT_EVENTS = "event = 'absent'"
+"""Which events are disjoint within a series, as their index has it."""
 
 
 @attrs.frozen
@@ -50,3 +57,43 @@ class GapHistory:
             " WHERE at_ms < ? LIMIT ?)",
             (now - EVENTS_KEPT, count),
         ).rowcount
+
+    def observed_first(self, entry: Entry, page: Page, now: Millis) -> tuple[Millis, str] | None:
+        """The first row of *page*, with both observations, if it was observed before, at least :data:`SPACED` ago.
+
+        The first observation is kept in the history of the gaps before that row. None counts where one of these minutes
+        was known until its file or the ledger was lost.
+        """
+        if page.first_row is None or page.first_row[0] <= entry.first:
+            return None
+        since, said = page.first_row
+        lost = self._db.execute(
+            f"SELECT 1 FROM gap WHERE {touching('gap')} AND reason IN ('{Reason.CORRUPT}', '{Reason.LEDGER_LOST}')",
+            {"id": entry.id, "since": entry.first, "until": since},
+        ).fetchone()
+        if lost is not None:
+            return None
+        before = self._db.execute(
+            "SELECT at_ms, detail FROM gap_event INDEXED BY gap_event_series WHERE series_id = ? AND until_ms = ?"
+            " AND event = 'first_row' ORDER BY at_ms LIMIT 1",
+            (entry.id, since),
+        ).fetchone()
+        if before is None:
+            self.add(entry.id, entry.first, since, "first_row", said, now)
+        if before is None or before[0] > now - SPACED:
+            return None
+        return since, f"{before[1]} (at {before[0]}); {said} (at {now})"
+
+    def forget_absences(self, entry: Entry, since: int, until: int) -> None:
+        """The minutes of ``[since, until)`` were stored or empty, and are none any more: what was absent before they
+        were there says nothing about whether they can be had again.
+        """
+        rows = self._db.execute(
+            "SELECT rowid, since_ms, until_ms, at_ms, detail FROM gap_event INDEXED BY gap_event_absent"
+            f" WHERE {touching('gap_event', ABSENT_EVENTS)}",
+            {"id": entry.id, "since": since, "until": until},
+        ).fetchall()
+        for rowid, low, high, at, detail in rows:
+            self._db.execute("DELETE FROM gap_event WHERE rowid = ?", (rowid,))
+            for begin, end in subtract([(low, high)], [(since, until)]):
+                self.add(entry.id, begin, end, "absent", detail, at)

@@ -29,6 +29,7 @@ from trio_candles.candles.model import (
     floor_to,
 )
 from trio_candles.store.accounts import SealedDay
+from trio_candles.store.changes import Changes
 from trio_candles.store.due import TIDIED_AT_ONCE
 from trio_candles.store.entries import Entries, Entry
 from trio_candles.store.gaps import Gaps
@@ -71,12 +72,13 @@ class Journal:
         self._underived = Underived(database)
         self._entries = Entries(database)
         self.sealed = Sealed(database, self._entries)
-        self.gaps = Gaps(database, self._entries, self.sealed)
+        self._changes = Changes(database)
+        self.gaps = Gaps(database, self._entries, self.sealed, self._changes)
         self.revisions = Revisions(database, self._entries)
         self.samples = Samples(database, self._entries)
         self._verdicts = Verdicts(
             database, self._entries, self.gaps, self.revisions, self.samples, self._underived, self.sealed,
-            stored_elsewhere,
+            self._changes, stored_elsewhere,
         )  # fmt: skip
         self.sealing = Sealing(database, self._entries, self.revisions)
         self._losses = Losses(database, self._entries, self.gaps, self._verdicts, self._underived, self.sealed)
@@ -148,9 +150,11 @@ class Journal:
         self._entries.begin()
         try:
             yield
+            self._changes.write()
             self._db.execute("COMMIT")
         except BaseException:
             self._entries.undo()
+            self._changes.undo()
             if self._db.in_transaction:  # some errors (a full disk) have rolled back already
                 self._db.execute("ROLLBACK")
             raise
@@ -179,6 +183,8 @@ class Journal:
         """
         with self._transaction():
             self._meta.publish(states, errors, now, waits)
+            if waits is None:
+                self.gaps.report(now)
 
     # --- series
 
@@ -231,6 +237,12 @@ class Journal:
             steps = self.gaps.history.forget_old, self.revisions.give_up_old, self.revisions.forget_old
             return any([step(now, TIDIED_AT_ONCE) == TIDIED_AT_ONCE for step in steps])
 
+    def forget_changes(self, before: Millis, most: int) -> bool:
+        """Let go of some of the change feed: what was committed earlier than *before*, and the oldest beyond *most*
+        changes; returns whether more is left."""
+        with self._transaction():
+            return self._changes.forget_old(before, most)
+
     def rebuild(
         self,
         digests: dict[str, str],
@@ -272,6 +284,7 @@ class Journal:
         """
         judged = Judged()
         with self._transaction():
+            self.gaps.report(now)
             for verdict in verdicts:
                 self._verdicts.judge(verdict, now, judged)
             self._count(judged, rejected or {})

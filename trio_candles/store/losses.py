@@ -45,7 +45,7 @@ class Losses:
         self._sealed.open(entry, day, day + DAY)
         self._db.execute("DELETE FROM day_file WHERE path = ?", (path,))
         for low, high in self._verdicts.unaccounted(entry, since, until):
-            self._gaps.forget_absences(entry, low, high)
+            self._gaps.history.forget_absences(entry, low, high)
             self._gaps.open(entry, Unsure(series, Millis(low), Millis(high), Reason.CORRUPT, detail), now)
             self._underived.add(entry.id, low, high)
             lost += (high - low) // MINUTE

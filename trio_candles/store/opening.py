@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Protocol
 
-from trio_candles.store.schema import FORMAT, SUSPECT, TABLES, UPGRADES, candle_checksum
+from trio_candles.store.schema import FORMAT, NEW_EPOCH, SUSPECT, TABLES, UPGRADES, candle_checksum
 from trio_candles.store.words import is_damaged
 
 __all__ = [
@@ -88,7 +88,9 @@ def prepare(database: sqlite3.Connection, go_on: GoOn, attempts: int = ATTEMPTS)
     database.execute("PRAGMA checkpoint_fullfsync = ON")
     database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if fresh:
-        database.executescript(f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');COMMIT;")
+        database.executescript(
+            f"BEGIN IMMEDIATE;{TABLES}INSERT INTO meta VALUES ('format', '{FORMAT}');{NEW_EPOCH}COMMIT;"
+        )
     found = _format(database)
     if found is not None and found != FORMAT and found not in UPGRADES:
         raise OtherFormat(f"the journal's format is {found}; this version knows {FORMAT}")

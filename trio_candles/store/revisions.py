@@ -157,6 +157,15 @@ class Revisions:
             self._settle(id_, outcome if outcome == "kept" or before.source is Source.REST else "kept")
         return bool(rows)
 
+    def replace(self, series_id: int, minute: Millis, stored: CandleDocument | EmptyDocument) -> int:
+        """End the open revisions of *minute*: what REST offered replaces what is *stored* now. Returns the id of the
+        revision that has both.
+        """
+        replaced = max(id_ for id_, offered in self._open(series_id, minute) if offered.source is Source.REST)
+        self.settle(series_id, minute, "replaced")
+        self._db.execute("UPDATE revision SET stored = ? WHERE id = ?", (to_json(stored), replaced))
+        return replaced
+
     def _settle(self, id_: int, outcome: str) -> None:
         self._db.execute("UPDATE revision SET outcome = ? WHERE id = ?", (outcome, id_))
 

@@ -52,10 +52,13 @@ read ``of`` how many, and the last one's ``place``, as series id and day."""
 UNSEALED = "unsealed"
 """In ``meta``: an earlier version wrote this journal, and its old days are still to be sealed; see :mod:`.upgrade`."""
 
+EPOCH = "epoch"
+"""In ``meta``: which journal this is, as eight hexadecimal digits, made with it: no other has its change feed."""
+
 SUSPECT = "suspect"
 """In ``meta``: somebody met a page of this journal that cannot be read; the next start checks the whole file."""
 
-FORMAT = "6"
+FORMAT = "7"
 """Of the journal's tables; older ones listed in :data:`UPGRADES` are brought up, any other is refused."""
 UNCHECKED = ("1", "2")
 """Formats whose waiting candles have no checksum."""
@@ -110,10 +113,12 @@ CREATE TABLE gap (                      -- disjoint within a series
     first_seen_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL, last_error TEXT,
     not_before_ms INTEGER NOT NULL DEFAULT 0,   -- REST is not asked about it again before then; 0: as soon as may be
-    rest_since_ms INTEGER, rest_until_ms INTEGER    -- what is left to ask before it waits; NULL: all of it
+    rest_since_ms INTEGER, rest_until_ms INTEGER,   -- what is left to ask before it waits; NULL: all of it
+    reported_ms INTEGER NOT NULL DEFAULT 0  -- the change feed has its minutes before this one
 );
 CREATE UNIQUE INDEX gap_span ON gap (series_id, since_ms);
 CREATE INDEX gap_due ON gap (series_id, not_before_ms) WHERE state = 'open';
+CREATE INDEX gap_unreported ON gap (reported_ms) WHERE reported_ms < until_ms;
 """
 
 _REVISION = """
@@ -169,6 +174,20 @@ CREATE TABLE open_day (                 -- the other days of what is accounted f
     PRIMARY KEY (series_id, day_ms)
 ) WITHOUT ROWID;
 CREATE INDEX open_day_due ON open_day (not_before_ms);
+"""
+
+_CHANGE = """
+CREATE TABLE change (                   -- what became known, in the order of the commits; see feed.py
+    seq INTEGER PRIMARY KEY,            -- of its first minute; a run of candles takes as many numbers as minutes
+    kind INTEGER NOT NULL,
+    series_id INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL, minutes INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    around TEXT,                        -- what was known around it then; NULL: all of its day before, nothing after
+    detail TEXT,                        -- why, unless the ledger's other tables say so
+    revision_id INTEGER
+);
+CREATE INDEX change_told ON change (series_id, since_ms) WHERE kind IN (2, 3);
 """
 
 _ABSENT = """
@@ -261,7 +280,7 @@ CREATE TABLE venue_state (              -- what the running collector's table sh
 ) WITHOUT ROWID;
 """
 
-TABLES += TABLES_SINCE_2 + _SAMPLE + _SEALED + _DUE
+TABLES += TABLES_SINCE_2 + _SAMPLE + _SEALED + _DUE + _CHANGE
 
 
 def _remade(table: str, statements: str, values: str) -> str:
@@ -286,7 +305,8 @@ _SINCE_4 = (
     + _remade(
         "gap",
         _GAP,
-        "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error, 0, NULL, NULL",
+        "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error, 0, NULL, NULL,"
+        " until_ms",
     )
     + _remade("revision", _REVISION, "id, at_ms, series_id, open_ms, stored, offered, outcome, 0")
     + _remade("confirmed", _CONFIRMED, "series_id, mark_ms, 0")
@@ -306,13 +326,26 @@ INSERT INTO open_day WITH RECURSIVE day (id, at, mark) AS (
 ) SELECT id, at, 0 FROM day;
 INSERT OR REPLACE INTO meta VALUES ('{UNSEALED}', 'True');
 """
+NEW_EPOCH = f"INSERT OR REPLACE INTO meta VALUES ('{EPOCH}', lower(hex(randomblob(4))));"
+# Where the feed begins, everybody knows of the gaps that there are.
+_SINCE_7 = (
+    _remade(
+        "gap",
+        _GAP,
+        "id, series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts, last_error, not_before_ms,"
+        " rest_since_ms, rest_until_ms, until_ms",
+    )
+    + _CHANGE
+    + NEW_EPOCH
+)
 
 UPGRADES = {
-    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6,
-    "2": _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6,
-    "3": _SINCE_4 + _SINCE_5 + _SINCE_6,
-    "4": _SINCE_5 + _SINCE_6,
-    "5": _SINCE_6,
+    "1": TABLES_SINCE_2 + _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6 + _SINCE_7,
+    "2": _SINCE_3 + _SINCE_4 + _SINCE_5 + _SINCE_6 + _SINCE_7,
+    "3": _SINCE_4 + _SINCE_5 + _SINCE_6 + _SINCE_7,
+    "4": _SINCE_5 + _SINCE_6 + _SINCE_7,
+    "5": _SINCE_6 + _SINCE_7,
+    "6": _SINCE_7,
 }
 """Format of an older journal -> what turns it into this one, in a transaction, :func:`candle_checksum` being known."""
 

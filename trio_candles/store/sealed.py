@@ -233,8 +233,19 @@ class Sealed:
         for low, high in spans:
             self._db.execute(
                 "INSERT INTO gap (series_id, since_ms, until_ms, state, reason, detail, first_seen_ms, attempts,"
-                " last_error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (entry.id, low, high, state, why.reason, why.detail, why.first_seen, why.attempts, why.last_error),
+                " last_error, reported_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    entry.id,
+                    low,
+                    high,
+                    state,
+                    why.reason,
+                    why.detail,
+                    why.first_seen,
+                    why.attempts,
+                    why.last_error,
+                    high,
+                ),
             )
             if state == "open":
                 self._entries.count_in_gaps(entry, high - low)

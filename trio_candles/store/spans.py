@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from trio_candles.candles.intervals import subtract
 
-__all__ = ["cut_empty", "touching"]
+__all__ = ["add_empty", "cut_empty", "touching"]
 
 
 def touching(table: str, only: str = "") -> str:
@@ -21,6 +22,30 @@ def touching(table: str, only: str = "") -> str:
         f"series_id = :id AND since_ms < :until AND until_ms > :since{also} AND since_ms >= coalesce("
         f"(SELECT max(since_ms) FROM {table} WHERE series_id = :id AND since_ms <= :since{also}), 0)"
     )
+
+
+def add_empty(database: sqlite3.Connection, series_id: int, since: int, until: int, evidence: str) -> None:
+    """Add a span of empty minutes, joined to the span that ends at its begin if their evidence differs in numbers only:
+    ids and times only grow, so the newer evidence covers the older.
+    """
+    # Spans are disjoint, so only the last one that begins earlier can end at *since*. A search by ends would read
+    # the whole table for every quiet minute: a thin pair has 100,000 spans a year.
+    before = database.execute(
+        "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
+        " ORDER BY since_ms DESC LIMIT 1",
+        (series_id, since),
+    ).fetchone()
+    if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
+        database.execute(
+            "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
+            (until, evidence, series_id, before[0]),
+        )
+    else:
+        database.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (series_id, since, until, evidence))
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"[0-9]+", "", text)
 
 
 def cut_empty(database: sqlite3.Connection, series_id: int, since: int, until: int) -> None:

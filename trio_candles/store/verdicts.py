@@ -22,7 +22,6 @@ Judges inside the journal's transactions, on its connection.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,14 +48,16 @@ from trio_candles.candles.model import (
 )
 from trio_candles.candles.validation import Rule, broken_rule
 from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
+from trio_candles.store.changes import Changes
 from trio_candles.store.entries import Entries, Entry
+from trio_candles.store.feed import Kind
 from trio_candles.store.gaps import Gaps
 from trio_candles.store.opening import NotAsWritten
 from trio_candles.store.revisions import Revisions
 from trio_candles.store.samples import Samples
 from trio_candles.store.schema import candle_checksum
 from trio_candles.store.sealed import Sealed
-from trio_candles.store.spans import cut_empty, touching
+from trio_candles.store.spans import add_empty, cut_empty, touching
 from trio_candles.store.underived import Underived
 
 __all__ = ["CANDLE", "Judged", "LedgerBroken", "StoredElsewhere", "Verdicts", "candle_of"]
@@ -106,6 +107,7 @@ class Verdicts:
     _samples: Samples
     _underived: Underived
     _sealed: Sealed
+    _changes: Changes
     _stored_elsewhere: StoredElsewhere
 
     def judge(self, verdict: Verdict | Finding, now: Millis, judged: Judged) -> None:
@@ -131,7 +133,8 @@ class Verdicts:
             case _ if verdict.since >= verdict.until or verdict.since % MINUTE or verdict.until % MINUTE:
                 raise LedgerBroken(f"not a span of whole minutes: {verdict}")
             case Empty():
-                self._judge_empty(verdict, now)
+                found = self._judge_empty(verdict, now)
+                self._changes.known(self._entries[verdict.series], [(Kind.EMPTY, *span) for span in found], now)
             case Unsure():
                 self.unsure(verdict, now)
 
@@ -147,14 +150,18 @@ class Verdicts:
         entry = self._entries[candle.series]
         if candle.open_time < entry.mark:
             since, until, source = candle.open_time, candle.close_time, candle.source.value
+            is_first = candle.source is Source.WEBSOCKET and self._gaps.is_unreported(entry, since)
+            kind = Kind.CLOSED if is_first else Kind.FILLED
             if not self._gaps.close(entry, since, until, "stored", source, now):
                 self._judge_again(entry, candle, now, judged)
                 return
             if candle.source is Source.WEBSOCKET:  # comparing may have passed this minute while it was a gap
                 self._revisions.go_back(entry.id, candle.open_time)
         else:
+            kind = Kind.CLOSED
             self.advance(entry, candle.series, candle.open_time, candle.close_time)
         self._store(entry, [candle], judged)
+        self._changes.known(entry, [(kind, candle.open_time, candle.close_time)], now)
 
     def _store(self, entry: Entry, candles: Sequence[Candle], judged: Judged) -> None:
         """Store *candles* (ascending), whose minutes the caller has taken out of gaps and empty spans."""
@@ -192,22 +199,24 @@ class Verdicts:
 
     def _differs(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> bool:
         """Keep a revision, because *offered* is not what is stored; ``True`` if the revision is new."""
-        before: CandleDocument | EmptyDocument
         self._sealed.open(entry, offered.open_time, offered.close_time)
-        if stored is not None:
-            before = CandleDocument.of(stored)
-        else:
-            empty = self._db.execute(
-                f"SELECT evidence FROM empty WHERE {touching('empty')}",
-                {"id": entry.id, "since": offered.open_time, "until": offered.open_time + MINUTE},
-            ).fetchone()
-            if empty is None:
-                raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
-            before = EmptyDocument(empty[0])
+        before = self._kept(entry, stored, offered)
         is_new = self._revisions.add(entry.id, offered.open_time, before, offered, now)
         if is_new:
             judged.conflicts.append((stored, offered))
         return is_new
+
+    def _kept(self, entry: Entry, stored: Candle | None, offered: Candle) -> CandleDocument | EmptyDocument:
+        """What the minute of *offered* is, as a revision keeps it: *stored*, or empty."""
+        if stored is not None:
+            return CandleDocument.of(stored)
+        empty = self._db.execute(
+            f"SELECT evidence FROM empty WHERE {touching('empty')}",
+            {"id": entry.id, "since": offered.open_time, "until": offered.open_time + MINUTE},
+        ).fetchone()
+        if empty is None:
+            raise LedgerBroken(f"{offered.series}: minute {offered.open_time} is accounted for as nothing")
+        return EmptyDocument(empty[0])
 
     # --- what REST says
 
@@ -237,6 +246,7 @@ class Verdicts:
             return []
         self._judge_listing(entry, page, now)
         filled = self._fill(entry, [candle for candle in known if candle.open_time in gaps], now, judged)
+        told = [(Kind.FILLED, *span) for span in intervals.touching(candle.open_time for candle in filled)]
         if page.sampled:
             judged.compared += self._samples.choose(page.series, filled, now)
         for empty in page.empties:
@@ -244,6 +254,8 @@ class Verdicts:
             if since < until:
                 found = self._judge_empty(attrs.evolve(empty, since=since, until=until), now)
                 judged.filled[page.series.venue] += intervals.length(found) // MINUTE
+                told += [(Kind.EMPTY, *span) for span in found]
+        self._changes.known(entry, sorted(told, key=lambda span: span[1]), now)
         for stored, offered in again:
             self._compare(entry, stored, offered, page, now, judged)
         self._advance_confirmed(entry, page, now, judged)
@@ -278,18 +290,19 @@ class Verdicts:
                 self._revisions.settle(entry.id, offered.open_time, "kept")
             judged.compared[venue, "agreed"] += live
         elif page.conclusive and self._revisions.is_second(entry.id, offered):
-            self._revisions.settle(entry.id, offered.open_time, "replaced")
-            self._replace(entry, stored, offered, judged)
+            self._replace(entry, stored, offered, now, judged)
             judged.compared[venue, "replaced"] += 1
         elif not page.conclusive and self._revisions.was_outvoted(entry.id, offered):
             pass  # the same was offered or stored before, and settled
         elif self._differs(entry, stored, offered, now, judged):
             judged.compared[venue, "differed"] += live
 
-    def _replace(self, entry: Entry, stored: Candle | None, offered: Candle, judged: Judged) -> None:
+    def _replace(self, entry: Entry, stored: Candle | None, offered: Candle, now: Millis, judged: Judged) -> None:
+        revision = self._revisions.replace(entry.id, offered.open_time, self._kept(entry, stored, offered))
         if stored is None:
             cut_empty(self._db, entry.id, offered.open_time, offered.close_time)
         self._store(entry, [offered], judged)
+        self._changes.revised(entry, offered.open_time, now, revision)
         judged.replaced.append((stored, offered))
 
     def _advance_confirmed(self, entry: Entry, page: Page, now: Millis, judged: Judged) -> None:
@@ -318,7 +331,7 @@ class Verdicts:
         The listing is not believed if it is beyond the mark, if an earlier minute is stored or empty, or if the page
         itself has an earlier candle; then the page proves nothing about the earlier minutes that were asked for.
         """
-        listed = page.listed or self._gaps.observed_first(entry, page, now)
+        listed = page.listed or self._gaps.history.observed_first(entry, page, now)
         if listed is None:
             return
         since, evidence = listed
@@ -332,26 +345,29 @@ class Verdicts:
         if told == (since,) and since <= entry.first:
             return
         self._sealed.open(entry, since, since + MINUTE)
-        if since > entry.first:
-            self._gaps.close(entry, entry.first, since, "unlisted", evidence, now)
+        day, first = floor_to(since, DAY), entry.first
+        if since > first:
+            self._gaps.close(entry, first, since, "unlisted", evidence, now)
             self._entries.begin_at(entry, since)
-        day = floor_to(since, DAY)
         self._underived.add(entry.id, day, day + DAY)  # one over the beginning may be complete
         self._db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", (entry.id, since, evidence))
+        if day <= since >= first and min(first, day) < since:
+            self._changes.gaps_changed(entry)
+            self._changes.known(entry, [(Kind.UNLISTED, min(first, day), since)], now, evidence)
 
     def _judge_empty(self, empty: Empty, now: Millis) -> list[intervals.Interval]:
-        """Record the minutes of *empty* that are gaps or beyond the mark; return the spans that were gaps."""
-        entry = self._entries[empty.series]
-        if empty.until > entry.mark:
-            since = max(empty.since, entry.mark)
+        """Record the minutes of *empty* that are gaps or beyond the mark; return them, oldest first."""
+        entry, mark = self._entries[empty.series], self._entries[empty.series].mark
+        found: list[intervals.Interval] = []
+        if empty.since < mark:
+            found = self._gaps.close(entry, empty.since, empty.until, "empty", empty.evidence, now)
+        if empty.until > mark:
+            since = max(empty.since, mark)
             self.advance(entry, empty.series, since, empty.until)
-            self._add_empty(entry, since, empty.until, empty.evidence)
-        if empty.since >= entry.mark:
-            return []
-        closed = self._gaps.close(entry, empty.since, empty.until, "empty", empty.evidence, now)
-        for low, high in closed:
+            found = [*found, (since, empty.until)]
+        for low, high in found:
             self._add_empty(entry, low, high, empty.evidence)
-        return closed
+        return found
 
     def unsure(self, unsure: Unsure, now: Millis) -> None:
         """Make the minutes of *unsure* beyond the mark a gap; the others keep their verdict: doubt undoes no proof."""
@@ -369,23 +385,8 @@ class Verdicts:
         self._entries.advance(entry, until)
 
     def _add_empty(self, entry: Entry, since: int, until: int, evidence: str) -> None:
-        """Add an empty span, joined to the span that ends at its begin if their evidence differs in numbers only: ids
-        and times only grow, so the newer evidence covers the older."""
         self._underived.add(entry.id, since, until)
-        # Spans are disjoint, so only the last one that begins earlier can end at *since*. A search by ends would read
-        # the whole table for every quiet minute: a thin pair has 100,000 spans a year.
-        before = self._db.execute(
-            "SELECT since_ms, until_ms, evidence FROM empty WHERE series_id = ? AND since_ms < ?"
-            " ORDER BY since_ms DESC LIMIT 1",
-            (entry.id, since),
-        ).fetchone()
-        if before is not None and before[1] == since and _without_numbers(before[2]) == _without_numbers(evidence):
-            self._db.execute(
-                "UPDATE empty SET until_ms = ?, evidence = ? WHERE series_id = ? AND since_ms = ?",
-                (until, evidence, entry.id, before[0]),
-            )
-        else:
-            self._db.execute("INSERT INTO empty VALUES (?, ?, ?, ?)", (entry.id, since, until, evidence))
+        add_empty(self._db, entry.id, since, until, evidence)
 
     def stored(self, series: Series, minute: Millis) -> Candle | None:
         """The stored candle of *minute*, from the journal or a day file; ``None`` if there is none."""
@@ -431,7 +432,3 @@ def candle_of(series: Series, row: Sequence[object]) -> Candle:
         series, Millis(open_ms), o, h, low, c, v, quote, vwap, count, Source(source), Millis(ingest),  # type: ignore[arg-type]
         Millis(open_ms + MINUTE),
     )  # fmt: skip
-
-
-def _without_numbers(text: str) -> str:
-    return re.sub(r"[0-9]+", "", text)
