@@ -1,7 +1,8 @@
 """trio_candles: 1-minute candles of several crypto exchanges, collected so that they can be believed.
 
-For programs: :func:`read_candles` and :func:`coverage`, and what they raise. They are imported when first asked for,
-so that ``import trio_candles`` stays cheap.
+For programs: :func:`read_candles`, :func:`coverage` and :func:`snapshot` for what is stored, :func:`follow` (trio) and
+:func:`follow_sync` (any thread) for what becomes known, and what they raise. They are imported when first asked for, so
+that ``import trio_candles`` stays cheap.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from trio_candles.reading.candles import read_candles
+    from trio_candles.candles.documents import CandleDocument
+    from trio_candles.reading.candles import read_candles, snapshot
+    from trio_candles.reading.changes import Change
     from trio_candles.reading.errors import (
+        CursorError,
+        CursorExpired,
+        CursorUnknown,
         DayFileDamaged,
         GapError,
         LedgerUnreadable,
@@ -21,9 +27,17 @@ if TYPE_CHECKING:
         UnknownMinutes,
         UnknownSeries,
     )
+    from trio_candles.reading.follow import CursorFile, follow_sync
+    from trio_candles.reading.following import follow
     from trio_candles.reading.spans import coverage
 
 __all__ = [
+    "CandleDocument",
+    "Change",
+    "CursorError",
+    "CursorExpired",
+    "CursorFile",
+    "CursorUnknown",
     "DayFileDamaged",
     "GapError",
     "LedgerUnreadable",
@@ -33,18 +47,31 @@ __all__ = [
     "UnknownSeries",
     "__version__",
     "coverage",
+    "follow",
+    "follow_sync",
     "read_candles",
+    "snapshot",
 ]
 
 
 if not TYPE_CHECKING:  # a type checker would take it as leave to find any name here
+    _PLACES = {
+        "CandleDocument": "candles.documents",
+        "Change": "reading.changes",
+        "CursorFile": "reading.follow",
+        "coverage": "reading.spans",
+        "follow": "reading.following",
+        "follow_sync": "reading.follow",
+        "read_candles": "reading.candles",
+        "snapshot": "reading.candles",
+    }
 
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from trio_candles.reading import candles, errors, spans
+        from importlib import import_module
 
-        return getattr({"read_candles": candles, "coverage": spans}.get(name, errors), name)
+        return getattr(import_module(f"trio_candles.{_PLACES.get(name, 'reading.errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,6 +20,7 @@ from trio_candles.candles.model import Millis, Series
 from trio_candles.collector.status import Board, VenueBoard
 from trio_candles.collector.vouching import Vouching
 from trio_candles.collector.writer import Writing, write_verdicts
+from trio_candles.config.load import Feed
 from trio_candles.store.store import Store, open_store
 
 
@@ -55,7 +56,7 @@ async def writer(store: Store, disk: Slow, minute: int) -> AsyncIterator[Running
 
     async def write() -> None:
         await write_verdicts(
-            receive, store, running.board, clock, 60.0, 3.0, disk.offload, running.writing, backlogs
+            receive, store, running.board, clock, 60.0, 3.0, disk.offload, running.writing, backlogs, Feed()
         )  # fmt: skip
         running.ended.set()
 

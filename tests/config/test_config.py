@@ -31,7 +31,7 @@ from trio_candles.config.load import (
 SHIPPED = Path(__file__).parents[2] / "config.yaml"
 VENUES = "venues: {okx: {symbols: [BTC-USDT]}}\n"
 """The least that a configuration must say, on its first line."""
-TOP = "data_dir, log_dir, venues, gap_detection, aggregation, storage, status, shutdown"
+TOP = "data_dir, log_dir, venues, gap_detection, aggregation, storage, status, shutdown, feed"
 MUST_BE_QUOTED = "; put it in quotes if it is meant as text"
 NOT_DECIMAL = "; write it in plain decimal digits"
 
@@ -466,6 +466,8 @@ NUMBERS = [
     ("storage", "flush_interval_seconds", 1, 3600),
     ("status", "interval_seconds", 1, 3600),
     ("shutdown", "timeout_seconds", 1, 600),
+    ("feed", "retention_hours", 25, 2160),
+    ("feed", "max_changes", 100_000, 1_000_000_000),
 ]
 
 

@@ -534,7 +534,16 @@ def test_candles_of_the_other_kind_are_a_failure(tmp_path):
 
 @pytest.mark.parametrize(
     ("format_", "status"),
-    [("1", "pass"), ("2", "pass"), ("3", "pass"), ("4", "pass"), ("5", "pass"), ("6", "pass"), ("7", "pass"), ("8", "fail")],
+    [
+        ("1", "pass"),
+        ("2", "pass"),
+        ("3", "pass"),
+        ("4", "pass"),
+        ("5", "pass"),
+        ("6", "pass"),
+        ("7", "pass"),
+        ("8", "fail"),
+    ],
 )
 def test_a_journal_of_another_version_is_a_failure_unless_it_can_be_brought_up(format_, status, tmp_path):
     (tmp_path / "data").mkdir()

@@ -49,11 +49,11 @@ THEIRS = {
 }
 
 
-@pytest.mark.parametrize("version", ["6", "5", "4", "2"])
+@pytest.mark.parametrize("version", [FORMAT, "6", "5", "4", "2"])
 @pytest.mark.parametrize("what", THEIRS)
 def test_what_others_leave_beside_our_tables_is_borne(root, what, version):
     run(root, *THEIRS[what])
-    if version != "5":
+    if version != FORMAT:
         bring_down(root / JOURNAL, version)
     theirs = "SELECT name, sql FROM sqlite_master WHERE name IN ('notes', 'notes_text', 'noted', 'open_gaps', 'tag')"
     before = sql(root, theirs)

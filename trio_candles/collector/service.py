@@ -118,7 +118,7 @@ async def open_service(
         outer.start_soon(
             _run_in, writer_scope, write_verdicts,
             receive, store, board, clock, flush_seconds, grace * DERIVING_SHARE, offload, service.writing, backlogs,
-            name="writer",
+            config.feed, name="writer",
         )  # fmt: skip
         try:
             async with trio.open_nursery() as nursery:

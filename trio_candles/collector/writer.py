@@ -29,6 +29,7 @@ from trio_candles.collector.backlog import Backlog
 from trio_candles.collector.flushing import Flushing
 from trio_candles.collector.status import Board
 from trio_candles.collector.vouching import Vouching
+from trio_candles.config.load import Feed
 from trio_candles.network.pacing import wall_floor
 from trio_candles.store.journal import Judged
 from trio_candles.store.store import Store, StoreUnavailable
@@ -39,6 +40,7 @@ __all__ = ["Batch", "Writing", "write_verdicts"]
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+HOUR = 3_600_000
 Batch = Sequence[Verdict | Rejected | Finding]
 """What a feed sends at once."""
 
@@ -78,6 +80,7 @@ async def write_verdicts(
     offload: Offload,
     writing: Writing,
     backlogs: Mapping[str, Backlog],
+    feed: Feed,
 ) -> None:
     """Make everything that comes durable, and write it into day files every *flush_seconds* and at the day's end, as
     far as their share goes (:mod:`.flushing`).
@@ -85,7 +88,7 @@ async def write_verdicts(
     Ends when every sender has gone and every candle is in parquet, or ``Writing.flush_until`` has come; aggregates have
     *last_seconds* more, at most. Both are service seconds. A disk that takes nothing raises nothing: it is tried again.
     """
-    writer = _Writer(batches, store, board, time, offload, writing, backlogs)
+    writer = _Writer(batches, store, board, time, offload, writing, backlogs, feed)
     flushing = Flushing(store, board, time, offload, flush_seconds, bool(backlogs), writer.commit_waiting)
     await writer.look()
     try:
@@ -118,10 +121,10 @@ async def _write(writer: _Writer, flushing: Flushing, flush_seconds: float) -> N
         ended = now is not None and day is not None and now // DAY != day
         if now is not None:
             day = now // DAY
-            if ended:
-                await writer.tidy(now)
         if trio.current_time() >= next_flush or ended:
             await flushing.round(writer.is_running)
+            if now is not None:
+                await writer.tidy(now, whole=ended)
             next_flush = max(next_flush + flush_seconds, trio.current_time())
 
 
@@ -150,6 +153,7 @@ class _Writer:
     _offload: Offload
     writing: Writing
     _backlogs: Mapping[str, Backlog]
+    _feed: Feed
     _answers: list[Finding] = attrs.field(factory=list)
     """Answers that are committed, and whose series were not looked at since."""
     _rejected: Counter[tuple[str, str]] = attrs.field(factory=Counter)
@@ -257,10 +261,15 @@ class _Writer:
                 backlog.look_again(self._store.journal, now, about)
         return self._store.journal.gaps.open_minutes(now)
 
-    async def tidy(self, now: Millis) -> None:
-        """Let go of what is old, committing what comes in between; what a disk does not take today, it may tomorrow."""
+    async def tidy(self, now: Millis, *, whole: bool) -> None:
+        """Let go of old changes, and, if this is about the *whole* history, of what else is old; committing what comes
+        in between. What a disk does not take now, it may the next time.
+        """
+        journal, before = self._store.journal, Millis(now - round(self._feed.retention_hours * HOUR))
         try:
-            while await self._offload(self._store.ask, self._store.journal.tidy, now):
+            while await self._offload(self._store.ask, journal.forget_changes, before, int(self._feed.max_changes)):
+                await self.commit_waiting()
+            while whole and await self._offload(self._store.ask, journal.tidy, now):
                 await self.commit_waiting()
         except StoreUnavailable as error:
             self._board.store_failed("journal", str(error), "old history is kept")

@@ -120,6 +120,15 @@ class Shutdown:
     """On the wall clock, whatever the service's clock does."""
 
 
+@attrs.frozen
+class Feed:
+    """How much of the change feed is kept: what both allow."""
+
+    retention_hours: float = 72.0
+    """At most as long as settled revisions are kept."""
+    max_changes: float = 10_000_000
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """A whole config.yaml, checked: nothing that reads it needs to check again."""
@@ -134,6 +143,7 @@ class Config:
     storage: Storage = Storage()
     status: Status = Status()
     shutdown: Shutdown = Shutdown()
+    feed: Feed = Feed()
 
     @property
     def enabled_venues(self) -> tuple[VenueConfig, ...]:
@@ -250,6 +260,13 @@ _CONFIG: dict[str, Kind[object]] = {
     "shutdown": record(
         Shutdown,
         {"timeout_seconds": described("Wall-clock time for a clean stop, at most.", number(1, 600))},
+    ),
+    "feed": record(
+        Feed,
+        {
+            "retention_hours": described("How long a change is kept for followers.", number(25, 2160)),
+            "max_changes": described("How many changes are kept, at most.", number(100_000, 1_000_000_000)),
+        },
     ),
 }
 _FILE = record(Config, _CONFIG, needs="venues")

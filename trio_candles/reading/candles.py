@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from trio_candles.candles.model import DAY, MINUTE, Millis, Timeframe, day_name, floor_to
 from trio_candles.candles.times import Moment, unix_ms
+from trio_candles.reading.cursor import Cursor
 from trio_candles.reading.errors import (
     DayFileDamaged,
     GapError,
@@ -26,7 +27,7 @@ from trio_candles.reading.ledger import open_ledger
 from trio_candles.reading.plan import Plan, Request, plan
 from trio_candles.store.schema import COLUMNS
 
-__all__ = ["FILLED", "ReadResult", "read", "read_candles"]
+__all__ = ["FILLED", "ReadResult", "read", "read_candles", "snapshot"]
 
 FILLED = "filled"
 """The name of the column that marks made-up rows, and their ``source``."""
@@ -47,6 +48,8 @@ class ReadResult:
     table: pa.Table
     gaps: list[UnknownMinutes]
     """The minutes of the range that are not known; none unless gaps were to be ignored."""
+    place: Cursor | None
+    """Up to where the change feed has led to what was read; ``None`` of an earlier version's journal."""
 
 
 def read_candles(
@@ -85,6 +88,29 @@ def read_candles(
     return read(data_dir, venue, symbol, timeframe, start, end, columns, on_gap, fill).table
 
 
+def snapshot(
+    data_dir: str | Path,
+    venue: str,
+    symbol: str,
+    timeframe: str = "1m",
+    start: Moment | None = None,
+    columns: Sequence[str] | None = None,
+    on_gap: OnGap = "ignore",
+) -> tuple[pa.Table, str]:
+    """All that is known of one series from *start* on, as by :func:`read_candles`, and the cursor with which ``follow``
+    goes on from there: both of one moment, so that no candle is missing between the two and none comes twice.
+
+    Unlike there, minutes that are not known are left out unless *on_gap* is ``"raise"``: the change feed says when they
+    are filled. And reading ends with the last minute that is accounted for, whatever is unproven before it.
+
+    Raises as :func:`read_candles` does, and ``LedgerUnreadable`` for a journal that has no change feed yet.
+    """
+    result = read(data_dir, venue, symbol, timeframe, start, columns=columns, on_gap=on_gap, to_the_mark=True)
+    if result.place is None:
+        raise LedgerUnreadable("an earlier version wrote the journal; its change feed begins when this one is started")
+    return result.table, str(result.place)
+
+
 def read(
     data_dir: str | Path,
     venue: str,
@@ -96,8 +122,12 @@ def read(
     on_gap: OnGap = "raise",
     fill: Fill | None = None,
     now: Callable[[], Millis] | None = None,
+    *,
+    to_the_mark: bool = False,
 ) -> ReadResult:
-    """As :func:`read_candles`, with the plan and the gaps beside the table; *now* as for :func:`.open_ledger`."""
+    """As :func:`read_candles`, with the plan, the gaps and the place in the change feed beside the table; *now* as for
+    :func:`.open_ledger`. *to_the_mark* lets reading end, by default, with the last minute that is accounted for.
+    """
     check_texts(venue=venue, symbol=symbol, timeframe=timeframe)
     if on_gap not in ("raise", "ignore"):
         raise ValueError(f"on_gap is {on_gap!r}; expected 'raise' or 'ignore'")
@@ -107,11 +137,12 @@ def read(
     if since is not None and until is not None and since > until:
         raise ValueError(f"start {start!r} is after end {end!r}")
     wanted = _columns(columns, fill)
-    request = Request(venue, symbol, Timeframe.parse(timeframe), since, until, fill is not None)
+    request = Request(venue, symbol, Timeframe.parse(timeframe), since, until, fill is not None, to_the_mark)
     files = DayFiles(Path(data_dir))
     for _ in range(TRIES):
         with open_ledger(files.root, now) as ledger, senseless_values():
             planned = plan(ledger, request)
+            place = ledger.told.ends()[1] if ledger.told.is_known else None
             gaps = planned.not_known()
         if gaps and on_gap == "raise":
             raise GapError(planned.series, gaps)
@@ -120,7 +151,7 @@ def read(
         except FileChanged as error:
             changed = error
             continue
-        return ReadResult(planned, table, gaps)
+        return ReadResult(planned, table, gaps, place)
     raise DayFileDamaged(changed.path, changed.why)
 
 

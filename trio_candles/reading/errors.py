@@ -9,7 +9,9 @@
     │   └── UnknownFormat   its tables are of a format that this version does not know
     ├── UnknownSeries      the ledger does not know the series
     ├── DayFileDamaged     a day file is not the file that the ledger knows
-    └── GapError           minutes of the range are not known
+    ├── GapError           minutes of the range are not known
+    ├── CursorExpired      what came right after the cursor is not kept any more
+    └── CursorUnknown      the cursor is of another history
 
 Arguments that make no sense (an unknown column, a naive datetime) are ``ValueError``, those of another type (a list as
 a symbol) ``TypeError``.
@@ -26,6 +28,9 @@ import attrs
 from trio_candles.candles.model import MINUTE, Millis, Series, utc_text
 
 __all__ = [
+    "CursorError",
+    "CursorExpired",
+    "CursorUnknown",
     "DayFileDamaged",
     "GapError",
     "LedgerUnreadable",
@@ -158,3 +163,36 @@ class GapError(ReadError):
         if len(self.gaps) > SHOWN:
             shown.append(f"and {len(self.gaps) - SHOWN} more")
         return f"{self.series}: {self.minutes:,} minutes are not known: {'; '.join(shown)}"
+
+
+class CursorError(ReadError):
+    """The change feed cannot go on from a cursor; nothing was delivered past it."""
+
+    def __init__(self, cursor: str, oldest: str, newest: str) -> None:
+        super().__init__(cursor, oldest, newest)
+        self.cursor = cursor
+        self.oldest = oldest
+        """The cursor from which everything that is kept is delivered."""
+        self.newest = newest
+        """The cursor from which what comes from now on is delivered."""
+
+
+class CursorExpired(CursorError):
+    """The cursor is older than what is kept of the feed (``feed.retention_hours``, ``feed.max_changes``)."""
+
+    def __str__(self) -> str:
+        return (
+            f"the cursor {self.cursor} is older than what is kept of the change feed. Read the state anew with"
+            f" snapshot() and go on from its cursor; kept is what came after {self.oldest}, the newest is {self.newest}"
+        )
+
+
+class CursorUnknown(CursorError):
+    """The cursor is of another history: of a rebuilt journal, of one put back from a copy, of another directory."""
+
+    def __str__(self) -> str:
+        return (
+            f"the cursor {self.cursor} is not of this journal, which is another directory's, was rebuilt, or was put"
+            " back from a copy. Read the state anew with snapshot() and go on from its cursor; the oldest one here is"
+            f" {self.oldest}, the newest {self.newest}"
+        )

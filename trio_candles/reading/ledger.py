@@ -27,9 +27,10 @@ from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, day_name, floor_to
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
 from trio_candles.reading.sealed import SealedDays
+from trio_candles.reading.told import Told
 from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
 from trio_candles.store.accounts import Account as DayAccount
-from trio_candles.store.schema import FORMAT, JOURNAL, UPGRADES, candle_checksum
+from trio_candles.store.schema import EPOCH, FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
 from trio_candles.store.spans import touching
 
@@ -131,6 +132,7 @@ class Ledger:
             raise UnknownFormat(found, FORMAT)
         self._format = int(found)
         self._sealed = SealedDays(database, known=self._format >= 6)
+        self.told = Told(database, self.meta.get(EPOCH))
         self.now = self._clock() if now is None else now()
         """The service's time in Unix ms, by the clock that was given or by the one that the directory remembers."""
         (newest,) = database.execute(

@@ -36,6 +36,8 @@ class Request:
     until: Millis | None
     """``None`` for the newest minute that is accounted for."""
     fill: bool = False
+    to_the_mark: bool = False
+    """Whether "the newest minute" is the last one before the mark, even if minutes shortly before it are unproven."""
 
 
 @attrs.frozen
@@ -114,7 +116,8 @@ def plan(ledger: Ledger, request: Request) -> Plan:
     account, step = ledger.find(request.venue, request.symbol)[0], request.timeframe.length
     since = _ceil_to(_begin(account, step) if request.since is None else request.since, step)
     if request.until is None:
-        until = max(since, floor_to(_known_until(ledger, account), step))
+        end = account.mark if request.to_the_mark else _known_until(ledger, account)
+        until = max(since, floor_to(end, step))
     else:
         until = max(since, _ceil_to(request.until, step))
     reach = _reach(ledger, account, since, step) if request.fill else since

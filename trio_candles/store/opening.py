@@ -106,10 +106,18 @@ def prepare(database: sqlite3.Connection, go_on: GoOn, attempts: int = ATTEMPTS)
 
 
 def put_to_rest(database: sqlite3.Connection) -> None:
-    """Leave one file without a write-ahead log; ``sqlite3.Error`` if a reader is in the way."""
+    """Leave one file without a write-ahead log; beside a reader that stays attached, a log with nothing in it.
+
+    ``sqlite3.Error`` if a reader is in the middle of a transaction: then the log keeps what it has.
+    """
     database.execute("PRAGMA busy_timeout = 1000")  # a stop has little time, and nothing is lost without
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.execute("PRAGMA journal_mode = DELETE")
+    is_busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        database.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        if is_busy or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
 
 
 def _format(database: sqlite3.Connection) -> str | None:
