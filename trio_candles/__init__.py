@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from trio_candles.candles.documents import CandleDocument
     from trio_candles.reading.candles import read_candles, snapshot
-    from trio_candles.reading.changes import Change
+    from trio_candles.reading.changes import CandleDocument, Change
     from trio_candles.reading.errors import (
         CursorError,
         CursorExpired,
@@ -55,23 +54,22 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # a type checker would take it as leave to find any name here
-    _PLACES = {
-        "CandleDocument": "candles.documents",
-        "Change": "reading.changes",
-        "CursorFile": "reading.follow",
-        "coverage": "reading.spans",
-        "follow": "reading.following",
-        "follow_sync": "reading.follow",
-        "read_candles": "reading.candles",
-        "snapshot": "reading.candles",
-    }
 
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
+        if name == "follow":  # the only one that needs trio
+            from trio_candles.reading.following import follow
 
-        return getattr(import_module(f"trio_candles.{_PLACES.get(name, 'reading.errors')}"), name)
+            return follow
+        from trio_candles.reading import candles, changes, errors, spans
+        from trio_candles.reading import follow as follows
+
+        places = {
+            "CandleDocument": changes, "Change": changes, "CursorFile": follows, "coverage": spans,
+            "follow_sync": follows, "read_candles": candles, "snapshot": candles,
+        }  # fmt: skip
+        return getattr(places.get(name, errors), name)
 
 
 def __dir__() -> list[str]:

@@ -126,7 +126,7 @@ class Feed:
 
     retention_hours: float = 72.0
     """At most as long as settled revisions are kept."""
-    max_changes: float = 10_000_000
+    max_changes: float = 10_000_000.0
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ from trio_candles.candles.documents import CandleDocument
 from trio_candles.candles.model import MINUTE, Series, Timeframe
 from trio_candles.store.feed import Kind
 
-__all__ = ["EVENTS", "Change", "Wanted"]
+__all__ = ["EVENTS", "CandleDocument", "Change", "Wanted"]
 
 EVENTS = tuple(kind.name.lower() for kind in Kind)
 """``closed``, ``filled``, ``revised``, ``empty``, ``gap``, ``unfillable``, ``unlisted``, ``delisted``."""
@@ -70,7 +70,7 @@ class Wanted:
         for name in names:
             venue, colon, symbol = name.partition(":")
             if not (venue and colon and symbol):
-                raise ValueError(f"{name!r} names no series; expected VENUE:SYMBOL, as in okx:BTC-USDT or kraken:*")
+                raise ValueError(f"{name!r} names no series; expected VENUE:SYMBOL, or VENUE:* for all of a venue")
         kinds = set()
         for event in _texts("events", events, EVENTS):
             if event not in EVENTS:
