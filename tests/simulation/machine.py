@@ -189,6 +189,9 @@ class Machine:
     _cut_how: str = "power"
     _before: Files = (b"", b"")
     """The journal's files at the last point, while a cut is near."""
+    _at_last_point: Files = (b"", b"")
+    """The journal when the disk was asked for something last, if the power may go behind a call: what was committed
+    before a file was replaced was synced, and is not torn by a cut after it."""
     _unsynced_since: Files | None = None
     """The journal's files when the disk began to lie."""
     _at_start: Files = (b"", b"")
@@ -248,7 +251,7 @@ class Machine:
         name = getattr(work.func if isinstance(work, partial) else work, "__name__", "?")
         self.point(name)
         interrupt(self, name)
-        before = self._journal() if self.cut_on else (b"", b"")
+        self._at_last_point = self._journal() if self.cut_on else (b"", b"")
         try:
             with self._journals_room():
                 told = work(*args)
@@ -257,7 +260,7 @@ class Machine:
         except OSError as error:
             self.trace.note(f"store {name}: {type(error).__name__} {error}")
             raise
-        look_at_days(self, name, before)
+        look_at_days(self, name, self._at_last_point)
         self.point(f"{name} done")
         self.trace.note(f"store {name} {len(args[0]) if args and isinstance(args[0], list) else ''}")
         if name == "commit":
@@ -285,6 +288,8 @@ class Machine:
         if self.dead:
             raise PowerLost
         self._points += 1
+        if self.cut_on:
+            self._at_last_point = self._journal()
         if self._points >= self._look_at:
             looked = self.look_in(what)
             self._look_at = self._points + (self.looking.randint(1, LOOKS_APART) if looked else 20)
