@@ -217,7 +217,7 @@ class _Series:
             if minute + MINUTE > case.now:
                 raise Broken("future", f"{self.name}: {minute} is called empty, and is not over")
         else:
-            hidden = case.record.hides(case.market, self.venue, self.symbol, minute)
+            hidden = case.record.hides(case.market, self.venue, self.symbol, minute, case.now)
             if self.gaps[minute] == "unfillable" and not hidden:
                 raise Broken(
                     "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
