@@ -29,6 +29,8 @@ FILLED_WITHIN = 300_000
 """Ms in which a minute is filled once nothing is in the way."""
 LONGEST_WAIT = 630_000
 """Ms, at most, between two questions about a minute that were in vain, by a clock that may be half a minute off."""
+A_ROUND = 480_000
+"""Ms in which all pieces of a long gap are asked about: each further piece of four or more waits for two minutes."""
 SETTLED_AFTER = 14 * MINUTE
 """Ms from a minute's opening until REST has had the last word on it: it is asked after ten minutes, and twice."""
 OLD, APART = 60 * MINUTE, 10 * MINUTE
@@ -253,13 +255,15 @@ class _Series:
         return first_id_from(self.venue, self.symbol, after) >= first_id_from(self.venue, self.symbol, lately)
 
     def _waits(self, minute: int) -> bool:
-        """Whether *minute* was asked about in vain during the troubles, so often that it is not due again yet."""
+        """Whether *minute* was asked about in vain during the troubles, so often that it is not due again yet. The last
+        piece of a long gap may be asked about after them: only then do the others of that round begin to wait.
+        """
         found = self.database.execute(
             "SELECT not_before_ms FROM gap JOIN series ON series.id = series_id"
             " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
             (self.venue, self.symbol, minute, minute),
         ).fetchone()
-        return found is not None and bool(self.case.now < found[0] <= self.case.healed_at + LONGEST_WAIT)
+        return found is not None and bool(self.case.now < found[0] <= self.case.healed_at + LONGEST_WAIT + A_ROUND)
 
     def _follows_a_lost_row(self, minute: int) -> bool:
         """Whether a row that says nothing, or something wrong, lies between *minute* and the last row with trades
