@@ -218,7 +218,7 @@ MONITOR = {
     "": "ok checked_at_ms data_dir collector_running stopped_at_ms error problems store_errors scrub venues series",
     "problems": "subject venue symbol part state since_ms detail",
     "venues": "venue connected detail status published_at_ms published_age_seconds received saved reconnects rejected"
-    " rejections confirmations sampled sampled_percent",
+    " close_to_durable_p50_seconds close_to_durable_p99_seconds rejections confirmations sampled sampled_percent",
     "series": "venue symbol timeframe state detail accounted_until_ms accounted_age_seconds last_candle_ms"
     " last_candle_age_seconds lag_seconds mark_ms mark_age_seconds coverage_hour_percent coverage_day_percent open_gaps"
     " open_gap_minutes oldest_gap revisions_last_day",

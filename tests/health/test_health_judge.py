@@ -327,7 +327,7 @@ def test_the_table_at_80_columns_shows_lag_coverage_gaps_and_venues():
     )
     text = as_text(monitor_lines(health, HERE, {BTC: 1234}, 80), 80, coloured=False)
     assert re.search(r"okx BTC-USDT +fresh +30s +1\.2s +98\.3 +97\.2 +3 +3h 0m$", text, re.MULTILINE)
-    assert re.search(r"OKX +\[OK\] +10 +9 +0 +0 +1s$", text, re.MULTILINE)
+    assert re.search(r"OKX +\[OK\] +10 +9 +0 +0 +1s +-$", text, re.MULTILINE)
     assert "2/2 fresh, 2/2 connected, 3 gaps (12 min), 4 rejected, 2 revised" in text
     wide = as_text(monitor_lines(health, HERE, {BTC: 1234}, 140), 140, coloured=False)
     assert "disconnected reset" in wide

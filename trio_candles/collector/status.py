@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from trio_candles.candles.delays import Delays
 from trio_candles.candles.model import Millis, utc_text
 
 __all__ = ["Board", "VenueBoard", "banner", "render"]
@@ -73,6 +74,8 @@ class VenueBoard:
     compared: Counter[str] = attrs.field(factory=Counter)
     """What comparing live candles with REST came to in this run: agreed, differed, replaced, unanswered."""
     open_gap_minutes: int = 0
+    delays: Delays = attrs.field(factory=Delays)
+    """From the minutes' ends until the feed's candles were durable, in this run."""
     unclear: dict[str, int] = attrs.field(factory=dict)
     """How many answers of REST about a symbol, up to the newest, were not understood; only symbols with one."""
     backfill: Backfill = attrs.field(factory=lambda: Backfill())

@@ -284,7 +284,8 @@ class _Writer:
         try:
             publish = self._store.journal.publish
             waits = None if self.time.vouched else self.time.state
-            await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now, waits)
+            delays = {one.name: one.delays for one in self._board.venues.values()}
+            await self._offload(self._store.ask, publish, states, dict(self._board.store_errors), now, waits, delays)
         except StoreUnavailable as error:
             self._board.store_failed("journal", str(error), "the tools see an old state")
         else:
@@ -303,6 +304,9 @@ class _Writer:
     def _report(self, judged: Judged) -> None:
         for candle, rule in judged.rejected:
             self._reject(candle, rule)
+        now = self.time.now()
+        for candle in judged.closed:
+            self._board.venues[candle.series.venue].delays.add(now - candle.close_time)
         for stored, offered in judged.conflicts:
             self._board.venues[offered.series.venue].revisions += 1
             log.warning("revision: stored %s, offered %s; the stored one stays", stored or "empty", offered)
@@ -311,7 +315,7 @@ class _Writer:
         for text in judged.refused:
             log.warning("not believed: %s", text)
         for name, minutes in judged.filled.items():
-            self._board.venues[name].backfill.add(minutes, self.time.now())
+            self._board.venues[name].backfill.add(minutes, now)
         for (name, outcome), count in judged.compared.items():
             self._board.venues[name].compared[outcome] += count
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from trio_candles.candles.delays import Delays
 from trio_candles.candles.model import Millis, Series
 
 __all__ = ["Completeness", "Live", "OpenGaps", "Reading", "Scrub", "SeriesFacts", "VenueState"]
@@ -80,6 +81,8 @@ class VenueState:
     reconnects: int
     rejected: int
     """In this run, duplicates aside."""
+    delays: Delays = attrs.field(factory=Delays)
+    """From a minute's end until the feed's candle was durable, in this run."""
 
 
 @attrs.frozen

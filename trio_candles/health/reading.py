@@ -13,13 +13,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from trio_candles.candles.delays import Delays, delays_in
 from trio_candles.candles.intervals import length, subtract
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, floor_to
 from trio_candles.health.facts import Completeness, Live, OpenGaps, Reading, Scrub, SeriesFacts, VenueState
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat
 from trio_candles.reading.ledger import Account, GapTotals, Ledger, open_ledger
 from trio_candles.store.lock import is_locked
-from trio_candles.store.schema import LOCK, SCRUB
+from trio_candles.store.schema import DELAYS, LOCK, SCRUB
 
 __all__ = ["SETTLED", "read_health", "read_ledger"]
 
@@ -161,10 +162,15 @@ def _open_gaps(gaps: GapTotals) -> OpenGaps:
 
 
 def _venues(ledger: Ledger) -> dict[str, VenueState]:
-    return {
-        str(venue): VenueState(_time(at), str(status), connected == 1, *map(_whole, counts))
-        for venue, at, status, connected, *counts in ledger.venue_states()
-    }
+    delays = delays_in(ledger.meta.get(DELAYS))
+    found = {}
+    for venue, at, status, connected, *counts in ledger.venue_states():
+        received, saved, reconnects, rejected = map(_whole, counts)
+        found[str(venue)] = VenueState(
+            _time(at), str(status), connected == 1, received, saved, reconnects, rejected,
+            delays.get(str(venue), Delays()),
+        )  # fmt: skip
+    return found
 
 
 def _by_venue(counts: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:

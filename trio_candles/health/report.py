@@ -107,6 +107,10 @@ class VenueDetails:
     reconnects: int | None
     rejected: int | None
     """In this run, duplicates aside."""
+    close_to_durable_p50_seconds: float | None
+    """From a minute's end until the feed's candle was durable, in this run: the median; null without a candle..."""
+    close_to_durable_p99_seconds: float | None
+    """...and what 99 of 100 candles did not exceed; 60 stands for anything longer."""
     rejections: Mapping[str, int]
     """Rule -> candles, since the directory began."""
     confirmations: Mapping[str, int]
@@ -274,6 +278,8 @@ def _venue(one: VenueVerdict, health: Health) -> VenueDetails:
         saved=None if state is None else state.saved,
         reconnects=None if state is None else state.reconnects,
         rejected=None if state is None else state.rejected,
+        close_to_durable_p50_seconds=None if state is None else _seconds(state.delays.quantile(0.5)),
+        close_to_durable_p99_seconds=None if state is None else _seconds(state.delays.quantile(0.99)),
         rejections=reading.rejections.get(one.venue, {}),
         confirmations=reading.confirmations.get(one.venue, {}),
         sampled=reading.sampled(one.venue).of,
@@ -281,5 +287,5 @@ def _venue(one: VenueVerdict, health: Health) -> VenueDetails:
     )
 
 
-def _seconds(length: int | None) -> float | None:
-    return None if length is None else length / 1000
+def _seconds(length: float | None) -> float | None:
+    return None if length is None else round(length / 1000, 3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from trio_candles.candles.model import Series, printable, utc_text
-from trio_candles.health.facts import OpenGaps
+from trio_candles.health.facts import OpenGaps, VenueState
 from trio_candles.health.judge import Health, SeriesVerdict, State, VenueVerdict, age_text, stop_text
 
 __all__ = ["ENDLESS", "Line", "Mood", "as_text", "check_lines", "monitor_lines", "series_text", "summary_text"]
@@ -189,19 +189,27 @@ def _when(time: int, now: int) -> str:
 
 def _venue_lines(health: Health, width: int) -> Iterable[Line]:
     wide = width >= WIDEST
-    head = f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8} {'REJ':>5} {'SAID':>8}"
+    head = f"  {'VENUE':<12} {'STATUS':<14}{'RECV':>9} {'SAVED':>8} {'RECONN':>8} {'REJ':>5} {'SAID':>8} {'DURABLE':>8}"
     yield Line(head + (f"  {'REJECTED SINCE THE BEGINNING, COMPARED WITH REST'}" if wide else ""), Mood.DIM)
     for one in health.venues:
         state = one.state
         if state is None:
-            text = f"  {_cut(one.venue.upper(), 12)} {one.status:<14}{'-':>9} {'-':>8} {'-':>8} {'-':>5} {'-':>8}"
+            text = (
+                f"  {_cut(one.venue.upper(), 12)} {one.status:<14}{'-':>9} {'-':>8} {'-':>8} {'-':>5} {'-':>8} {'-':>8}"
+            )
         else:
             published = age_text(health.reading.now - state.at)
             text = (
                 f"  {_cut(one.venue.upper(), 12)} {_cut(one.status, 14)}{state.received:>9} {state.saved:>8}"
-                f" {state.reconnects:>8} {state.rejected:>5} {published:>8}"
+                f" {state.reconnects:>8} {state.rejected:>5} {published:>8} {_delays(state):>8}"
             )
         yield Line(text + (f"  {_counts(one, health)}" if wide else ""), Mood.PLAIN if one.connected else Mood.BAD)
+
+
+def _delays(state: VenueState) -> str:
+    """From a minute's end until the feed's candle was durable, in seconds: the median, and what 99 % do not exceed."""
+    median, most = state.delays.quantile(0.5), state.delays.quantile(0.99)
+    return "-" if median is None or most is None else f"{median / 1000:.1f}/{most / 1000:.0f}s"
 
 
 def _counts(one: VenueVerdict, health: Health) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trio_candles.candles.delays import Delays
 from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import (
     DAY,
@@ -43,6 +44,7 @@ from trio_candles.store.samples import Samples
 from trio_candles.store.schema import ABSENT, SUSPECT, TIMEFRAMES
 from trio_candles.store.sealed import Sealed
 from trio_candles.store.sealing import Sealing
+from trio_candles.store.spans import check_spans
 from trio_candles.store.underived import DayLedger, Underived
 from trio_candles.store.verdicts import CANDLE, Judged, LedgerBroken, StoredElsewhere, Verdicts, candle_of
 from trio_candles.store.waiting import count_waiting, waiting_longest
@@ -119,15 +121,7 @@ class Journal:
             if entry.first > entry.mark or entry.first % MINUTE or entry.mark % MINUTE:
                 raise ValueError(f"{series} stands at {entry}")
         self._entries.read_through(self.digests())
-        odd = self._db.execute(
-            "SELECT since_ms, until_ms FROM (SELECT since_ms, until_ms FROM gap"
-            " UNION ALL SELECT since_ms, until_ms FROM empty"
-            f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle)"
-            f" WHERE since_ms >= until_ms OR since_ms % {MINUTE} OR until_ms % {MINUTE}"
-            " OR typeof(since_ms) != 'integer' OR typeof(until_ms) != 'integer'"
-        ).fetchone()
-        if odd is not None:
-            raise ValueError(f"not a span of whole minutes: {odd}")
+        check_spans(self._db)
         self.gaps.read_through()
         self.revisions.read_through()
         self.samples.read_through()
@@ -176,13 +170,15 @@ class Journal:
             self._meta.keep({SUSPECT: True})
 
     def publish(
-        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None
-    ) -> None:
+        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None = None,
+        delays: Mapping[str, Delays] | None = None,
+    ) -> None:  # fmt: skip
         """Record for the tools what the collector's table shows: *states* are rows of ``venue_state`` without the time,
-        *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot.
+        *errors* what the store cannot do, by part; *waits* is why *now* cannot be believed, if it cannot; *delays* are
+        those from a minute's end to durable, by venue.
         """
         with self._transaction():
-            self._meta.publish(states, errors, now, waits)
+            self._meta.publish(states, errors, now, waits, delays or {})
             if waits is None:
                 self.gaps.report(now)
 

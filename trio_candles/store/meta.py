@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from trio_candles.candles.delays import Delays, delays_text
 from trio_candles.candles.model import Millis
-from trio_candles.store.schema import WAITS
+from trio_candles.store.schema import DELAYS, WAITS
 
 __all__ = ["Meta"]
 
@@ -37,7 +38,12 @@ class Meta:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
     def publish(
-        self, states: Iterable[Sequence[object]], errors: Mapping[str, str], now: Millis, waits: str | None
+        self,
+        states: Iterable[Sequence[object]],
+        errors: Mapping[str, str],
+        now: Millis,
+        waits: str | None,
+        delays: Mapping[str, Delays],
     ) -> None:
         """As ``Journal.publish``."""
         self._db.execute("DELETE FROM venue_state")  # of venues that are not collected any more, too
@@ -46,6 +52,7 @@ class Meta:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(*state, now) for state in states],
         )
-        self.keep({"store_errors": json.dumps(dict(errors)) if errors else None, WAITS: waits})
+        errors_text = json.dumps(dict(errors)) if errors else None
+        self.keep({"store_errors": errors_text, WAITS: waits, DELAYS: delays_text(delays)})
         if waits is None:
             self.keep({"latest_ms": now})

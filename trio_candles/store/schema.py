@@ -45,6 +45,10 @@ WAITS = "clock_waits"
 """In ``meta``: why the running collector does not believe its clock, in words; absent while the collector does. Until
 it does, no mark moves."""
 
+DELAYS = "close_to_durable"
+"""In ``meta``: of each venue, how long after their minutes' ends the candles of the running collector's feeds were
+durable (:mod:`trio_candles.candles.delays`), as JSON."""
+
 SCRUB = "scrub"
 """In ``meta``: how far the scrub is, as JSON: ``began_ms``, ``ended_ms`` (null while it runs), how many ``days`` it has
 read ``of`` how many, and the last one's ``place``, as series id and day."""

@@ -6,8 +6,9 @@ import re
 import sqlite3
 
 from trio_candles.candles.intervals import subtract
+from trio_candles.candles.model import MINUTE
 
-__all__ = ["add_empty", "cut_empty", "touching"]
+__all__ = ["add_empty", "check_spans", "cut_empty", "touching"]
 
 
 def touching(table: str, only: str = "") -> str:
@@ -22,6 +23,19 @@ def touching(table: str, only: str = "") -> str:
         f"series_id = :id AND since_ms < :until AND until_ms > :since{also} AND since_ms >= coalesce("
         f"(SELECT max(since_ms) FROM {table} WHERE series_id = :id AND since_ms <= :since{also}), 0)"
     )
+
+
+def check_spans(database: sqlite3.Connection) -> None:
+    """``ValueError`` if a gap, an empty span or a candle that waits is not of whole minutes."""
+    odd = database.execute(
+        "SELECT since_ms, until_ms FROM (SELECT since_ms, until_ms FROM gap"
+        " UNION ALL SELECT since_ms, until_ms FROM empty"
+        f" UNION ALL SELECT open_ms, open_ms + {MINUTE} FROM candle)"
+        f" WHERE since_ms >= until_ms OR since_ms % {MINUTE} OR until_ms % {MINUTE}"
+        " OR typeof(since_ms) != 'integer' OR typeof(until_ms) != 'integer'"
+    ).fetchone()
+    if odd is not None:
+        raise ValueError(f"not a span of whole minutes: {odd}")
 
 
 def add_empty(database: sqlite3.Connection, series_id: int, since: int, until: int, evidence: str) -> None:

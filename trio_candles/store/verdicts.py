@@ -88,6 +88,8 @@ class Judged:
     """(stored, offered); ``None``: the minute is called empty."""
     replaced: list[tuple[Candle | None, Candle]] = attrs.field(factory=list)
     """(stored, what REST said twice)"""
+    closed: list[Candle] = attrs.field(factory=list)
+    """Accepted as the first verdict on their minutes."""
     filled: Counter[str] = attrs.field(factory=Counter)
     """Minutes of gaps that pages proved, by venue."""
     compared: Counter[tuple[str, str]] = attrs.field(factory=Counter)
@@ -159,6 +161,7 @@ class Verdicts:
                 self._revisions.go_back(entry.id, candle.open_time)
         else:
             kind = Kind.CLOSED
+            judged.closed.append(candle)
             self.advance(entry, candle.series, candle.open_time, candle.close_time)
         self._store(entry, [candle], judged)
         self._changes.known(entry, [(kind, candle.open_time, candle.close_time)], now)
