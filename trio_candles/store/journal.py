@@ -280,9 +280,9 @@ class Journal:
         """
         judged = Judged()
         with self._transaction():
-            self.gaps.report(now)
             for verdict in verdicts:
                 self._verdicts.judge(verdict, now, judged)
+            self.gaps.report(now)
             self._count(judged, rejected or {})
             self.revisions.count(judged.compared)
             self._meta.keep({"latest_ms": now})
