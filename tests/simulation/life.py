@@ -94,7 +94,7 @@ class World:
     """When the troubles had ended."""
     down_until: float = float("-inf")
     """Until then nobody starts the collector."""
-    earliest: int | None = None
+    earliest: dict[tuple[str, str], int] = attrs.field(factory=dict)
     """The first minute that a life, once it knew the time, expected."""
     began: int | None = None
     """When the first life began, in truth."""
@@ -196,7 +196,9 @@ class World:
         if call == "expect":
             self.expects = True
             expected = self.time.now() // MINUTE * MINUTE - lookback
-            self.earliest = expected if self.earliest is None else min(self.earliest, expected)
+            for venue, symbols in self.plan.symbols.items():
+                for one in ((venue, symbol) for symbol in symbols if (venue, symbol) != self.plan.lacks(self.lives)):
+                    self.earliest[one] = min(expected, self.earliest.get(one, expected))
         assert self.began is not None
         first, mark = bounds(self.machine.root)
         longest = max(lookback, self.plan.lookback_minutes * MINUTE)

@@ -63,8 +63,8 @@ class Case:
     now: int
     healed_at: int
     """When there was no trouble any more, and the collector was (about to be) up."""
-    earliest: int | None
-    """The first minute that a life expected; ``None`` if no life got so far."""
+    earliest: Mapping[tuple[str, str], int]
+    """The first minute that a life expected, by venue and symbol; nothing where no life got so far."""
     exchanges: Mapping[str, SimulatedExchange]
     revised: Set[tuple[str, int]]
     """(symbol, minute) of which OKX said two different things live."""
@@ -205,8 +205,9 @@ class _Series:
             raise Broken("listing", f"{self.name}: is said to have begun at {found[0]}, and did at {begin}")
         if self.venue != "okx":  # the others' markets begin with the first trade
             begin = first_trade
-        if not case.has_lied and case.earliest is not None and first > max(case.earliest, begin):
-            raise Broken("account", f"{self.name}: expected from {first} on only; it should be from {case.earliest}")
+        earliest = case.earliest.get((self.venue, self.symbol), first)
+        if not case.has_lied and first > max(earliest, begin):
+            raise Broken("account", f"{self.name}: expected from {first} on only; it should be from {earliest}")
         return 0 if found is not None and found[0] == first else first
 
     def _judge_minute(self, minute: int) -> None:
