@@ -193,11 +193,11 @@ class Follower:
             self.before_all = max(self.before_all, end)
         for length, period in touched:
             if self.complete(period, length):
-                if not was[length, period]:
+                if change.event == "revised":  # also where all of its minutes were called empty
+                    yield "revised", length, period
+                elif not was[length, period]:
                     filled = any(minute in self.filled for minute in range(period, period + length, MINUTE))
                     yield ("filled" if filled else "closed"), length, period
-                elif change.event == "revised":
-                    yield "revised", length, period
 
 
 def brief(change: Change) -> tuple[str, str, str, int, int]:

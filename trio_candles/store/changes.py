@@ -72,6 +72,10 @@ class Changes:
 
     def known(self, entry: Entry, spans: Sequence[Known], now: Millis, detail: str | None = None) -> None:
         """Minutes that were not known are known now; *spans* are ascending and disjoint, and in the ledger already."""
+        if len(spans) == 1 and self._is_dense(entry, *spans[0]):
+            kind, since, until = spans[0]
+            self._tell(kind, entry, since, until, now)
+            return
         pieces = [piece for span in spans for piece in _by_day(*span)]
         end = run = candle = filled = 0
         for index, (kind, since, until) in enumerate(pieces):
@@ -90,6 +94,18 @@ class Changes:
                 filled = until
                 if entry.id in self._filled_until:
                     self._filled_until[entry.id] = max(self._filled_until[entry.id], until)
+
+    def _is_dense(self, entry: Entry, kind: Kind, since: int, until: int) -> bool:
+        """Whether, as nearly always, this is the newest minute's candle, and it is remembered that all of its day before
+        is known and that nothing of the day was filled.
+        """
+        day = since - since % DAY
+        return (
+            kind is Kind.CLOSED
+            and until == entry.mark
+            and self._run_begins.get(entry.id, until) <= day
+            and self._filled_until.get(entry.id, until) <= day
+        )
 
     def revised(self, entry: Entry, minute: Millis, now: Millis, revision: int) -> None:
         """What was stored of *minute*, or its emptiness, was replaced; *revision* has what it was."""
