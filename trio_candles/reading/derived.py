@@ -36,7 +36,10 @@ def derived(row: Row, length: int) -> Iterator[Derived]:
     seq, kind, _, since, minutes, _, text, *_ = row
     if kind not in KNOWING and kind != Kind.REVISED:
         return
-    until, around = since + minutes * MINUTE, Around.parse(text)
+    until = since + minutes * MINUTE
+    if text is None and minutes == 1 and until % length:
+        return  # nothing after the minute was known, and no candle ends with it
+    around = Around.parse(text)
     low, high = since - around.known_before * MINUTE, until + around.known_after * MINUTE
     first, last = since - since % length, until - MINUTE - (until - MINUTE) % length
     has_candles = kind not in (Kind.EMPTY, Kind.UNLISTED)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import attrs
 
@@ -51,8 +52,12 @@ IDENTITY_SECONDS = 1.0
 """Between two looks at whether the journal is still the same file."""
 
 
-@attrs.frozen
-class _Step:
+_KINDS = {kind.value: kind for kind in Kind}
+_EVENTS = {kind: kind.name.lower() for kind in Kind}
+_SOURCES = {source.value: source for source in Source}
+
+
+class _Step(NamedTuple):
     """A change to be made of a row: of the row itself, or of a candle that the row completes or changes."""
 
     row: feed.Row
@@ -62,14 +67,9 @@ class _Step:
     kind: Kind
     since: int
     until: int
-    before: str | None = None
+    before: str | None
     """Of a revised minute what it was, as JSON."""
-    evidence: str | None = None
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """The series and the day in which the values lie."""
-        return self.row[2], self.since - self.since % DAY
+    evidence: str | None
 
 
 class Feed:
@@ -82,6 +82,8 @@ class Feed:
         self._wanted = wanted
         self._accounts: dict[int, Account | None] = {}
         """Series by id; ``None`` for one that is not followed."""
+        self._higher: dict[int, list[tuple[int, Series]]] = {}
+        """By id of those that are followed, the lengths and series of the higher timeframes that are followed."""
         self._version: int | None = None
         """SQLite's count of the commits of others, when it was read last."""
         self._values = Values(Path(data_dir), self._snapshot)
@@ -200,6 +202,12 @@ class Feed:
 
     def _know_series(self, ledger: Ledger) -> None:
         self._accounts = {one.id: one if self._wanted.has(one.series) else None for one in ledger.accounts()}
+        higher = [one for one in self._wanted.timeframes if one.length > MINUTE]
+        self._higher = {
+            id_: [(one.length, attrs.evolve(account.series, timeframe=one.name)) for one in higher]
+            for id_, account in self._accounts.items()
+            if account is not None
+        }
 
     # --- rows into changes
 
@@ -210,24 +218,24 @@ class Feed:
             return
         seq, kind, _, since, minutes, _, _, detail, revision = row
         steps: list[_Step] = []
+        event = _KINDS[kind]
         if kind not in RUNS:
             if kind in self._wanted.events:
                 until = since + minutes * MINUTE
                 evidence = _evidence(ledger, account, since) if kind == Kind.EMPTY else detail
-                steps.append(_Step(row, account.series, seq, FIRST_STEP, Kind(kind), since, until, evidence=evidence))
+                steps.append(_Step(row, account.series, seq, FIRST_STEP, event, since, until, None, evidence))
         elif kind in self._wanted.events and self._wanted.has_minutes:
             before = ledger.told.replaced(revision) if revision is not None else None
             for number in range(minutes):
                 at = since + number * MINUTE
-                steps.append(_Step(row, account.series, seq + number, FIRST_STEP, Kind(kind), at, at + MINUTE, before))
-        for timeframe in self._wanted.timeframes:
-            if timeframe.length > MINUTE:
-                series = attrs.evolve(account.series, timeframe=timeframe.name)
-                for one in derived(row, timeframe.length):
-                    if one.kind in self._wanted.events:
-                        step, end = step_of(timeframe.length, one.side), one.open + timeframe.length
-                        steps.append(_Step(row, series, one.seq, step, one.kind, one.open, end))
-        steps.sort(key=lambda step: (step.seq, step.step))
+                steps.append(_Step(row, account.series, seq + number, FIRST_STEP, event, at, at + MINUTE, before, None))
+        for length, series in self._higher[row[2]]:
+            for one in derived(row, length):
+                if one.kind in self._wanted.events:
+                    step, end = step_of(length, one.side), one.open + length
+                    steps.append(_Step(row, series, one.seq, step, one.kind, one.open, end, None, None))
+        if len(steps) > 1:
+            steps.sort(key=lambda step: (step.seq, step.step))
         place = self.place.seq, self.place.step
         yield from (step for step in steps if (step.seq, step.step) > place)
 
@@ -237,17 +245,18 @@ class Feed:
             if step.kind in RUNS:
                 account = self._accounts[step.row[2]]
                 assert account is not None
-                one = needed.setdefault(step.key, Needed(account, step.since, step.until))
+                key = step.row[2], step.since // DAY
+                one = needed.get(key)
+                if one is None:
+                    one = needed[key] = Needed(account, step.since, step.until)
                 one.add(step.since, step.until)
                 if step.kind is Kind.REVISED and step.until - step.since > MINUTE:
                     one.undo_after(step.row[0])
         values = dict(zip(needed, self._values.read(list(needed.values())), strict=True))
         for step in steps:
-            change = self._change(step, values.get(step.key))
-            if change is not None:
-                yield change
+            yield self._change(step, values.get((step.row[2], step.since // DAY)))
 
-    def _change(self, step: _Step, values: DayOfValues | None) -> Change | None:
+    def _change(self, step: _Step, values: DayOfValues | None) -> Change:
         candle = before = None
         reason, evidence = None, step.evidence
         if step.kind is Kind.GAP and evidence is not None:
@@ -263,12 +272,10 @@ class Feed:
             assert values is not None
             candle = _folded(step, values.rows, values.unknown)
             if step.kind is Kind.REVISED:
-                after, before = _undone(step, values)
-                if after == before and after is not None:
-                    return None
+                before = _before(step, values)
         series = step.series
         return Change(
-            f"{self.place.epoch}-{step.seq}.{step.step}-{check_of(step.row)}", step.kind.name.lower(), series.venue,
+            f"{self.place.epoch}-{step.seq}.{step.step}-{check_of(step.row)}", _EVENTS[step.kind], series.venue,
             series.symbol, series.timeframe, step.since, step.until, step.row[5], candle, before,
             None if candle is None else candle.source.value, reason, evidence,
         )  # fmt: skip
@@ -284,7 +291,7 @@ def _document(row: Row | None) -> CandleDocument | None:
     if row is None:
         return None
     o, h, low, c, volume, quote, vwap, count, source, ingest = row
-    return CandleDocument(o, h, low, c, volume, quote, vwap, count, Source(source), ingest)
+    return CandleDocument(o, h, low, c, volume, quote, vwap, count, _SOURCES[source], ingest)
 
 
 def _folded(step: _Step, rows: dict[int, Row], unknown: Sequence[tuple[int, int]]) -> CandleDocument | None:
@@ -297,21 +304,14 @@ def _folded(step: _Step, rows: dict[int, Row], unknown: Sequence[tuple[int, int]
     return CandleDocument.of(day.fold(step.series, Millis(step.since), Millis(step.until)))
 
 
-def _undone(step: _Step, values: DayOfValues) -> tuple[CandleDocument | None, CandleDocument | None]:
-    """The candle of *step* after its change and before it: as it is now, with the later replacements undone, and with
-    its own undone, too. The time of ingestion is left out.
-    """
-    found: list[CandleDocument | None] = []
+def _before(step: _Step, values: DayOfValues) -> CandleDocument | None:
+    """The revised candle of *step* as it was before: as it is now, with its replacement and all later ones undone."""
     rows = dict(values.rows)
-    revisions = sorted(values.revisions, reverse=True)
-    for end in (step.row[0], step.row[0] - 1):
-        while revisions and revisions[0][0] > end:
-            _, minute, stored = revisions.pop(0)
+    for seq, minute, stored in sorted(values.revisions, reverse=True):
+        if seq >= step.row[0]:
             kept = kept_from_json(stored)
             if isinstance(kept, CandleDocument):
                 rows[minute] = attrs.astuple(kept)
             else:
                 rows.pop(minute, None)
-        candle = _folded(step, rows, values.unknown)
-        found.append(None if candle is None else attrs.evolve(candle, ingest_time_ms=0))
-    return found[0], found[1]
+    return _folded(step, rows, values.unknown)

@@ -96,8 +96,8 @@ class Changes:
                     self._filled_until[entry.id] = max(self._filled_until[entry.id], until)
 
     def _is_dense(self, entry: Entry, kind: Kind, since: int, until: int) -> bool:
-        """Whether, as nearly always, this is the newest minute's candle, and it is remembered that all of its day before
-        is known and that nothing of the day was filled.
+        """Whether this is the newest minute's candle, and it is remembered that all of its day before is known and that
+        nothing of the day was filled: so it is nearly always.
         """
         day = since - since % DAY
         return (
