@@ -39,6 +39,7 @@ FLOORS = {
     "trio_candles.health": 8,
     "trio_candles.preflight": 8,
     "trio_candles.export": 8,
+    "trio_candles.following": 8,
     "trio_candles.entry": 9,
     "trio_candles.__main__": 9,
 }

@@ -191,13 +191,13 @@ def fail(message: object, code: int = USAGE) -> int:
     return code
 
 
-def through_a_pipe(run: Callable[[], int]) -> int:
-    """The exit code of *run*, also if the reader of its output leaves before *run* ends, as ``| head`` does.
+def through_a_pipe(run: Callable[[], int], left: int = 1) -> int:
+    """The exit code of *run*; *left* if the reader of its output leaves before *run* ends, as ``| head`` does.
 
     Output that cannot be written is reported on stderr, exit code 2: no other code means anything without its output.
     """
     write_plainly()
-    code = 1
+    code = left
     try:
         code = run()
         show("", end="")

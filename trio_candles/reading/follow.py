@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
@@ -24,7 +25,7 @@ class Buffered:
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._read: Iterator[Change] = iter(())
+        self._read: deque[Change] = deque()
         self._last: Change | None = None
 
     @property
@@ -36,12 +37,17 @@ class Buffered:
 
     def next(self) -> Change | None:
         """The next change that was read; ``None`` if all were delivered."""
-        self._last = next(self._read, None)
+        self._last = self._read.popleft() if self._read else None
         return self._last
+
+    def end(self) -> None:
+        """No change is asked for any more: if all were delivered, the cursor moves past what is not wanted."""
+        if not self._read:
+            self._last = None
 
     def read(self) -> None:
         """Read what comes next; only after :meth:`next` has returned ``None``."""
-        self._read = iter(self._feed.read())
+        self._read.extend(self._feed.read())
 
     def changed(self) -> bool:
         """Whether there may be something to read."""
@@ -84,6 +90,7 @@ class Changes:
                 raise StopIteration
             else:
                 self._closed.wait(POLL_SECONDS)
+        self._buffered.end()
         self._buffered.close()
         raise StopIteration
 
