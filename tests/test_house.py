@@ -68,7 +68,8 @@ ONLY_IN = {
     # The webhook is nobody's venue: it has no budget, posts, and is configured by whoever runs the monitor.
     "httpx": {f"trio_candles.network.{name}" for name in ("trust", "websocket", "rest", "webhook")},
     "ssl": {f"trio_candles.network.{name}" for name in ("trust", "websocket", "streams", "webhook")},
-    "socket": {"trio_candles.network.names"},
+    # A service manager is told by a datagram that stays on the machine.
+    "socket": {"trio_candles.network.names", "trio_candles.command.notify"},
     "cattrs": {"trio_candles.candles.documents"},  # one converter for all; imported late, for it is slow to import
     "asyncio": set(),
     "select": set(),
