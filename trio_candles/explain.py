@@ -192,7 +192,8 @@ def _attempts(one: Explanation) -> str:
         return f"{one.gap.attempts}; REST is not asked about it any more"
     if not one.gap.attempts:
         return "REST was not asked about it yet"
-    return f"REST was asked {one.gap.attempts} times in vain; the last answer: {with_times(one.gap.last_error or '-')}"
+    often = "once" if one.gap.attempts == 1 else f"{one.gap.attempts:,} times"
+    return f"REST was asked {often} in vain; the last answer: {with_times(one.gap.last_error or '-')}"
 
 
 def _question(one: Explanation, question: Question) -> str:

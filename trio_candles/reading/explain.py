@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from trio_candles.candles.documents import CandleDocument, EmptyDocument, from_json, kept_from_json
+from trio_candles.candles.documents import CandleDocument, EmptyDocument, from_json, kept_from_json, to_json
 from trio_candles.candles.model import DAY, MINUTE, Millis, Source, day_name, floor_to
 from trio_candles.candles.times import Moment, unix_ms
 from trio_candles.reading.errors import DayFileDamaged, check_texts, senseless_values
@@ -78,7 +78,8 @@ def explain(
         if not look.trouble:
             break
     with senseless_values():
-        return _document(root, facts, look)
+        # SQLite checks no types: read back as what it says it is, the document has only values that make sense.
+        return from_json(to_json(_document(root, facts, look)), Explanation)
 
 
 # --- facts
