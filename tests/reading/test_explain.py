@@ -353,6 +353,10 @@ def test_a_sealed_day_says_what_its_open_day_said(lived):
     assert [(one.verdict, one.candle, one.said) for one in after] == [
         (one.verdict, one.candle, one.said) for one in before
     ]
+    assert (before[2].evidence, after[2].evidence) == (
+        "nothing traded: the ids say so, 2",
+        "nothing traded: the ids say so, 2; the newest evidence of its kind in that sealed day",
+    )
     assert {one.day.state for one in before} == {"open"}
     assert {one.day.state for one in after} == {"sealed"}
     assert {(one.file.path, one.file.matches, one.file.row_in is not None) for one in after if one.candle} == {
