@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from math import fsum
@@ -300,9 +301,11 @@ class Story:
 
 def judge_story(
     followers: Followers, name: tuple[str, str], rows: Mapping[int, Any], empties: Set[int], gaps: Mapping[int, str],
-    unreported: Set[int],
+    unreported: Set[int], replaced: Mapping[int, int],
 ) -> None:  # fmt: skip
-    """What the first follower was told of the series *name* is what the store has of it in the end."""
+    """What the first follower was told of the series *name* is what the store has of it in the end, and of each minute
+    as many revisions as were *replaced*.
+    """
     length = LENGTHS[followers.higher] * MINUTE
     story = Story(" ".join(name), followers.knows_the_beginning)
     expected: list[tuple[str, int]] = []
@@ -317,6 +320,12 @@ def judge_story(
     if story.from_the_beginning and found != expected:
         at = next((n for n, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), -1)
         raise Broken("follow", f"{story.name}: {followers.higher} is told {found[at:][:3]}, not {expected[at:][:3]}")
+    revised = Counter(
+        one.open_time_ms for one in followers.told
+        if (one.venue, one.symbol, one.timeframe, one.event) == (*name, "1m", "revised")
+    )  # fmt: skip
+    if story.from_the_beginning and revised != Counter(replaced):
+        raise Broken("follow", f"{story.name}: replaced was {dict(replaced)}, and told is {dict(revised)}")
     for minute in {*rows, *empties, *gaps}:
         true = "C" if minute in rows else "E" if minute in empties else "G" if gaps[minute] == "open" else "U"
         told = story.kind(minute)

@@ -183,9 +183,13 @@ class _Series:
             "SELECT max(since_ms, reported_ms), until_ms FROM gap WHERE series_id = ? AND reported_ms < until_ms",
             (id_,),
         )
+        replaced = self.database.execute(
+            "SELECT open_ms, count(*) FROM revision WHERE series_id = ? AND outcome = 'replaced' GROUP BY 1", (id_,)
+        )
         judge_story(
             case.followers, (self.venue, self.symbol), self.rows, self.empties.keys(), self.gaps,
             {minute for low, high in unreported for minute in range(low, high, MINUTE)},
+            dict(replaced),
         )  # fmt: skip
         bounds = (known_from, first, mark)
         end.aggregates += judge_aggregates(
