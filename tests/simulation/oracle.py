@@ -29,6 +29,9 @@ FILLED_WITHIN = 300_000
 """Ms in which a minute is filled once nothing is in the way."""
 LONGEST_WAIT = 630_000
 """Ms, at most, between two questions about a minute that were in vain, by a clock that may be half a minute off."""
+BETWEEN_PIECES = 120_000
+"""Ms, at most, between two questions about pieces of a gap that is longer than one question reaches. A piece that was
+asked about in vain waits from the moment on at which the piece after it was asked about, or was answered."""
 SETTLED_AFTER = 14 * MINUTE
 """Ms from a minute's opening until REST has had the last word on it: it is asked after ten minutes, and twice."""
 OLD, APART = 60 * MINUTE, 10 * MINUTE
@@ -217,7 +220,7 @@ class _Series:
             if minute + MINUTE > case.now:
                 raise Broken("future", f"{self.name}: {minute} is called empty, and is not over")
         else:
-            hidden = case.record.hides(case.market, self.venue, self.symbol, minute)
+            hidden = case.record.hides(case.market, self.venue, self.symbol, minute, case.now)
             if self.gaps[minute] == "unfillable" and not hidden:
                 raise Broken(
                     "given up", f"{self.name}: {minute} is unfillable, and the venue has it: {self._gap(minute)}"
@@ -259,7 +262,8 @@ class _Series:
             " WHERE venue = ? AND symbol = ? AND since_ms <= ? AND until_ms > ?",
             (self.venue, self.symbol, minute, minute),
         ).fetchone()
-        return found is not None and bool(self.case.now < found[0] <= self.case.healed_at + LONGEST_WAIT)
+        latest = self.case.healed_at + BETWEEN_PIECES + LONGEST_WAIT
+        return found is not None and bool(self.case.now < found[0] <= latest)
 
     def _follows_a_lost_row(self, minute: int) -> bool:
         """Whether a row that says nothing, or something wrong, lies between *minute* and the last row with trades

@@ -16,6 +16,8 @@ __all__ = ["KNOBS", "Record"]
 
 KNOBS = ("lose_row", "revise_row", "lose_trade", "odd_row", "zero_row", "omit_empty_rows", "extra_columns")
 """What of a venue's faults is its record, and stays when the troubles end."""
+ROWS_REACH = 700 * MINUTE
+"""Ms that Kraken's rows reach back: 720 minutes; the oldest may be out of reach by the time they are asked for."""
 GRACE = 1_000
 """Ms by which trades beside a minute may be needed to prove it."""
 
@@ -71,9 +73,9 @@ class Record:
         if "lost_trades" in self.plan.holes:
             faults.lose_trade = lambda symbol, trade_id: self.lost_trade(venue, symbol, trade_id)
 
-    def hides(self, market: Market, venue: str, symbol: str, minute: int) -> bool:
-        """Whether the record does not tell what *minute* was: neither by its row nor by contiguous trades."""
-        has_row = not self.lost_row(venue, symbol, minute)
+    def hides(self, market: Market, venue: str, symbol: str, minute: int, now: int) -> bool:
+        """Whether the record does not tell at *now* what *minute* was: neither by its row nor by contiguous trades."""
+        has_row = not self.lost_row(venue, symbol, minute) and (venue != "kraken" or minute >= now - ROWS_REACH)
         if venue == "okx":  # which has flat rows, but none before the first trade of all
             return not has_row or market.first_id_from(venue, symbol, (minute + MINUTE) * 1000) == 1
         if has_row and market.candle(venue, symbol, minute) is not None:
