@@ -25,6 +25,7 @@ from trio_candles.candles.documents import CandleDocument, EmptyDocument, from_j
 from trio_candles.candles.model import Empty, Millis, Reason, Series, Source, Unsure
 from trio_candles.command.options import print_json
 from trio_candles.command.signals import Signals
+from trio_candles.explain import main as explain_main
 from trio_candles.export import main as export_main
 from trio_candles.health.alerts import Problems, alert_documents
 from trio_candles.health.check import main as check_main
@@ -372,6 +373,22 @@ def test_preflight(tmp_path, capfd):
     venue.failed("clock", "3 s off", "set it")
     print_json(preflight_document([*here.done, *venue.done]))
     check("preflight", capfd.readouterr().out.splitlines(), tmp_path)
+
+
+# --- explain
+
+
+def test_explain_of_a_revised_candle_an_empty_minute_a_gap_and_a_minute_that_is_not_expected(root, capfd):
+    with a_collector(root):
+        for series, minute in ((BTC, 29), (BTC, 5), (OKX_ETH, 2), (BTC, -1)):
+            explain_main([series.venue, series.symbol, str(at(minute)), "--data-dir", str(root), "--json", *FROZEN])
+    check("explain", capfd.readouterr().out.splitlines(), root)
+
+
+def test_explain_without_a_ledger(root, capfd):
+    root.mkdir()
+    explain_main(["okx", "BTC-USDT", str(at(0)), "--data-dir", str(root), "--json", *FROZEN])
+    check("explain-no-ledger", capfd.readouterr().out.splitlines(), root)
 
 
 # --- export

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from trio_candles.command.signals import leaving_at_once
 
-__all__ = ["audit", "check", "export", "preflight"]
+__all__ = ["audit", "check", "explain", "export", "preflight"]
 
 
 def audit() -> int:
@@ -22,6 +22,13 @@ def check() -> int:
     """``tools/check.py``, ``trio-candles-check``: the exit code."""
     with leaving_at_once():
         from trio_candles.health.check import command
+    return command()
+
+
+def explain() -> int:
+    """``tools/explain.py``, ``trio-candles-explain``: the exit code."""
+    with leaving_at_once():
+        from trio_candles.explain import command
     return command()
 
 

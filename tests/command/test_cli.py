@@ -616,12 +616,12 @@ def test_output_that_cannot_be_written_is_2_and_no_verdict(home, name):
     assert (done.returncode, done.stderr) == (2, said)
 
 
-@pytest.mark.parametrize("name", ["audit", "check", "export", "monitor", "preflight"])
+@pytest.mark.parametrize("name", ["audit", "check", "explain", "export", "monitor", "preflight"])
 def test_a_tool_runs_the_checkout_that_it_lies_in_whatever_is_installed(tmp_path, name):
     package = tmp_path / "checkout" / "trio_candles"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    (package / "entry.py").write_text("audit = check = export = preflight = lambda: 7\n")
+    (package / "entry.py").write_text("audit = check = explain = export = preflight = lambda: 7\n")
     (package / "health.py").write_text("monitor_command = lambda: 7\n")
     (tmp_path / "checkout" / "tools").mkdir()
     script = shutil.copy(ROOT / "tools" / f"{name}.py", tmp_path / "checkout" / "tools")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -315,6 +316,70 @@ def test_a_log_file_that_was_made_anew_is_rotated_as_ever(tmp_path, log_file):
         9,
         6,
     ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows moves no open file")
+@pytest.mark.parametrize("shown", [False, True], ids=["in silence", "at the next table"])
+def test_a_log_file_that_is_gone_is_made_anew_although_nothing_is_logged(tmp_path, screens, shown):
+    out, err = screens
+    path = tmp_path / "collector.log"
+    with open_console(
+        tmp_path, logging.WARNING, at, out=out, err=err, look_seconds=3600 if shown else 0.001
+    ) as console:
+        path.unlink()
+        if shown:
+            console.show("table\n")
+        while not path.exists():
+            os.sched_yield()
+    assert path.read_text() == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows moves no open file")
+def test_a_log_file_that_cannot_be_made_anew_is_told_of_with_the_next_record_and_waited_for(tmp_path, capsys):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log_file = LogFile(folder)
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    log_file.handler.make_anew()
+    assert capsys.readouterr().err == ""
+    log_file.write(1)
+    assert "the log file cannot be written" in capsys.readouterr().err
+    folder.unlink()
+    log_file.handler.make_anew()
+    log_file.handler.close()
+    assert (folder / "collector.log").read_text() == ""
+
+
+def test_json_logs_are_an_object_a_line_in_the_file_and_on_stderr(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, format="json", out=out, err=err):
+        log.debug("a detail of %s", "okx")
+        try:
+            raise ZeroDivisionError("a bug\x1b[2J\u202e")
+        except ZeroDivisionError as error:
+            log.critical("failed\nhard", exc_info=error)
+    said, written = err.shown(), (tmp_path / "collector.log").read_text()
+    assert said.isascii()
+    assert "\x1b" not in said
+    assert said == written.splitlines(keepends=True)[1]
+    detail, failure = map(json.loads, written.splitlines())
+    assert detail == {
+        "time": "2026-01-10T12:00:00.000Z", "level": "DEBUG", "logger": "trio_candles.test",
+        "message": "a detail of okx", "exception": None,
+    }  # fmt: skip
+    assert (list(failure), failure["message"]) == (list(detail), "failed\nhard")
+    assert failure["exception"].startswith("Traceback (most recent call last)")
+    assert failure["exception"].endswith("ZeroDivisionError: a bug\x1b[2J\u202e")
+
+
+def test_what_is_dropped_is_told_in_the_format_of_the_log(tmp_path, screens):
+    out, err = screens
+    with open_console(tmp_path, logging.WARNING, at, format="json", out=out, err=err) as console:
+        console._dropped = 3
+        log.debug("a detail")
+    told = json.loads(err.shown())
+    assert (told["level"], told["message"][:26]) == ("WARNING", "3 log records or tables we")
 
 
 def test_a_second_run_with_the_same_log_directory_has_a_log_of_its_own(tmp_path, screens):

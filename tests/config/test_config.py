@@ -31,7 +31,7 @@ from trio_candles.config.load import (
 SHIPPED = Path(__file__).parents[2] / "config.yaml"
 VENUES = "venues: {okx: {symbols: [BTC-USDT]}}\n"
 """The least that a configuration must say, on its first line."""
-TOP = "data_dir, log_dir, venues, gap_detection, aggregation, storage, status, shutdown, feed"
+TOP = "data_dir, log_dir, venues, gap_detection, aggregation, storage, status, shutdown, feed, logging"
 MUST_BE_QUOTED = "; put it in quotes if it is meant as text"
 NOT_DECIMAL = "; write it in plain decimal digits"
 
@@ -531,6 +531,15 @@ def test_a_directory_holds_no_control_character(problems, written, shown):
 
 
 # --- timeframes ---------------------------------------------------------------------------------------------
+
+
+def test_the_format_of_the_log_is_text_or_json(load, problems):
+    assert load(VENUES).logging.format == "text"
+    assert load(VENUES + "logging: {format: json}").logging.format == "json"
+    assert problems(VENUES + "logging: {format: xml}") == [
+        "2: logging.format: expected text or json, found the text 'xml'"
+    ]
+    assert problems(VENUES + "logging: {format: [json]}") == ["2: logging.format: expected text or json, found a list"]
 
 
 def test_the_base_timeframe_is_one_minute(problems):

@@ -53,7 +53,7 @@ def test_the_defaults_that_are_shown_are_the_shipped_files():
         below = schema.get("properties", {}) if isinstance(value, dict) else {}
         return sum(check(value[key], inner, f"{at}.{key}") for key, inner in below.items() if key in value)
 
-    assert check(shipped, json.loads(FILE.read_text(encoding="utf-8")), "") == 15
+    assert check(shipped, json.loads(FILE.read_text(encoding="utf-8")), "") == 16
 
 
 def test_every_value_says_what_it_is_for():

@@ -90,7 +90,7 @@ def _converter() -> Converter:
 
     converter = Converter(forbid_extra_keys=True)
     # By itself cattrs calls the type, so the text "7" would be accepted as a number and the number 7 as a text.
-    for kind in (int, float, str):
+    for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))  # else the hook of str, StrEnum's base
     return converter
@@ -102,7 +102,7 @@ def _exactly(value: object, kind: type) -> object:
     ``TypeError`` for another type, ``ValueError`` for a number that is not finite.
     """
     allowed = (int, float) if kind is float else kind
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if (isinstance(value, bool) and kind is not bool) or not isinstance(value, allowed):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     if kind is not float:
         return value

@@ -68,6 +68,16 @@ class Writing:
     """Until when, on trio's clock, candles are brought into day files once the channel has ended. What is left then is
     durable in the journal, and a next start writes it."""
     finished: bool = False
+    _turned: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def turned(self) -> None:
+        """The writer has gone round: it has offered what was there to the disk, whether or not the disk took it."""
+        self._turned.set()
+        self._turned = trio.Event()
+
+    async def wait_turned(self) -> None:
+        """Wait until the writer has gone round once more; it does so every few seconds, also when nothing comes."""
+        await self._turned.wait()
 
 
 async def write_verdicts(
@@ -216,6 +226,7 @@ class _Writer:
                 judged = await self._offload(self._store.commit, verdicts, now, rejected)
             except StoreUnavailable as error:
                 self._board.store_failed("journal", str(error), f"{len(self.writing.pending)} verdicts wait in memory")
+                self.writing.turned()
                 await trio.sleep(RETRY_SECONDS)
                 continue
             del self.writing.pending[: len(verdicts)]
@@ -225,6 +236,7 @@ class _Writer:
             self._report(judged)
         if trio.current_time() >= self.look_due or self._answers:
             await self.look()
+        self.writing.turned()
 
     async def look(self) -> None:
         """Refresh the backlogs: all of them when that is due, else for the series whose answers were committed."""

@@ -31,6 +31,7 @@ from trio_candles.collector.service import Service, open_service
 from trio_candles.collector.status import render
 from trio_candles.command.console import LOG_NAME, Console, open_console
 from trio_candles.command.launch import Plan, UsageError, plan, world
+from trio_candles.command.notify import Manager, keep_telling, summary
 from trio_candles.command.options import add_common, add_run, duration
 from trio_candles.command.signals import Signals, StopAsked
 from trio_candles.command.start import Start
@@ -89,7 +90,10 @@ def _run_with_console(
     console, start = None, None
     with ExitStack() as stack:
         try:
-            console = stack.enter_context(open_console(planned.config.log_dir, level, planned.time.at))
+            config = planned.config
+            console = stack.enter_context(
+                open_console(config.log_dir, level, planned.time.at, format=config.logging.format)
+            )
             check_file_systems(planned.config, mounts())
             start = Start(planned, console, signals, remarks(planned, console.log_file))
             store = stack.enter_context(open_store(planned.config.data_dir, go_on=start.go_on))
@@ -175,7 +179,7 @@ async def collect(
 
     signals.on_stop(ask)
     console.on_failure(ask)
-    time = planned.time
+    time, manager = planned.time, Manager.of(os.environ, os.getpid())
     async with looking_up(), world(planned) as config:
         goodbye = min(CLOSE_SECONDS, config.shutdown.timeout_seconds / 4)
         network = Network(dial_tcp(paced_ticks(time.now)), time.speed, goodbye)
@@ -183,9 +187,18 @@ async def collect(
             config, network, store, time, show=console.show, venues=known, of_wall=planned.of_wall
         ) as service:
             log.info("started: %s candles into %s, %s", planned.kind, planned.config.data_dir, time)
-            with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
-                await stop.wait()
+            async with trio.open_nursery() as nursery:
+                if manager is not None:
+                    nursery.start_soon(
+                        keep_telling, manager, service.writing, lambda: summary(service.board, time.now()), time.speed,
+                        name="manager",
+                    )  # fmt: skip
+                with trio.move_on_after(planned.duration if planned.duration is not None else float("inf")):
+                    await stop.wait()
+                nursery.cancel_scope.cancel()
             log.info("stopping")
+            if manager is not None:
+                manager.tell("STOPPING=1")
     if console.failed is not None:
         raise console.failed
     console.show(render(service.board, time.now()), final=True)

@@ -15,7 +15,6 @@ import queue
 import re
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import TextIOWrapper
@@ -25,7 +24,7 @@ from typing import TextIO
 
 import attrs
 
-from trio_candles.candles.model import utc_text
+from trio_candles.command.formats import formatter
 from trio_candles.store.lock import Locked, hold_lock
 
 __all__ = ["LOG_NAME", "Console", "RotatedFile", "open_console"]
@@ -37,6 +36,8 @@ LOG_BYTES = 20_000_000
 LOG_FILES = 5
 ROTATION_SECONDS = 60.0
 """Between a rotation that failed and the next try."""
+LOOK_SECONDS = 20.0
+"""Wall seconds without anything to write, after which it is looked whether the log file is still there."""
 GOODBYE_SECONDS = 0.5
 """Wall seconds for the thread to write what is left when we end."""
 
@@ -55,28 +56,12 @@ class _Table:
     final: bool
 
 
-class _Stamp(logging.Formatter):
-    """One line per record, on the service's clock, with nothing in it that a terminal would obey."""
-
-    def __init__(self, at: Callable[[float], int], *, names: bool) -> None:
-        super().__init__()
-        self._at = at
-        self._names = names
-
-    def format(self, record: logging.LogRecord) -> str:
-        time = self._at(record.created)
-        name = f" {record.name}" if self._names else ""
-        message = _printable(record.getMessage())
-        text = f"{utc_text(time)}.{time % 1000:03} {record.levelname}{name} {message}"
-        if record.exc_info:
-            # Indented, because an error's text may be a venue's, and must not look like a record of ours.
-            trace = "".join(traceback.format_exception(*record.exc_info)).rstrip().split("\n")
-            text += "".join(f"\n  {_printable(line)}" for line in trace)
-        return text
+_LOOK = _Table("", final=False)
+"""In place of something to write: look whether the log file is still there."""
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def _record(text: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": text})
 
 
 class _Queue(logging.Handler):
@@ -95,7 +80,8 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
     """Python's handler, but for three things. That the file cannot be written (a full disk) is reported once on stderr,
     not with a traceback for each record. And a rotation that fails loses nothing and is tried again later: on Windows a
     file that somebody reads cannot be renamed. For that the full file is moved to number 0 first, and the backups are
-    renamed only once there is a number 0. And a file that somebody moved or deleted is made anew with the next record.
+    renamed only once there is a number 0. And a file that somebody moved or deleted is made anew with the next record,
+    or by :meth:`make_anew`.
     """
 
     _broken = False
@@ -129,6 +115,13 @@ class RotatedFile(logging.handlers.RotatingFileHandler):
                 return
         stream, self.stream = self.stream, None
         stream.close()
+
+    def make_anew(self) -> None:
+        """Open the file anew if it does not bear our name any more; where that fails, the next record tells of it."""
+        with suppress(OSError):
+            self._follow_the_name()
+            if self.stream is None:
+                self.stream = self._open()
 
     def handleError(self, record: logging.LogRecord) -> None:
         self._broken = True
@@ -174,10 +167,17 @@ class Console:
     """The thread that writes, and its queue; made by :func:`open_console`."""
 
     def __init__(
-        self, out: TextIO, err: TextIO, level: int, log_file: Path, file: logging.Handler, stamp: logging.Formatter
+        self,
+        out: TextIO,
+        err: TextIO,
+        level: int,
+        log_file: Path,
+        file: RotatedFile,
+        stamp: logging.Formatter,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._out, self._err, self._level = out, err, level
-        self._file, self._stamp = file, stamp
+        self._file, self._stamp, self._look_seconds = file, stamp, look_seconds
         self.log_file = log_file
         """Where everything is logged."""
         self.stuck = False
@@ -227,9 +227,12 @@ class Console:
         return not self._thread.is_alive()
 
     def _write_all(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             try:
-                if isinstance(item, _Table):
+                if item is _LOOK:
+                    self._file.make_anew()
+                elif isinstance(item, _Table):
+                    self._file.make_anew()
                     self._draw(item)
                 else:
                     self._file.handle(item)
@@ -237,9 +240,8 @@ class Console:
                         self._write_line(self._stamp.format(item))
                 if self._dropped:
                     dropped, self._dropped = self._dropped, 0
-                    self._write_line(
-                        f"{dropped} log records or tables were dropped: the console or the disk is too slow"
-                    )
+                    text = f"{dropped} log records or tables were dropped: the console or the disk is too slow"
+                    self._write_line(self._stamp.format(_record(text)))
             except (OSError, ValueError):
                 # Nobody reads it: the reader of our pipe has gone, or the stream is closed.
                 continue
@@ -249,6 +251,13 @@ class Console:
                 if self._on_failure is not None:
                     self._on_failure()
                 return
+
+    def _next(self) -> logging.LogRecord | _Table | None:
+        """What is to be written next; :data:`_LOOK` after a while without anything."""
+        try:
+            return self._queue.get(timeout=self._look_seconds)
+        except queue.Empty:
+            return _LOOK
 
     def _write_line(self, text: str) -> None:
         if self._drawn and self._err.isatty():
@@ -290,17 +299,27 @@ def _write(stream: TextIO, text: str) -> None:
 
 @contextmanager
 def open_console(
-    log_dir: Path, level: int, at: Callable[[float], int], *, out: TextIO | None = None, err: TextIO | None = None
+    log_dir: Path,
+    level: int,
+    at: Callable[[float], int],
+    *,
+    format: str = "text",
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    look_seconds: float = LOOK_SECONDS,
 ) -> Iterator[Console]:
     """The console for the block, with Python's logging leading to it and to ``log_dir/collector.log``, or to a file
-    beside that one while another run writes to it.
+    beside that one while another run writes to it. What is logged there and on stderr has the *format* ``text`` or
+    ``json``; the file is made anew if it is gone for *look_seconds*.
 
     OSError if the log file cannot be opened.
     """
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,  # for a stream that was closed before we began
         _own_log(log_dir) as path,
-        _open_console(path, level, at, out or sys.stdout or nowhere, err or sys.stderr or nowhere) as console,
+        _open_console(
+            path, level, at, format, out or sys.stdout or nowhere, err or sys.stderr or nowhere, look_seconds
+        ) as console,
     ):
         yield console
 
@@ -328,10 +347,18 @@ def _own_log(log_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _open_console(path: Path, level: int, at: Callable[[float], int], out: TextIO, err: TextIO) -> Iterator[Console]:
+def _open_console(
+    path: Path,
+    level: int,
+    at: Callable[[float], int],
+    format: str,
+    out: TextIO,
+    err: TextIO,
+    look_seconds: float,
+) -> Iterator[Console]:
     file = RotatedFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
-    file.setFormatter(_Stamp(at, names=True))
-    console = Console(out, err, level, path, file, _Stamp(at, names=False))
+    file.setFormatter(formatter(format, at))
+    console = Console(out, err, level, path, file, formatter(format, at, names=False), look_seconds)
     handler = _Queue(console)
     root = logging.getLogger()
     before = root.level

@@ -33,6 +33,7 @@ __all__ = [
     "list_of",
     "mapping_schema",
     "number",
+    "one_of",
     "read_timeframe",
     "record",
     "url",
@@ -175,6 +176,19 @@ def number(least: int, most: int) -> Kind[float | None]:
         return None
 
     return Kind(read, {"type": "number", "minimum": least, "maximum": most})
+
+
+def one_of(*words: str) -> Kind[str]:
+    """The kind of a text that is one of *words*."""
+    what = " or ".join(words)
+
+    def read(place: Place) -> str:
+        text = place.text(what)
+        if text is not None and text not in words:
+            place.expected(what)
+        return text or words[0]
+
+    return Kind(read, {"enum": list(words)})
 
 
 def _directory(place: Place) -> Path | None:

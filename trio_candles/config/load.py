@@ -31,6 +31,7 @@ from trio_candles.config.kinds import (
     list_of,
     mapping_schema,
     number,
+    one_of,
     read_timeframe,
     record,
     url,
@@ -44,6 +45,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "GapDetection",
+    "Logging",
     "Shutdown",
     "Status",
     "Storage",
@@ -129,6 +131,14 @@ class Feed:
     max_changes: float = 10_000_000.0
 
 
+@attrs.frozen
+class Logging:
+    """How log records are written, into the log file and on stderr."""
+
+    format: str = "text"
+    """``text`` | ``json``"""
+
+
 @attrs.frozen(kw_only=True)
 class Config:
     """A whole config.yaml, checked: nothing that reads it needs to check again."""
@@ -144,6 +154,7 @@ class Config:
     status: Status = Status()
     shutdown: Shutdown = Shutdown()
     feed: Feed = Feed()
+    logging: Logging = Logging()
 
     @property
     def enabled_venues(self) -> tuple[VenueConfig, ...]:
@@ -267,6 +278,10 @@ _CONFIG: dict[str, Kind[object]] = {
             "retention_hours": described("How long a change is kept for followers.", number(25, 2160)),
             "max_changes": described("How many changes are kept, at most.", number(100_000, 1_000_000_000)),
         },
+    ),
+    "logging": record(
+        Logging,
+        {"format": described("A log record as a line of text, or as an object of JSON.", one_of("text", "json"))},
     ),
 }
 _FILE = record(Config, _CONFIG, needs="venues")

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from trio_candles.candles.model import printable
 from trio_candles.command.options import print_json, show, through_a_pipe, write_plainly
-from trio_candles.health.options import add_common, screen_size, target_of
+from trio_candles.health.alive import look_alive
+from trio_candles.health.options import add_common, place_of, screen_size, target_of
 from trio_candles.health.screen import ENDLESS, as_text, check_lines
 
 __all__ = ["command", "main"]
@@ -26,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     """Look once as *arguments* say and print the result; returns the exit code."""
     options = _parser().parse_args(arguments)
     write_plainly()
+    if options.alive:
+        return _alive(options)
     target = target_of(options)
     if target is None:
         return 2
@@ -45,12 +49,30 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if health.all_fresh else 1
 
 
+def _alive(options: argparse.Namespace) -> int:
+    place = place_of(options)
+    if place is None:
+        return 2
+    data_dir, time = place
+    found = look_alive(data_dir, time.now, time.speed)
+    if options.json:
+        print_json(found)
+    else:
+        show(f"{'OK' if found.ok else 'NOT ALIVE'}: {printable(found.detail)}")
+    return 0 if found.ok else 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trio-candles-check",
         description="Is every configured series fresh: did the newest minute known to be a candle or empty end at most"
         " 6 minutes ago? A quiet symbol is fresh. Writes nothing; may run beside a collector.",
         epilog="Exit code: 0 every series fresh, 1 something stale or missing, 2 usage.",
+    )
+    parser.add_argument(
+        "--alive",
+        action="store_true",
+        help="ask only whether the collector published its state within 30 s: 0 yes, 1 no",
     )
     add_common(parser)
     return parser

@@ -9,7 +9,7 @@ import attrs
 from trio_candles.candles.delays import Delays
 from trio_candles.candles.model import Millis, Series
 
-__all__ = ["Completeness", "Live", "OpenGaps", "Reading", "Scrub", "SeriesFacts", "VenueState"]
+__all__ = ["Completeness", "Live", "OpenGaps", "Published", "Reading", "Scrub", "SeriesFacts", "VenueState"]
 
 
 @attrs.frozen
@@ -97,6 +97,20 @@ class Scrub:
     """Read in this pass..."""
     of: int
     """...of so many."""
+
+
+@attrs.frozen(kw_only=True)
+class Published:
+    """When a collector published its state."""
+
+    now: Millis
+    """The service's time at the moment of reading."""
+    at: int | None = None
+    """``None`` if no collector ever has."""
+    stopped_at: int | None = None
+    """When the collector stopped in good order, if it did."""
+    trouble: str = ""
+    """Why the journal cannot be read; the facts are then empty."""
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -15,7 +16,10 @@ from trio_candles.command.options import CONFIG, NO_DIRECTORY, tool_time, troubl
 from trio_candles.health.judge import Health, judge
 from trio_candles.health.reading import read_health
 
-__all__ = ["Target", "add_common", "screen_size", "target_of"]
+if TYPE_CHECKING:
+    from trio_candles.clock import WallTime
+
+__all__ = ["Target", "add_common", "place_of", "screen_size", "target_of"]
 
 
 class Unusable(Exception):
@@ -67,12 +71,34 @@ def target_of(options: argparse.Namespace) -> Target | None:
         return None
 
 
+def place_of(options: argparse.Namespace) -> tuple[Path, WallTime] | None:
+    """The data directory to look at and the clock to read it by, without a look; ``None`` as of :func:`target_of`."""
+    try:
+        data_dir, _, _ = _place(options)
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        return None
+    return data_dir, tool_time(data_dir, options.speed, options.pivot)
+
+
 def _target(options: argparse.Namespace) -> Target:
-    data_dir, config = options.data_dir, options.config
+    data_dir, series, source = _place(options)
     pivot = options.pivot
     if options.speed is not None and pivot is None:
         # Decided once: a pivot of "now" at every look would be a clock that never runs ahead.
         pivot = tool_time(Path(), 1.0, None).pivot
+    target = Target(data_dir, series, source, options.speed, pivot)
+    if series is None:
+        reading = target.look().reading
+        if not reading.expected and reading.trouble is None:
+            # No collector has noted in the directory what it collects: only a configuration can say what is missing.
+            target.series, target.source = _configured(CONFIG, data_dir)[1], str(CONFIG)
+    return target
+
+
+def _place(options: argparse.Namespace) -> tuple[Path, tuple[Series, ...] | None, str]:
+    """Data directory, series and source as in :class:`Target`."""
+    data_dir, config = options.data_dir, options.config
     series, source = None, "its collector's configuration"
     if data_dir is None or config is not None:
         data_dir, series = _configured(config or CONFIG, data_dir)
@@ -81,13 +107,7 @@ def _target(options: argparse.Namespace) -> Target:
     # If there is no directory, a configuration still says which series are missing; without one, nothing does.
     if trouble is not None and (series is None or trouble != NO_DIRECTORY):
         raise Unusable(f"{data_dir}: {trouble}")
-    target = Target(data_dir, series, source, options.speed, pivot)
-    if series is None:
-        reading = target.look().reading
-        if not reading.expected and reading.trouble is None:
-            # No collector has noted in the directory what it collects: only a configuration can say what is missing.
-            target.series, target.source = _configured(CONFIG, data_dir)[1], str(CONFIG)
-    return target
+    return data_dir, series, source
 
 
 def _configured(path: Path, data_dir: Path | None) -> tuple[Path, tuple[Series, ...]]:

@@ -12,17 +12,20 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from trio_candles.candles.delays import Delays, delays_in
 from trio_candles.candles.intervals import length, subtract
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, floor_to
-from trio_candles.health.facts import Completeness, Live, OpenGaps, Reading, Scrub, SeriesFacts, VenueState
+from trio_candles.health.facts import Completeness, Live, OpenGaps, Published, Reading, Scrub, SeriesFacts, VenueState
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat
 from trio_candles.reading.ledger import Account, GapTotals, Ledger, open_ledger
 from trio_candles.store.lock import is_locked
 from trio_candles.store.schema import DELAYS, LOCK, SCRUB
 
-__all__ = ["SETTLED", "read_health", "read_ledger"]
+__all__ = ["SETTLED", "read_health", "read_ledger", "read_published"]
+
+T = TypeVar("T")
 
 ATTEMPTS = 3
 """To read a journal: a collector that starts or stops has the journal to itself for an instant."""
@@ -42,16 +45,44 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
     Never fails: why the journal cannot be read is in ``trouble``. *now* gives Unix ms, and is called once for a
     reading.
     """
+    try:
+        found = _take(data_dir, now, lambda ledger: read_ledger(ledger, ledger.now, _running(data_dir), wanted))
+    except (NoSuchDirectory, NoLedger) as error:
+        directory = isinstance(error, NoLedger)
+        return Reading(now=now(), running=_running(data_dir), exists=False, directory=directory)
+    return found if isinstance(found, Reading) else Reading(now=now(), running=_running(data_dir), trouble=found)
+
+
+def read_published(data_dir: Path, now: Callable[[], Millis]) -> Published:
+    """When the collector of *data_dir* published its state. Never fails, as :func:`read_health`."""
+    try:
+        found = _take(data_dir, now, _published)
+    except (NoSuchDirectory, NoLedger):
+        return Published(now=now())
+    return found if isinstance(found, Published) else Published(now=now(), trouble=found)
+
+
+def _published(ledger: Ledger) -> Published:
+    at = max((state.at for state in _venues(ledger).values()), default=None)
+    return Published(now=ledger.now, at=at, stopped_at=_stopped_at(ledger))
+
+
+def _stopped_at(ledger: Ledger) -> int | None:
+    stopped = ledger.meta.get("stopped_at_ms")
+    return None if stopped is None else _time(int(stopped))
+
+
+def _take(data_dir: Path, now: Callable[[], Millis], take: Callable[[Ledger], T]) -> T | str:
+    """What *take* finds in the ledger, or why the ledger cannot be read or makes no sense."""
     trouble = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             threading.Event().wait(PAUSE_SECONDS)
         try:
             with open_ledger(data_dir, now) as ledger:
-                return read_ledger(ledger, ledger.now, _running(data_dir), wanted)
-        except (NoSuchDirectory, NoLedger) as error:
-            directory = isinstance(error, NoLedger)
-            return Reading(now=now(), running=_running(data_dir), exists=False, directory=directory)
+                return take(ledger)
+        except (NoSuchDirectory, NoLedger):
+            raise
         except UnknownFormat as error:
             trouble = f"the journal makes no sense: its format is {error.found!r}; this version knows {error.known!r}"
         except LedgerUnreadable as error:
@@ -59,7 +90,7 @@ def read_health(data_dir: Path, now: Callable[[], Millis], wanted: Sequence[Seri
         # A ledger that somebody broke need not keep to the types of its columns.
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             trouble = f"the journal makes no sense: {error}"
-    return Reading(now=now(), running=_running(data_dir), trouble=trouble)
+    return trouble
 
 
 def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Sequence[Series] | None) -> Reading:
@@ -102,7 +133,7 @@ def read_ledger(ledger: Ledger, now: Millis, running: bool | None, wanted: Seque
         rejections=_by_venue(ledger.rejections()),
         confirmations=_by_venue(ledger.confirmations()),
         scrub=_scrub(meta.get(SCRUB)),
-        stopped_at=_time(int(meta["stopped_at_ms"])) if "stopped_at_ms" in meta else None,
+        stopped_at=_stopped_at(ledger),
         latest=_time(int(meta["latest_ms"])) if "latest_ms" in meta else None,
     )
 

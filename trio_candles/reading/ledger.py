@@ -26,9 +26,11 @@ import attrs
 from trio_candles.candles.intervals import Interval
 from trio_candles.candles.model import DAY, MINUTE, Millis, Series, day_name, floor_to
 from trio_candles.reading.errors import LedgerUnreadable, NoLedger, NoSuchDirectory, UnknownFormat, UnknownSeries
+from trio_candles.reading.notes import Notes
+from trio_candles.reading.records import Account, GapEvent, GapSpan, GapTotals, Revision
 from trio_candles.reading.sealed import SealedDays
 from trio_candles.reading.told import Told
-from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE
+from trio_candles.store.accounts import EMPTY, GAP, UNFILLABLE, SealedDay
 from trio_candles.store.accounts import Account as DayAccount
 from trio_candles.store.schema import EPOCH, FORMAT, JOURNAL, UPGRADES, candle_checksum
 from trio_candles.store.snapshot import open_snapshot
@@ -38,86 +40,6 @@ __all__ = ["Account", "GapEvent", "GapSpan", "GapTotals", "Ledger", "Revision", 
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
-
-
-@attrs.frozen
-class Account:
-    """A 1m series, and the minutes ``[first, mark)`` that the ledger accounts for; times are Unix ms."""
-
-    id: int
-    series: Series
-    begin: Millis
-    """The first minute that was expected when the series was first configured."""
-    mark: Millis
-    last_candle: Millis | None
-    """The open time of the newest candle."""
-    expected: bool
-    """Whether the collector's configuration names the series."""
-    listed: Millis | None
-    """When the venue's market began, where that is known."""
-
-    @property
-    def since_listing(self) -> bool:
-        """Whether the venue's market began at ``first``: then minutes before are no gap, and count as empty."""
-        return self.listed is not None and self.begin <= self.listed <= self.mark
-
-    @property
-    def first(self) -> Millis:
-        """The first minute that is expected."""
-        return self.listed if self.listed is not None and self.since_listing else self.begin
-
-
-@attrs.frozen
-class GapSpan:
-    """A gap: minutes ``[since, until)`` that are to be filled, or cannot be."""
-
-    account_id: int
-    since: Millis
-    until: Millis
-    state: str
-    """``open`` or ``unfillable``."""
-    reason: str
-    detail: str
-    first_seen: Millis
-    attempts: int
-    last_error: str | None
-
-
-@attrs.frozen
-class GapTotals:
-    """The open gaps of one series, together."""
-
-    count: int
-    length: int
-    """In ms."""
-    oldest: GapSpan
-    """The gap that has been known for longest."""
-
-
-@attrs.frozen
-class GapEvent:
-    """What happened at ``at`` to the gap ``[since, until)``; times are Unix ms."""
-
-    account_id: int
-    since: Millis
-    until: Millis
-    at: Millis
-    event: str
-    detail: str
-
-
-@attrs.frozen
-class Revision:
-    """Two different closed candles of the minute that opens at ``open_time``."""
-
-    account_id: int
-    open_time: Millis
-    at: Millis
-    """When the second candle was heard."""
-    stored: str
-    offered: str
-    """``stored`` and ``offered`` are candles as JSON."""
-    outcome: str
 
 
 class Ledger:
@@ -133,6 +55,7 @@ class Ledger:
         self._format = int(found)
         self._sealed = SealedDays(database, known=self._format >= 6)
         self.told = Told(database, self.meta.get(EPOCH))
+        self.notes = Notes(database, self._format)
         self.now = self._clock() if now is None else now()
         """The service's time in Unix ms, by the clock that was given or by the one that the directory remembers."""
         (newest,) = database.execute(
@@ -232,6 +155,10 @@ class Ledger:
         its account, which is ``None`` where every minute is a candle. None before format 6.
         """
         return self._sealed.minutes(account.id, account.series, since, self._happened(until))
+
+    def sealed_day(self, account: Account, minute: int) -> SealedDay | None:
+        """The sealed day that has *minute*; ``None`` if that day is open, or not accounted for at all."""
+        return next(iter(self._sealed.whole(account.id, account.series, minute, minute + MINUTE)), None)
 
     def _gap(self, row: Row) -> GapSpan:
         id_, since, until, *rest = row
