@@ -1,4 +1,4 @@
-"""As much of JSON Schema, draft 7, as docs/config.schema.json uses; what it does not know it refuses to ignore."""
+"""As much of JSON Schema, draft 7, as docs/*.schema.json use; what it does not know it refuses to ignore."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "number": (int, float)}
+TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "number": (int, float), "null": type(None)}
 ANNOTATIONS = {"$schema", "title", "description", "default"}
 
 
@@ -33,7 +33,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def of_type(value: Any, name: str) -> bool:
+def of_type(value: Any, name: str | list[str]) -> bool:
+    if isinstance(name, list):
+        return any(of_type(value, one) for one in name)
+    if name == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
     return is_number(value) and not math.isnan(value) if name == "number" else isinstance(value, TYPES[name])
 
 

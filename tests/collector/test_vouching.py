@@ -135,6 +135,33 @@ async def test_where_nobody_is_heard_that_is_said_each_minute_and_nothing_is_exp
     assert marks(tmp_path) == {}
 
 
+@pytest.mark.parametrize("silent_from", [0, 300])
+async def test_a_venue_that_sends_nothing_is_stale_also_while_nobody_vouches(autojump_clock, tmp_path, silent_from):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}, wrong=40_000) as world:
+        board, faults = world.service.board, world.exchanges["okx"].faults
+        faults.silent = silent_from == 0
+        await trio.sleep(silent_from)
+        faults.silent = True
+        await trio.sleep(110)
+        assert board.venues["okx"].status(world.time.now()) == "[WAIT]"
+        await trio.sleep(30)
+        assert board.venues["okx"].status(world.time.now()) == "[STALE (2m)]"
+        assert board.status(world.time.now()) == "DEGRADED"
+
+
+@pytest.mark.parametrize("by", [YEAR, -YEAR])
+async def test_after_a_jump_stale_counts_from_when_the_venue_came_up_again(autojump_clock, tmp_path, by):
+    async with collecting(tmp_path, {"okx": ("BTC-USDT",)}) as world:
+        board = world.service.board.venues["okx"]
+        await trio.sleep(300)
+        world.exchanges["okx"].faults.silent = True
+        world.time.jump(by)
+        await trio.sleep(100)
+        assert board.status(world.time.now()) == "[WAIT]"
+        await trio.sleep(30)
+        assert board.status(world.time.now()) == "[STALE (2m)]"
+
+
 async def test_any_one_venue_vouches_and_one_that_disagrees_is_named(autojump_clock, caplog):
     clock = Vouching(SimulatedTime(Millis(NOON)))
     clock.hear("kraken", Millis(NOON + 3_600_000), 1, Millis(NOON))

@@ -460,6 +460,8 @@ def test_the_table_is_the_contracts_to_the_column():
         (venue(received=1, last_data=Millis(NOON - 725_000)), "[STALE (12m)]", "DEGRADED"),
         (venue(received=1, last_data=Millis(NOON - 3_600_000), up_since=NOON), "[STALE (60m)]", "DEGRADED"),
         (venue(up_since=Millis(NOON - 120_000)), "[STALE (2m)]", "DEGRADED"),
+        (venue(received=1, last_data=NOON, waiting=True), "[WAIT]", "STARTING"),  # for the clock
+        (venue(last_data=Millis(NOON - 120_000), waiting=True), "[STALE (2m)]", "DEGRADED"),
     ],
 )
 def test_a_venues_word_and_what_it_makes_of_the_whole(one, word, status):

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from directories import BTC, ETH, at, candle
 from processes import ROOT
+from schemas import faults
 
 from trio_candles import CursorFile, follow_sync
 from trio_candles.candles.model import Empty, Reason, Unsure
+from trio_candles.reading.changes import EVENTS
 from trio_candles.store.store import open_store
 
 TOOL = [sys.executable, str(ROOT / "tools" / "follow.py")]
@@ -64,6 +66,13 @@ def test_each_change_is_a_line_with_these_keys_and_ctrl_c_is_a_clean_end(root):
     process = started(root, "--after", "oldest", "--timeframe", "1m", "--timeframe", "5m")
     found = lines(process, 8)
     assert ended(process) == (0, "")
+    schema = json.loads((ROOT / "docs" / "change.schema.json").read_text(encoding="utf-8"))
+    assert [list(faults(one, schema)) for one in found] == [[]] * 8
+    assert list(faults({**found[0], "candle": {**found[0]["candle"], "open": "1"}}, schema)) == [
+        ".candle.open: no number"
+    ]
+    assert list(schema["properties"]) == KEYS
+    assert schema["properties"]["event"]["enum"] == list(EVENTS)
     assert [list(one) for one in found] == [KEYS] * 8
     assert [(one["event"], one["symbol"], one["timeframe"]) for one in found] == [
         ("closed", "BTC-USDT", "1m"), ("empty", "BTC-USDT", "1m"), ("closed", "BTC-USDT", "1m"),

@@ -17,7 +17,9 @@ oracle           what must hold: each minute, each gap, each series' beginning
 folds            what must hold of aggregates
 revisions        what must hold of minutes of which two things were said
 views            what the audit and the reader must see of it
+followers        followers of the change feed beside the collector, and what must hold of what they are told
 day_misreadings  faults planted into the sealing of days
+feed_misreadings faults planted into the change feed
 torn             what a cut leaves of the journal
 outcome          what became of a seed
 misreadings      faults planted into the product: what reality does, misunderstood

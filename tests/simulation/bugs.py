@@ -25,6 +25,14 @@ from simulation.day_misreadings import (
     seals_early,
     seals_gaps,
 )
+from simulation.feed_misreadings import (
+    counts_a_run_as_one,
+    forgets_what_was_told,
+    keeps_revisions_to_itself,
+    stands_still,
+    tells_before_it_is_so,
+    tells_what_is_not_complete,
+)
 from simulation.misreadings import (
     BelievesJumps,
     BelievesWhatWasVouched,
@@ -83,6 +91,7 @@ class Bug:
     after_a_start: Callable[[Store, Machine], object] = _nothing
     offload: Callable[[World], Any] = _own_threads
     clock: Callable[[Time], Vouching] = Vouching
+    follower: Callable[[Any], Any] = _same
 
     def over_venues(self, venues: Mapping[str, Venue]) -> dict[str, Venue]:
         """The venues, this life's."""
@@ -417,6 +426,12 @@ BUGS: dict[str, Bug] = {
     "gives_up": Bug(store=GivesUp),
     "forgets_listings": Bug(store=ForgetsListings),
     "derives_once": Bug(store=DerivesOnce),
+    "tells_before_it_is_so": Bug(store=tells_before_it_is_so),
+    "forgets_what_was_told": Bug(store=forgets_what_was_told),
+    "counts_a_run_as_one": Bug(store=counts_a_run_as_one),
+    "keeps_revisions_to_itself": Bug(store=keeps_revisions_to_itself),
+    "tells_what_is_not_complete": Bug(store=tells_what_is_not_complete),
+    "stands_still": Bug(follower=stands_still),
     "believes_zero_rows": Bug(histories=BelievesZeroRows),
     "odd_row_costs_the_page": Bug(histories=OddRowCostsThePage),
     "odd_row_is_empty": Bug(histories=OddRowIsEmpty),

@@ -40,6 +40,7 @@ EXTRA = (
     *SEALING, "days sealed", "days opened", "days sealed at the end", "upgraded", "put back",
     "sampled_agreed", "sampled_differed",
     "audited", "cut in recovery", "noticed silence", "noticed staleness", "refused start", "went on",
+    "followers anew", "follower died", "changes told",
 )  # fmt: skip
 """Counted besides the kinds of trouble: how a seed may end, what records lack, what came of it."""
 

@@ -17,6 +17,7 @@ import trio.testing
 from simulation.bugs import NONE, Bug, SealsNothing
 from simulation.days import judge_the_start
 from simulation.determinism import determined
+from simulation.followers import Followers
 from simulation.losses import suffer
 from simulation.machine import Machine, PowerLost
 from simulation.oracle import Case, End, judge
@@ -87,6 +88,7 @@ class World:
     bug: Bug
     chance: random.Random
     fired: Counter[str]
+    followers: Followers
     service: Service | None = None
     """The collector, while it runs."""
     lives: int = 0
@@ -183,6 +185,7 @@ class World:
             self.trace.note(f"life {self.lives} cannot begin: {errors.exceptions[0]}")
         finally:
             self.service = None
+        self.followers.close()
         if self.machine.dead:
             self.machine.restore()
             return False
@@ -190,6 +193,7 @@ class World:
 
     def told(self, call: str) -> None:
         """The store has done *call*: nothing that it holds is of a time that a right clock would not have shown."""
+        self.followers.after(call)
         if call not in ("expect", "commit"):
             return
         true, lookback = self.time.true_now(), self.plan.lookback_of(self.lives) * MINUTE
@@ -406,7 +410,10 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
         for venue, exchange in exchanges.exchanges.items():
             record.spoil(venue, exchange.faults)
         machine = Machine(root, plan.chance("machine"), trace, fired, plan.chance("looking"), bug.ignores)
-        world = World(plan, record, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired)
+        followers = Followers(plan, machine, plan.chance("followers"), bug.follower)
+        world = World(
+            plan, record, market, time, exchanges, machine, trace, bug, plan.chance("lives"), fired, followers
+        )
         machine.look_in, machine.told, machine.losing = world.look_in, world.told, plan.chance("losing")
         machine.believed = lambda: time.true_now() + VOUCHED_WITHIN
         try:
@@ -423,8 +430,9 @@ async def _run(plan: Plan, root: Path, market: Market, trace: Trace, bug: Bug, f
         case = Case(
             plan, record, market, root, time.true_now(), world.healed_at, world.earliest, exchanges.exchanges,
             world.revised, machine.acknowledged, machine.has_lied or bool(machine.lost),
-            plan.timeframes_of(world.lives),
+            plan.timeframes_of(world.lives), followers,
         )  # fmt: skip
+        followers.finish()
         judge(case, end, fired)
         if plan.seed % SPOILED_ONE_IN == 0:
             judge_the_auditor(root, case.now, plan.chance("spoiling"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 
 from simulation.folds import judge_aggregates
+from simulation.followers import Followers, judge_story
 from simulation.plan import Plan
 from simulation.record import Record
 from simulation.revisions import judge_revisions
@@ -72,6 +73,7 @@ class Case:
     has_lied: bool
     """A disk has, or the ledger or a day file was lost: what these remembered may be lost."""
     timeframes: Sequence[str]
+    followers: Followers
 
     def is_settled(self, venue: str, minute: int) -> bool:
         """Whether a live candle of *minute* must have been compared with REST."""
@@ -177,6 +179,18 @@ class _Series:
                 raise Broken(
                     "revision", f"{self.name}: REST says something else of {minute}, and there is no word of it"
                 )
+        unreported = self.database.execute(
+            "SELECT max(since_ms, reported_ms), until_ms FROM gap WHERE series_id = ? AND reported_ms < until_ms",
+            (id_,),
+        )
+        replaced = self.database.execute(
+            "SELECT open_ms, count(*) FROM revision WHERE series_id = ? AND outcome = 'replaced' GROUP BY 1", (id_,)
+        )
+        judge_story(
+            case.followers, (self.venue, self.symbol), self.rows, self.empties.keys(), self.gaps,
+            {minute for low, high in unreported for minute in range(low, high, MINUTE)},
+            dict(replaced),
+        )  # fmt: skip
         bounds = (known_from, first, mark)
         end.aggregates += judge_aggregates(
             case.root, self.venue, self.symbol, case.timeframes, self.rows, self.gaps.keys(), bounds, case.now

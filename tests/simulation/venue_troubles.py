@@ -68,8 +68,6 @@ async def notice(site: Site, seconds: float, limit: float, what: str, word: str)
         return  # its only symbol is not collected in this life
     if what == "staleness" and (board.last_data or board.up_since or began) > began + 1000:
         return  # what had been delayed still came, or the venue came up only then
-    if not service.clock.vouched:
-        return  # nobody has vouched for the clock yet, which the table says first
     status = board.status(world.time.now())
     world.fired[f"noticed {what}"] += 1
     if not status.startswith((word, "[DISC]")):

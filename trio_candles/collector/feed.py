@@ -88,7 +88,7 @@ async def run_feed(
     batches = [symbols[start : start + size] for start in range(0, len(symbols), size)]
     state.board.connections = len(batches)
     connects = Budget(venue.limits.connects_per_second, venue.limits.connects_burst)
-    clock.on_jump.append(partial(hang_up, feed, "the clock jumped"))
+    clock.on_jump += [partial(hang_up, feed, "the clock jumped"), state.board.clock_jumped]
     with verdicts:
         try:
             async with trio.open_nursery() as nursery:

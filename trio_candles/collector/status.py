@@ -80,9 +80,9 @@ class VenueBoard:
     """How many answers of REST about a symbol, up to the newest, were not understood; only symbols with one."""
     backfill: Backfill = attrs.field(factory=lambda: Backfill())
     last_data: Millis | None = None
-    """When market data (no heartbeat) last came."""
+    """When market data (no heartbeat) last came; ``None`` if none came since the start, or since the clock jumped."""
     up_since: Millis | None = None
-    """When every connection was first up in this run."""
+    """When every connection was first up since then."""
     waiting: bool = False
     """Whether what the venue says waits for the clock to be vouched for."""
     at_stop: str | None = None
@@ -112,13 +112,15 @@ class VenueBoard:
             return self.at_stop
         if not self.connected:
             return "[DISC]"
-        if self.waiting:
-            return "[WAIT]"
         # A reconnection does not make a venue fresh: a connection that brings nothing is made anew every few minutes.
         quiet_since = self.last_data or self.up_since or now
         if now - quiet_since >= STALE_AFTER:
             return f"[STALE ({(now - quiet_since) // 60_000}m)]"
-        return "[OK]" if self.received else "[WAIT]"
+        return "[WAIT]" if self.waiting or not self.received else "[OK]"
+
+    def clock_jumped(self) -> None:
+        """Forget the times by a clock that has jumped: how long ago they were cannot be told any more."""
+        self.last_data = self.up_since = None
 
 
 @attrs.define

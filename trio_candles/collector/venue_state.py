@@ -125,7 +125,10 @@ class VenueState:
             return
         if event.symbol not in self.assemblers:
             self.remark("unknown_symbol", repr(event.symbol[:40]))
-        elif self._judges(now):
+            return
+        if not isinstance(event, (Heartbeat, Unread)):
+            self.board.last_data = now
+        if self._judges(now):
             self._hear(event, now)
         elif not isinstance(event, Forming):  # no assembler needs those
             self._hold(VenueState._hear, event)
@@ -134,8 +137,6 @@ class VenueState:
         if isinstance(event, Unread):
             self.assemblers[event.symbol].unread(event, now)
             return
-        if not isinstance(event, Heartbeat):
-            self.board.last_data = now
         outcomes = self.assemblers[event.symbol].hear(event, now)
         if outcomes:
             self.put(outcomes)
@@ -276,7 +277,7 @@ class VenueState:
         oldest, self._held = self._held[: HELD_LIMIT // 2], self._held[HELD_LIMIT // 2 :]
         cut, stood = self._held[0][0], dict[tuple[bool, object], _Held]()
         for _, act, arguments in oldest:
-            if act is not VenueState._hear and act is not VenueState._connected:
+            if act is not VenueState._hear:
                 stood[act is VenueState._doubted, arguments[0]] = (cut, act, arguments)
         began = [(oldest[0][0], VenueState._disconnected, (symbol,)) for symbol in self.assemblers]
         self._held[:0] = [*began, *stood.values()]
@@ -310,9 +311,6 @@ class VenueState:
     def connected(self, connection: Connection, now: Millis) -> None:
         """See :class:`~trio_candles.collector.subscriptions.Listener`, as for the methods below."""
         self.board.connections_up += 1
-        self._act(now, VenueState._connected)
-
-    def _connected(self, now: Millis) -> None:
         if self.board.connected and self.board.up_since is None:
             self.board.up_since = now
 
