@@ -416,7 +416,7 @@ def test_a_file_that_is_replaced_between_the_ledger_and_the_file_is_no_damage(tm
         flush(store)
         readings = []
 
-        def now() -> Millis:  # asked for when the reading of the ledger has begun
+        def now():  # asked for when the reading of the ledger has begun
             readings.append(len(readings))
             if len(readings) == 1:
                 store.commit([candle(1)], at(2))
