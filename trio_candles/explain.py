@@ -198,8 +198,8 @@ def _attempts(one: Explanation) -> str:
 
 def _question(one: Explanation, question: Question) -> str:
     subject = {
-        "gap": "asked about the gap", "comparison": "asked in order to compare", "revision": "asked about the revision",
-        "sample": "asked for the minute's trades, as a sample",
+        "gap": "is asked about the gap", "comparison": "is asked for comparison",
+        "revision": "is asked about the revision", "sample": "is asked for the minute's trades, as a sample",
     }[question.about]  # fmt: skip
     ahead = (question.not_before_ms or 0) - one.checked_at_ms
     if question.not_before_ms is None:
@@ -214,9 +214,10 @@ def _question(one: Explanation, question: Question) -> str:
 def _compared(one: Explanation) -> str:
     mark = one.comparison.mark_ms
     differ = f", {len(one.revisions)} differences below" if one.revisions else ", no difference noted"
+    agrees = "REST says nothing else" if one.empty else "yes, with REST"
     until = "" if mark is None else f"live candles are compared, or out of REST's reach, up to {time_text(mark)}"
     return {
-        "compared": f"yes, with REST{differ}" + (f"; {until}" if until else ""),
+        "compared": f"{agrees}{differ}{'; ' if until else ''}{until}",
         "not_yet": f"not yet; {until}",
         "not_compared": "no: the day was sealed without an answer of REST",
         "from_rest": f"it is REST's own{differ}",
@@ -231,7 +232,7 @@ def _day(one: Explanation) -> str:
     when = ""
     if looked is not None:
         later = looked > one.checked_at_ms
-        when = f"; whether it can be sealed is looked at {f'from {time_text(looked)} on' if later else 'next'}"
+        when = f"; looked at for sealing {f'from {time_text(looked)} on' if later else 'next'}"
     return f"{one.day.name}, {one.day.state}{when}"
 
 

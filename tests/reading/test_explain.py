@@ -14,6 +14,7 @@ from directories import (
     at,
     bring_down,
     candle,
+    flush,
     left_by_a_killed_collector,
     make,
     put_into_journal,
@@ -353,6 +354,10 @@ def test_a_sealed_day_says_what_its_open_day_said(lived):
     assert [(one.verdict, one.candle, one.said) for one in after] == [
         (one.verdict, one.candle, one.said) for one in before
     ]
+    assert (before[2].evidence, after[2].evidence) == (
+        "nothing traded: the ids say so, 2",
+        "nothing traded: the ids say so, 2; the newest evidence of its kind in that sealed day",
+    )
     assert {one.day.state for one in before} == {"open"}
     assert {one.day.state for one in after} == {"sealed"}
     assert {(one.file.path, one.file.matches, one.file.row_in is not None) for one in after if one.candle} == {
@@ -402,6 +407,24 @@ def test_beside_a_collector_what_is_durable_at_that_moment_is_told(tmp_path):
     assert (one.verdict, one.collector.running) == ("candle", True)
     assert (one.collector.venue_status, one.collector.published_at_ms) == ("[OK]", at(2))
     assert asked(tmp_path, 0, 5).collector.running is False
+
+
+def test_a_file_that_is_replaced_between_the_ledger_and_the_file_is_no_damage(tmp_path):
+    with open_store(tmp_path) as store:
+        store.expect([BTC], at(0), at(0))
+        store.commit([candle(0)], at(1))
+        flush(store)
+        readings = []
+
+        def now() -> Millis:  # asked for when the reading of the ledger has begun
+            readings.append(len(readings))
+            if len(readings) == 1:
+                store.commit([candle(1)], at(2))
+                flush(store)
+            return at(5)
+
+        one = explain(tmp_path, "okx", "BTC-USDT", at(0), now)
+    assert (one.verdict, one.file.matches, len(readings)) == ("candle", True, 2)
 
 
 def test_what_a_killed_collector_left_is_told_and_nothing_of_it_is_changed(tmp_path):

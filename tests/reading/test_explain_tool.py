@@ -74,7 +74,7 @@ def test_a_gap_is_told_at_three_in_the_morning(capsys, root):
     )  # fmt: skip
     assert lines["attempts"] == "REST was asked once in vain; the last answer: HTTP 503"
     assert lines["REST"] == (
-        "asked about the gap not before 2026-01-11 00:30:30 UTC, in 30.0 s; but no collector runs"
+        "is asked about the gap not before 2026-01-11 00:30:30 UTC, in 30.0 s; but no collector runs"
     )  # fmt: skip
     assert "opened  3 minutes" in out
     assert "what would change it" in out
@@ -86,7 +86,7 @@ def test_a_revised_minute_shows_both_values(capsys, root):
     assert "volume 9.0" in out
     assert "open: stored" in out
     assert " feed  the candle that is stored" in out
-    assert "asked about the revision" in out
+    assert "is asked about the revision" in out
 
 
 def test_a_damaged_file_is_named_with_both_digests(capsys, root):

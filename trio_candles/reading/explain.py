@@ -201,7 +201,7 @@ def _judge(facts: _Facts, look: _Look, grade: str | None) -> _Judged:
     if facts.gaps:
         return _judge_gap(facts, facts.gaps[0])
     if facts.empties:
-        return _Judged(Verdict.EMPTY, None, f"nothing traded: {facts.empties[0][2] or _of_day(facts)}")
+        return _Judged(Verdict.EMPTY, None, f"nothing traded: {facts.empties[0][2]}{_of_day(facts)}")
     if row is None:
         if look.trouble:
             return _Judged(
@@ -242,16 +242,16 @@ def _outside(facts: _Facts) -> _Judged | None:
 
 
 def _judge_gap(facts: _Facts, gap: GapSpan) -> _Judged:
-    detail = f" ({gap.detail})" if gap.detail else ""
     if gap.state == "unfillable":
-        seen = gap.last_error or _of_day(facts)
-        return _Judged(Verdict.UNFILLABLE, gap.reason, f"the venue does not serve the minute: {with_times(seen)}")
-    why = GAP_REASONS.get(gap.reason, gap.reason)
-    return _Judged(Verdict.GAP, gap.reason, f"{why}{detail}")
+        why = f"the venue does not serve the minute: {with_times(gap.last_error or gap.reason)}"
+        return _Judged(Verdict.UNFILLABLE, gap.reason, why + _of_day(facts))
+    detail = f" ({gap.detail})" if gap.detail else ""
+    return _Judged(Verdict.GAP, gap.reason, f"{GAP_REASONS.get(gap.reason, gap.reason)}{detail}{_of_day(facts)}")
 
 
 def _of_day(facts: _Facts) -> str:
-    return "the account of the sealed day says so" if facts.sealed else "the ledger says so, without evidence"
+    """What is to be known of evidence that the account of a sealed day has."""
+    return "; the newest evidence of its kind in that sealed day" if facts.sealed else ""
 
 
 def _grounds(facts: _Facts, source: str, grade: str | None) -> str:
