@@ -72,7 +72,7 @@ ONLY_IN = {
     "socket": {"trio_candles.network.names", "trio_candles.command.notify"},
     "cattrs": {"trio_candles.candles.documents"},  # one converter for all; imported late, for it is slow to import
     "asyncio": set(),
-    "select": set(),
+    "select": {"trio_candles.following.tool"},  # whether somebody still reads what is printed
     "selectors": set(),
     "multiprocessing": set(),
     "requests": set(),

@@ -11,6 +11,7 @@ feed cannot be read any more; 2 usage, or the output cannot be written.
 from __future__ import annotations
 
 import argparse
+import select
 import sys
 from collections.abc import Sequence
 
@@ -85,8 +86,23 @@ def _print(changes: Changes, state: CursorFile | None, kept: str | None, signals
             if lines >= LINES_AT_ONCE:
                 keep()
         quiet += 1
+        _check_reader()
         if lines or quiet >= QUIET_ROUNDS or signals.asked:
             keep()
+
+
+def _check_reader() -> None:
+    """Raise ``BrokenPipeError`` if whoever read the lines has gone: with no line to write nothing else would say so."""
+    if sys.platform == "win32":
+        return
+    look = select.poll()
+    try:
+        look.register(sys.stdout.fileno(), 0)
+        found = look.poll(0)
+    except (OSError, ValueError):  # there is no file behind it
+        return
+    if any(events & (select.POLLERR | select.POLLHUP) for _, events in found):
+        raise BrokenPipeError
 
 
 def _parser() -> argparse.ArgumentParser:
