@@ -24,7 +24,7 @@ from sealing import UNANSWERED, collect, path, seal
 from stores import spoil
 
 from trio_candles.candles.documents import CandleDocument, EmptyDocument
-from trio_candles.candles.model import MINUTE, Attempt, Empty, Millis, Page, Reason, Source, Unsure
+from trio_candles.candles.model import MINUTE, Attempt, Empty, Page, Reason, Source, Unsure
 from trio_candles.reading.errors import LedgerUnreadable, NoSuchDirectory, UnknownSeries
 from trio_candles.reading.explain import explain
 from trio_candles.reading.explanation import Explanation, Question, Verdict
