@@ -58,7 +58,7 @@ def test_what_is_as_it_should_be_is_not_blamed(lived):
         (f"INSERT INTO empty VALUES (1, {FIRST}, {FIRST + MINUTE}, 'x')", "is called empty"),
         (
             f"INSERT INTO gap VALUES (1, 1, {FIRST}, {FIRST + MINUTE}, 'open', 'unproven', '', 0, 0, NULL, 0, NULL,"
-            " NULL)",
+            " NULL, 0)",
             "is 2 things",
         ),
     ],

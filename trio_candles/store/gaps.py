@@ -203,8 +203,8 @@ class Gaps:
         self._changes.gaps_changed(entry)
         reason, detail = unsure.reason.value, unsure.detail
         text = f"{reason}: {detail}" if detail else reason
-        reported = 0 if reason in AWAITED else until
-        if reported:
+        reported = since if reason in AWAITED else until
+        if reported == until:
             self._changes.unknown(Kind.GAP, entry, since, until, now, text)
         before = self._db.execute(
             "SELECT until_ms, state, reason, detail, id, first_seen_ms FROM gap WHERE series_id = ? AND since_ms < ?"
@@ -219,8 +219,8 @@ class Gaps:
                 self.history.add(entry.id, since, told, "opened", text, now)
         if grows:
             self._db.execute(
-                "UPDATE gap SET until_ms = ?, reported_ms = max(reported_ms, ?) WHERE id = ?",
-                (until, reported, before[4]),
+                "UPDATE gap SET until_ms = ?, reported_ms = iif(?, ?, reported_ms) WHERE id = ?",
+                (until, reported == until, until, before[4]),
             )
             return
         self._db.execute(
