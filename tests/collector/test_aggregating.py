@@ -18,6 +18,7 @@ from trio_candles.candles.model import DAY, MINUTE, Millis, Series
 from trio_candles.collector.status import Board, VenueBoard
 from trio_candles.collector.vouching import Vouching
 from trio_candles.collector.writer import Writing, write_verdicts
+from trio_candles.config.load import Feed
 from trio_candles.store.dayfiles import DayFile
 from trio_candles.store.store import Store, open_store
 
@@ -138,6 +139,7 @@ async def test_a_backlog_holds_up_neither_commits_nor_the_stop_and_is_done_at_th
                 offload,
                 writing,
                 {},
+                Feed(),
             )
             for minute in range(int(stop_at)):
                 await trio.sleep_until(minute + 0.5)
