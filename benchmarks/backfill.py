@@ -138,7 +138,12 @@ def serve(days: float) -> None:
 # --- the clients ------------------------------------------------------------------------------------------
 
 
-def run_ours(task: Task) -> Done:
+def run_untold(task: Task) -> Done:
+    """As :func:`run_ours`, without the change feed."""
+    return run_ours(task, told=False)
+
+
+def run_ours(task: Task, *, told: bool = True) -> Done:
     """The service: gap-filler, writer, journal, day files; its budgets lifted, its venue's feed not there."""
     import trio
 
@@ -173,6 +178,9 @@ def run_ours(task: Task) -> Done:
         wall = WallTime()
         network = Network(dial_tcp(paced_ticks(wall.now)))
         with open_store(root) as store:
+            if not told:
+                for name in ("known", "revised", "unknown"):
+                    setattr(store.journal._changes, name, lambda *_, **__: None)
             begun, cpu = time.monotonic(), time.process_time()
 
             async def collect() -> float:
@@ -290,6 +298,7 @@ class Client:
 
 CLIENTS = {
     "ours": Client("trio_candles", run_ours, "httpx"),
+    "untold": Client("without the change feed", run_untold, "httpx"),
     "ccxt": Client("ccxt async", run_ccxt, "ccxt"),
     "bare": Client("httpx and msgspec alone", run_bare, "httpx"),
 }

@@ -1,8 +1,9 @@
 """What durability costs: candles accepted per second, and a flush per day file beside writing it barely.
 
-Two measurements, each in a process of its own, over the store that the service uses, on a real disk::
+Three measurements, each in a process of its own, over the store that the service uses, on a real disk::
 
     commit      batches of 1, 100 and 2,500 candles, each a transaction that is durable when it returns
+    untold      the same without the change feed
     flush       one candle more for each of many series whose day file has 1,439 rows already: read and verify,
                 merge, encode, decode and compare, write, fsync, read back, rename, fsync the folders, journal;
                 beside ``pyarrow.parquet.write_table`` of the same 1,440 rows, fsync and rename, and nothing else
@@ -87,11 +88,25 @@ class Watch:
 # --- the measurements -------------------------------------------------------------------------------------
 
 
-def measure_commits(root: Path, files: int) -> dict[str, dict[str, float]]:
+def tell_nothing(store: Store) -> None:
+    """Let *store* write no change feed."""
+    for name in ("known", "revised", "unknown"):
+        setattr(store.journal._changes, name, lambda *_, **__: None)
+
+
+def measure_commits_untold(root: Path, files: int) -> dict[str, dict[str, float]]:
+    """As :func:`measure_commits`, without the change feed."""
+    return measure_commits(root, files, tell_nothing)
+
+
+def measure_commits(
+    root: Path, files: int, prepare: Callable[[Store], None] = lambda _: None
+) -> dict[str, dict[str, float]]:
     """Candles per second to durable, by batch size."""
     found = {}
     series = series_of(2500)
     with open_store(root / "data") as store:
+        prepare(store)
         store.expect(series, DAY_BEGINS, DAY_BEGINS)
         walks = [candles_of(one, range(DAY_BEGINS, DAY_BEGINS + ROWS * MINUTE, MINUTE), 7) for one in series[:64]]
         minute = 0
@@ -184,7 +199,9 @@ def _write_barely(root: Path, tables: Sequence[pa.Table]) -> None:
         os.replace(temporary, folder / f"{number}.parquet")
 
 
-MEASUREMENTS: dict[str, Callable[[Path, int], dict]] = {"commit": measure_commits, "flush": measure_flush}
+MEASUREMENTS: dict[str, Callable[[Path, int], dict]] = {
+    "commit": measure_commits, "untold": measure_commits_untold, "flush": measure_flush
+}  # fmt: skip
 
 
 # --- the run ----------------------------------------------------------------------------------------------
@@ -209,8 +226,11 @@ def middle(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def table(commits: dict[str, dict[str, float]], flush: dict[str, float]) -> str:
     """The figures for people."""
-    lines = [f"{'candles a transaction':<34}{'a second':>10}{'CPU µs each':>13}"]
-    lines += [f"{size:<34}{one['per_second']:>10,.0f}{one['cpu_us']:>13.1f}" for size, one in commits.items()]
+    lines = [f"{'candles a transaction':<34}{'a second':>10}{'CPU µs each':>13}{'x without the feed':>20}"]
+    lines += [
+        f"{size:<34}{one['per_second']:>10,.0f}{one['cpu_us']:>13.1f}{one['x_untold']:>20.2f}"
+        for size, one in commits.items()
+    ]
     lines += ["", f"{'a day file of 1,440 rows':<34}{'ms':>10}{'CPU ms':>13}{'bytes a row':>13}"]
     lines.append(
         f"{'flush, verified and journalled':<34}{flush['flush_ms']:>10.2f}{flush['flush_cpu_ms']:>13.2f}"
@@ -244,6 +264,9 @@ def main() -> None:
             print(f"round {turn + 1} of {options.rounds}: {name}", file=sys.stderr)
             done.append(measure(name, options.dir, options.files))
     commits = {size: middle([one[size] for one in rounds["commit"]]) for size in map(str, BATCHES)}
+    for size, one in commits.items():
+        pairs = zip(rounds["commit"], rounds["untold"], strict=True)
+        one["x_untold"] = statistics.median(told[size]["cpu_us"] / untold[size]["cpu_us"] for told, untold in pairs)
     flush = middle(rounds["flush"])
     setup = {"rounds": options.rounds, "files": options.files, "pyarrow": pa.__version__}
     machine = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
