@@ -16,8 +16,8 @@ __all__ = ["KNOBS", "Record"]
 
 KNOBS = ("lose_row", "revise_row", "lose_trade", "odd_row", "zero_row", "omit_empty_rows", "extra_columns")
 """What of a venue's faults is its record, and stays when the troubles end."""
-ROWS_OF_KRAKEN = 719 * MINUTE
-"""How old a minute is, at most, of which this venue has a row."""
+ROWS_OF_KRAKEN = 700 * MINUTE
+"""How old a minute is, at most, whose row this venue is asked for: it has rows of twenty minutes more."""
 GRACE = 1_000
 """Ms by which trades beside a minute may be needed to prove it."""
 
