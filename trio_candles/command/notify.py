@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -62,6 +63,8 @@ class Manager:
         """Send *lines*, and return whether that worked; a manager that cannot be told is named once, and never waited
         for.
         """
+        if sys.platform == "win32":  # there are no such sockets, and nobody is made there
+            return False
         address = os.fsencode(self.address)
         if address.startswith(b"@"):
             address = b"\0" + address[1:]
