@@ -271,6 +271,17 @@ def test_where_nothing_tells_the_age_of_kraken_s_rows_a_second_fill_must_be_show
     assert len(requests) == 2
 
 
+def test_answers_that_lack_a_trade_which_an_earlier_one_had_are_old_however_often_they_come():
+    """The feed is away, and has not told the newest trade, which only REST has shown so far."""
+    pair, later = Heard(seen(BEFORE, NEWEST), 42), trade(43, HOUR_AGO + 10 * MINUTE)
+    first, _ = at_kraken(pair, BEFORE, NEWEST, later, now=NOON - 4 * MINUTE)
+    assert first.shown == Shown(43, Millis(NOON - 4 * MINUTE))
+    for asked in (NOON - 2 * MINUTE, NOON):
+        stale, _ = at_kraken(attrs.evolve(pair, shown=first.shown), BEFORE, NEWEST, last=HOUR_AGO, now=asked)
+        assert stale.shown is None  # what was shown first stays
+        assert all(empty.until <= HOUR_AGO for empty in stale.empties)
+
+
 @pytest.mark.parametrize(
     ("shown", "remembered"),
     [

@@ -195,6 +195,14 @@ class Findings:
             self.shown = now
             self.quiet(newest, Millis(before.asked - CLOCK))
 
+    def saw(self, newest: int) -> None:
+        """Take that the answers showed the trade of the id *newest*, which the feed may not know: answers that end
+        before this trade are older. Only of answers that name their market.
+        """
+        before = self.heard.shown
+        if newest > max(self.heard.newest, 0 if before is None else before.id):
+            self.shown = Shown(newest, self.now)
+
     def trades(self, known: Iterable[Trade]) -> None:
         """Take all trades that are *known* from answers; they replace the trades given before. Those that the feed told
         join them; a trade that is told in two ways counts as untold, which is a hole among the ids.

@@ -89,7 +89,7 @@ our clock is within 30 s of a venue's, or nothing is derived from it, and record
 
 @attrs.frozen
 class Shown:
-    """What the answers of one fill showed: that none followed trade *id* when the venue was asked."""
+    """What the answers of one fill showed: trade *id* as the newest one when the venue was asked."""
 
     id: int
     asked: Millis

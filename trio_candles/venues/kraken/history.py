@@ -190,6 +190,7 @@ def _fill(findings: Findings, using: Using) -> Generator[Request, Answer, None]:
         yield from _search(findings, walk, spans, pages_left)
     finally:
         findings.trades(walk.known.values())
+        findings.saw(max(walk.known, default=0))
         first = walk.known.get(1)
         if first is not None:
             findings.listed = (floor_to(first.time, MINUTE), f"trade 1 at {first.time}")
@@ -305,6 +306,8 @@ def _confirm_newest(
     newest = findings.heard.trades[-1] if findings.heard.trades else None
     if newest is None or newest.trade_id != findings.heard.newest or newest_row > newest.time:
         return
+    if findings.heard.shown is not None and findings.heard.shown.id > newest.trade_id:
+        return  # an earlier fill was shown a later one, which the feed does not know: an answer without it is old
     if not any(newest.time - GRACE < end for _, end in findings.open()):
         return
     # Repeats the newest trade, as the steps of a walk do. "since" is up to 2 ms earlier than that trade.
