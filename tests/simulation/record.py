@@ -79,8 +79,9 @@ class Record:
         if venue == "okx":  # which has flat rows, but none before the first trade of all
             return not has_row or market.first_id_from(venue, symbol, (minute + MINUTE) * 1000) == 1
         if has_row and market.candle(venue, symbol, minute) is not None:
-            # Nothing at this venue says that a row is settled but a later one, of the ten minutes asked for besides.
-            later = range(minute + MINUTE, minute + 11 * MINUTE, MINUTE)
+            # Nothing at Coinbase says that a row is settled but a later one, of the ten minutes asked for besides; and
+            # not the one that opens as the minute ends.
+            later = range(minute + 2 * MINUTE, minute + 11 * MINUTE, MINUTE)
             rows = (not self.lost_row(venue, symbol, one) and market.candle(venue, symbol, one) for one in later)
             if venue != "coinbase" or any(rows):
                 return False
